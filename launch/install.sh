@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Makes .venv with what the tests ran with, once; done again only when pyproject.toml or constraints.txt change.
+#   ./launch/install.sh            PYTHON=python3.12 ./launch/install.sh
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+wanted=$(cat pyproject.toml setup.cfg constraints.txt | cksum)
+if [ -f .venv/installed ] && [ "$(cat .venv/installed)" = "$wanted" ]; then
+    exit 0
+fi
+echo "Making .venv (about two minutes and 2 GB)"
+"${PYTHON:-python3}" -m venv .venv
+.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+printf '%s\n' "$wanted" >.venv/installed
