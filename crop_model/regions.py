@@ -1,0 +1,263 @@
+"""Boxes, frames, the region grid and patch masks: from a box in an image to the patches that it covers.
+
+A box is kept as pixels of the original, un-rotated image: (x1, y1, x2, y2), half-open. What the vision tower sees
+depends on the preprocessing, so the box follows the pixels into the frame of the model input, and is in unit
+coordinates there:
+
+    original (w=8, h=4)   padded_square         cropped               squashed
+    +--------------+      +--------------+      . . +------+ . .      +------+
+    |    [##]      |      |/// padding //|      .   |[#]   |   .      | []   |
+    |    [##]      |      +--------------+      .   |[#]   |   .      | []   |
+    +--------------+      |    [##]      |      . . +------+ . .      | []   |
+                          |    [##]      |       shortest side        | []   |
+                          +--------------+       resized, centre      +------+
+                          |/// padding //|       kept: a box may be    both sides resized
+                          +--------------+       cut, or lost
+
+and from unit coordinates to the region grid (8x8, inclusive cells) and to the patch grid (any rows x columns):
+
+    unit box            8x8 cells                24x24 patches, 3x3 a cell
+    (.30 .05 .60 .20)   xmin=2 xmax=4            columns  6..14
+                        ymin=0 ymax=1            rows     0..5
+
+The 8x8 region grid of inclusive, 0-based indices is the CROP paper's; all the rest is this project's design.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+
+Box = tuple[float, float, float, float]
+Cells = tuple[int, int, int, int]
+Frame = Literal["padded_square", "cropped", "squashed"]
+
+REGION_GRID = (8, 8)
+_EPSILON = 1e-6  # of a cell: a box that ends on a cell's edge does not touch the next cell
+
+
+class RegionError(ValueError):
+    """A box that cannot stand for a region of its image."""
+
+
+def sanitize_box(box: Sequence[float], width: float, height: float) -> Box:
+    """The box with ordered corners, clipped to the image and at least one pixel wide and high.
+
+    Args:
+        box: x1, y1, x2, y2 in pixels of an image of `width` x `height` pixels; corners may be swapped.
+
+    Raises:
+        RegionError: not four numbers, a number that is not finite, or a box wholly outside the image.
+    """
+    if not (width >= 1 and height >= 1):
+        raise RegionError(f"box {box!r}: the image's size {width} x {height} is not at least 1 x 1 pixel")
+    try:
+        x1, y1, x2, y2 = (float(value) for value in box)
+    except (TypeError, ValueError) as error:
+        raise RegionError(f"box {box!r} is not four numbers x1, y1, x2, y2") from error
+    if not all(math.isfinite(value) for value in (x1, y1, x2, y2)):
+        raise RegionError(f"box {box!r} has a number that is not finite")
+    horizontal = _clip_interval(min(x1, x2), max(x1, x2), float(width))
+    vertical = _clip_interval(min(y1, y2), max(y1, y2), float(height))
+    if horizontal is None or vertical is None:
+        raise RegionError(f"box {box!r} lies outside its image of {width} x {height} pixels")
+    return horizontal[0], vertical[0], horizontal[1], vertical[1]
+
+
+def union_box(boxes: Sequence[Box]) -> Box:
+    """The smallest box around all of `boxes`. Raises RegionError where there is none."""
+    if not boxes:
+        raise RegionError("no box to build a region from")
+    return (
+        min(box[0] for box in boxes),
+        min(box[1] for box in boxes),
+        max(box[2] for box in boxes),
+        max(box[3] for box in boxes),
+    )
+
+
+def expand_box(box: Box, width: float, height: float, scale: float = 1.0, min_side: float = 0.0) -> Box:
+    """The box scaled about its centre, with a least side, moved inside the image where it would leave it.
+
+    Args:
+        scale: factor on both sides of the box.
+        min_side: least width and height, as a fraction of the image's width and height.
+    """
+    x1, x2 = _expand_interval(box[0], box[2], width, scale, min_side)
+    y1, y2 = _expand_interval(box[1], box[3], height, scale, min_side)
+    return x1, y1, x2, y2
+
+
+@dataclass(frozen=True)
+class ImageGeometry:
+    """Where the image processor puts the pixels of an image: pad, resize, crop, as transformers' PIL processors do it.
+
+    Args:
+        frame: `padded_square` (LLaVA-1.5's own), `cropped` (CLIP's default) or `squashed`.
+        input_size: height and width of the model input, in pixels.
+        resized_shortest: the shortest side after resizing and before the centre crop (`size["shortest_edge"]`);
+            None where it is the model input's own shortest side. Without meaning for `squashed`.
+        patch_size: side of the vision tower's patches, in pixels. Where it does not divide the input (SigLIP: 27 x 14
+            of 384 pixels), no patch sees the last pixels, and unit coordinates end where the patches do.
+    """
+
+    frame: Frame
+    input_size: tuple[int, int]
+    resized_shortest: int | None = None
+    patch_size: int = 1
+
+    def __post_init__(self) -> None:
+        if self.frame not in get_args(Frame):
+            raise ValueError(f"frame must be one of {', '.join(get_args(Frame))}, not {self.frame!r}")
+
+    def to_unit(self, box: Box, width: int, height: int) -> Box | None:
+        """The box in unit coordinates of the model input, clipped to it; None where the crop lost it altogether."""
+        horizontal, vertical = self._axes(width, height)
+        x1, x2 = (min(max(horizontal.to_unit(x), 0.0), 1.0) for x in (box[0], box[2]))
+        y1, y2 = (min(max(vertical.to_unit(y), 0.0), 1.0) for y in (box[1], box[3]))
+        if x2 - x1 <= 0.0 or y2 - y1 <= 0.0:
+            return None
+        return x1, y1, x2, y2
+
+    def from_unit(self, unit_box: Box, width: int, height: int) -> Box:
+        """The pixels of the original image that a box of the model input shows.
+
+        Clipped to the image: a box wholly in the padding comes back without area, on the image's nearest edge.
+        """
+        horizontal, vertical = self._axes(width, height)
+        x1, x2 = (min(max(horizontal.from_unit(x), 0.0), float(width)) for x in (unit_box[0], unit_box[2]))
+        y1, y2 = (min(max(vertical.from_unit(y), 0.0), float(height)) for y in (unit_box[1], unit_box[3]))
+        return x1, y1, x2, y2
+
+    def _axes(self, width: int, height: int) -> tuple["_Axis", "_Axis"]:
+        """The way of a pixel along x and along y."""
+        input_height, input_width = self.input_size
+        if self.frame == "squashed":
+            return (
+                _Axis(0, width, input_width, input_width, self.patch_size),
+                _Axis(0, height, input_height, input_height, self.patch_size),
+            )
+        canvas_width, canvas_height = width, height
+        if self.frame == "padded_square":
+            canvas_width = canvas_height = max(width, height)
+        shortest = self.resized_shortest or min(self.input_size)
+        resized_width, resized_height = _resize_shortest(canvas_width, canvas_height, shortest)
+        return (
+            _Axis((canvas_width - width) // 2, canvas_width, resized_width, input_width, self.patch_size),
+            _Axis((canvas_height - height) // 2, canvas_height, resized_height, input_height, self.patch_size),
+        )
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """One axis of the way from an image to the model input.
+
+    The image stands at `padding` on a canvas `canvas` pixels long, that is resized to `resized` and cut or padded about
+    its middle to `target`, of which whole patches cover `seen`:
+    u = ((x + padding) * resized / canvas - (resized - target) // 2) / seen.
+    """
+
+    padding: int
+    canvas: int
+    resized: int
+    target: int
+    patch_size: int
+
+    def to_unit(self, position: float) -> float:
+        return ((position + self.padding) * self.resized / self.canvas - self._crop) / self._seen
+
+    def from_unit(self, unit: float) -> float:
+        return (unit * self._seen + self._crop) * self.canvas / self.resized - self.padding
+
+    @property
+    def _crop(self) -> int:
+        return (self.resized - self.target) // 2  # negative where the crop is larger than the image: it then pads
+
+    @property
+    def _seen(self) -> int:
+        return self.target // self.patch_size * self.patch_size
+
+
+def box_to_grid(unit_box: Box, grid: tuple[int, int] = REGION_GRID) -> Cells:
+    """The cells (xmin, ymin, xmax, ymax), inclusive, of a grid of (rows, columns) that a unit box touches."""
+    rows, columns = grid
+    xmin, xmax = _touched_cells(unit_box[0], unit_box[2], columns)
+    ymin, ymax = _touched_cells(unit_box[1], unit_box[3], rows)
+    return xmin, ymin, xmax, ymax
+
+
+def grid_to_unit(cells: Cells, grid: tuple[int, int] = REGION_GRID) -> Box:
+    """The unit box that inclusive cells (xmin, ymin, xmax, ymax) of a grid of (rows, columns) cover."""
+    rows, columns = grid
+    xmin, ymin, xmax, ymax = cells
+    return xmin / columns, ymin / rows, (xmax + 1) / columns, (ymax + 1) / rows
+
+
+def patch_mask(
+    unit_box: Box | None, patch_grid: tuple[int, int], region_grid: tuple[int, int] | None = REGION_GRID
+) -> torch.Tensor:
+    """The patches of a contextual region.
+
+    Args:
+        unit_box: the region in unit coordinates of the model input; None where no region is known.
+        patch_grid: rows and columns of the vision tower's patches.
+        region_grid: the grid that the region is rounded to first, as CROP's localizer answers in it; None for every
+            patch that the box touches.
+
+    Returns:
+        bool tensor (rows * columns,), in raster order. All False for None. With a region grid: the patches whose centre
+        lies in a cell that the box touches - or, where the cells are so small that no centre does, the patches that
+        the cells touch. Never all False for a box.
+    """
+    rows, columns = patch_grid
+    if unit_box is None:
+        return torch.zeros(rows * columns, dtype=torch.bool)
+    if region_grid is None:
+        xmin, ymin, xmax, ymax = box_to_grid(unit_box, patch_grid)
+    else:
+        xmin, ymin, xmax, ymax = box_to_grid(unit_box, region_grid)
+        ymin, ymax = _patches_in_cells(ymin, ymax, region_grid[0], rows)
+        xmin, xmax = _patches_in_cells(xmin, xmax, region_grid[1], columns)
+    mask = torch.zeros(rows, columns, dtype=torch.bool)
+    mask[ymin : ymax + 1, xmin : xmax + 1] = True
+    return mask.flatten()
+
+
+def _touched_cells(low: float, high: float, cells: int) -> tuple[int, int]:
+    first = min(max(math.floor(low * cells + _EPSILON), 0), cells - 1)
+    last = min(max(math.ceil(high * cells - _EPSILON) - 1, 0), cells - 1)
+    return first, max(first, last)
+
+
+def _patches_in_cells(first_cell: int, last_cell: int, cells: int, patches: int) -> tuple[int, int]:
+    """First and last patch whose centre (2 i + 1) / (2 patches) lies in the cells; in whole numbers, hence exact."""
+    inside = [i for i in range(patches) if first_cell <= (2 * i + 1) * cells // (2 * patches) <= last_cell]
+    if inside:
+        return inside[0], inside[-1]
+    return _touched_cells(first_cell / cells, (last_cell + 1) / cells, patches)
+
+
+def _clip_interval(low: float, high: float, size: float) -> tuple[float, float] | None:
+    """The interval clipped to [0, size], one pixel long at least; None where it lies outside."""
+    if low >= size or high < 0.0 or (high == 0.0 and low < 0.0):
+        return None
+    low, high = max(low, 0.0), min(high, size)
+    if high - low < 1.0:
+        low = min(max((low + high) / 2 - 0.5, 0.0), size - 1.0)
+        high = low + 1.0
+    return low, high
+
+
+def _expand_interval(low: float, high: float, size: float, scale: float, min_side: float) -> tuple[float, float]:
+    length = min(max((high - low) * scale, min_side * size), size)
+    start = min(max((low + high) / 2 - length / 2, 0.0), size - length)
+    return start, start + length
+
+
+def _resize_shortest(width: int, height: int, shortest: int) -> tuple[int, int]:
+    """Width and height after transformers' `get_resize_output_image_size` (it rounds the longer side down)."""
+    if width <= height:
+        return shortest, int(shortest * height / width)
+    return int(shortest * width / height), shortest

@@ -1,0 +1,176 @@
+"""What tests of several packages share: a LLaVA in llava-hf format, built, trained and saved in a second."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+from data_prep.sample import RegionAnnotation, sample_id, write_regions
+
+IMAGE_SIDE, PATCH_SIDE = 32, 4  # 8x8 patches
+WORDS = "USER ASSISTANT : , . ? what is the colour shape digit here there of and how many red green blue square round"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}USER: "
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>\n{% endif %}{% endfor %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }} {% endif %}{% endfor %}"
+    "{% else %}ASSISTANT: {% generation %}"
+    "{% for part in message['content'] %}{{ part['text'] }}{% endfor %}{{ eos_token }}{% endgeneration %} "
+    "{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    words = ["<pad>", "<s>", "</s>", "<unk>", "<image>", *WORDS.split(), *[str(number) for number in range(20)]]
+    ids = {word: index for index, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", ids["<s>"])])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        pad_token="<pad>",
+        additional_special_tokens=["<image>"],
+        padding_side="left",
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with model, processor and chat template: CLIP of 2 layers on 8x8 patches, Llama of 2 layers."""
+    folder = tmp_path_factory.mktemp("tiny") / "llava"
+    tokenizer = _tokenizer()
+    side = {"height": IMAGE_SIDE, "width": IMAGE_SIDE}
+    LlavaProcessor(
+        LlavaImageProcessorPil(do_pad=True, size={"shortest_edge": IMAGE_SIDE}, crop_size=side),
+        tokenizer,
+        patch_size=PATCH_SIDE,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT_TEMPLATE,
+    ).save_pretrained(folder)
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            image_size=IMAGE_SIDE,
+            patch_size=PATCH_SIDE,
+            initializer_range=0.1,
+        ),
+        text_config=LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=512,
+            initializer_range=0.1,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        ),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    torch.manual_seed(0)
+    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
+QUESTIONS = (
+    "what is the digit ?",
+    "what is the colour of the square here ?",
+    "how many red ?",
+    "what shape is there ?",
+)
+ANSWERS = ("7", "blue and green", "3 of 12", "round")
+
+
+@pytest.fixture(scope="session")
+def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 16 questions about 16 images of several sizes: data.json (LLaVA), images/, regions/toy.
+
+    Every third question has no region.
+    """
+    folder = tmp_path_factory.mktemp("toy")
+    (folder / "images").mkdir()
+    records, annotations = [], []
+    random = np.random.default_rng(0)
+    for number in range(16):
+        width, height = 40 + 3 * number, 64 - 2 * number
+        name, question = f"{number}.png", QUESTIONS[number % 4]
+        pixels = random.integers(0, 255, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / name)
+        asked = {"from": "human", "value": f"<image>\n{question}", "type": question.split()[0]}
+        records.append(
+            {"id": number, "image": name, "conversations": [asked, {"from": "gpt", "value": ANSWERS[number % 4]}]}
+        )
+        box = None if number % 3 == 2 else (number, 2.0, number + 20.0, 18.0)
+        boxes = [] if box is None else [box]
+        key = sample_id("toy", name, 0, question)
+        annotations.append(RegionAnnotation(key, "toy", name, 0, question, width, height, boxes, box, "human"))
+    (folder / "data.json").write_text(json.dumps(records))
+    write_regions(folder / "regions" / "toy", annotations, {})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_crop_llava(tiny_llava: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_llava` with a compressor of 16 tokens whose weights are all drawn at random, saved whole."""
+    from train.checkpoint import load_checkpoint  # here: it takes seconds, and not every package's tests need it
+
+    folder = tmp_path_factory.mktemp("tiny") / "crop"
+    model, processor = load_checkpoint(tiny_llava, token_budget=16, compressor_num_attention_heads=4)
+    torch.manual_seed(1)
+    for parameter in model.model.compressor.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def plc_words(tiny_crop_llava: Path, toy_data: Path, tmp_path: Path) -> list[str]:
+    """The words of a call of `train.plc` that trains LoRA, compressor and projector for two steps."""
+    source = {
+        "annotations": str(toy_data / "data.json"),
+        "image_root": str(toy_data / "images"),
+        "regions": str(toy_data / "regions" / "toy"),
+    }
+    return [
+        f"model={tiny_crop_llava}",
+        "token_budget=16",
+        "compressor_num_attention_heads=4",
+        "lora={r: 4, lora_alpha: 8}",
+        f"train_data=[{json.dumps(source)}]",
+        f"eval_data=[{json.dumps(source)}]",
+        f"output_dir={tmp_path / 'run'}",
+        "max_steps=2",
+        "per_device_train_batch_size=4",
+        "learning_rate=1e-2",
+        "compressor_learning_rate=2e-2",
+        "projector_learning_rate=3e-2",
+        "weight_decay=0.01",
+        "logging_steps=1",
+        "save_strategy=no",
+        "report_to=none",
+        "use_cpu=true",
+        "disable_tqdm=true",
+    ]
