@@ -1,0 +1,201 @@
+"""LLaVA with a compressor between its vision tower and its projector.
+
+    pixels ─► vision_tower ─► compressor ─► multi_modal_projector ─► language_model
+                (B, N, D)  ▲   (B, T, D)          (B, T, H)
+                           │
+                      region_mask (B, N)
+
+Everything but the compressor is transformers' own LLaVA, under its own parameter names: a llava-hf checkpoint loads as
+it is, and the compressor's keys alone are new.
+"""
+
+from typing import Any
+
+import torch
+from transformers import LlavaForConditionalGeneration, LlavaModel, LlavaPreTrainedModel
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils.generic import can_return_tuple
+
+from .compressor import build_compressor
+from .configuration_crop_llava import CropLlavaConfig
+from .slots import Compressor
+
+COMPRESSOR_PREFIX = "model.compressor."
+
+# transformers renames the keys of llava-hf checkpoints by model type and class name. Without these two lines a new
+# model type matches none of them, and the language model keeps its random initialisation with no more than a report.
+register_checkpoint_conversion_mapping(
+    CropLlavaConfig.model_type, get_checkpoint_conversion_mapping("llava"), overwrite=True
+)
+register_checkpoint_conversion_mapping(
+    "CropLlavaModel", get_checkpoint_conversion_mapping("LlavaModel"), overwrite=True
+)
+
+
+class CropLlavaPreTrainedModel(LlavaPreTrainedModel):
+    """Ties the configuration to the models and lets the compressor initialise itself."""
+
+    config: CropLlavaConfig
+    config_class = CropLlavaConfig
+
+    @torch.no_grad()
+    def _init_weights(self, module: torch.nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, Compressor):
+            module.reset_parameters()
+
+
+class CropLlavaModel(CropLlavaPreTrainedModel, LlavaModel):
+    """LLaVA's vision tower, compressor, projector and language model, without the head."""
+
+    def __init__(self, config: CropLlavaConfig):
+        super().__init__(config)
+        self.compressor = build_compressor(
+            config.compressor_type,
+            hidden_size=config.vision_feature_size,
+            patch_grid=config.patch_grid,
+            token_budget=config.token_budget,
+            region_ratio=config.region_ratio,
+            num_attention_heads=config.compressor_num_attention_heads,
+        )
+        self.post_init()
+
+    def get_image_features(
+        self,
+        pixel_values: torch.Tensor,
+        region_mask: torch.Tensor | None = None,
+        vision_feature_layer: int | list[int] | None = None,
+        vision_feature_select_strategy: str | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPooling:
+        """Encodes, compresses and projects images.
+
+        Args:
+            pixel_values: (B, 3, S, S).
+            region_mask: (B, N) bool over the patch grid in raster order; None = no region known for any image. It is
+                named here because `generate` hands on only the arguments that it finds in this signature.
+            vision_feature_layer, vision_feature_select_strategy: as in LLaVA, by default the configuration's.
+
+        Returns:
+            The vision tower's output; `pooler_output` is a list of B tensors (T, H), what the language model reads.
+        """
+        layer = self.config.vision_feature_layer if vision_feature_layer is None else vision_feature_layer
+        strategy = vision_feature_select_strategy or self.config.vision_feature_select_strategy
+        outputs = self._run_vision_tower(pixel_values)
+        layers = [layer] if isinstance(layer, int) else layer
+        first_patch = 1 if strategy == "default" else 0  # "default" drops CLS
+        features = torch.cat([outputs.hidden_states[i][:, first_patch:] for i in layers], dim=-1)  # (B, N, D)
+        if region_mask is None:
+            region_mask = torch.zeros(features.shape[:2], dtype=torch.bool, device=features.device)
+        tokens = self.compressor(features, region_mask.to(features.device))  # (B, T, D)
+        outputs.pooler_output = list(self.multi_modal_projector(tokens))  # B times (T, H)
+        return outputs
+
+    def _run_vision_tower(self, pixel_values: torch.Tensor) -> BaseModelOutputWithPooling:
+        # Gradient checkpointing makes the tower's embeddings ask for gradients, which would keep a frozen tower's
+        # activations and send a backward pass through it for nothing.
+        trains = any(parameter.requires_grad for parameter in self.vision_tower.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
+            return self.vision_tower(pixel_values, output_hidden_states=True, return_dict=True)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        region_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        vision_feature_layer: int | list[int] | None = None,
+        vision_feature_select_strategy: str | None = None,
+        image_sizes: torch.Tensor | None = None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        **kwargs: Any,
+    ):
+        """LLaVA's forward with `region_mask` (number of images, N) beside `pixel_values`.
+
+        `image_sizes` is part of LLaVA's signature for towers of variable resolution, which have no fixed patch grid:
+        it is refused.
+        """
+        if image_sizes is not None:
+            raise ValueError("image_sizes: a compressor needs one patch grid for all images")
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)  # (B, L, H)
+        encoded = (mm_encoder_outputs or {}).get("image")
+        if pixel_values is not None:
+            encoded = self.get_image_features(
+                pixel_values, region_mask, vision_feature_layer, vision_feature_select_strategy
+            )
+        visual_tokens = None
+        if encoded is not None:
+            visual_tokens = torch.cat(encoded.pooler_output).to(inputs_embeds.device, inputs_embeds.dtype)
+            # (number of images * T, H) -> the placeholders, in order
+            placeholders = self.get_placeholder_mask(input_ids, inputs_embeds, visual_tokens)
+            inputs_embeds = inputs_embeds.masked_scatter(placeholders, visual_tokens)
+        elif self.training:
+            inputs_embeds = inputs_embeds + self._zero_of_a_blank_image(inputs_embeds)
+        outputs = super().forward(inputs_embeds=inputs_embeds, return_dict=True, **kwargs)
+        outputs.image_hidden_states = visual_tokens
+        return outputs
+
+    def _zero_of_a_blank_image(self, inputs_embeds: torch.Tensor) -> torch.Tensor:
+        """A zero that depends on compressor and projector.
+
+        A batch of text alone would leave them without gradients on this rank, while the others wait to average theirs.
+        """
+        side = self.config.vision_config.image_size
+        blank = torch.zeros(1, 3, side, side, dtype=self.vision_tower.dtype, device=inputs_embeds.device)
+        (tokens,) = self.get_image_features(blank).pooler_output  # (T, H)
+        return 0 * tokens.sum().to(inputs_embeds.dtype)
+
+
+class CropLlavaForConditionalGeneration(CropLlavaPreTrainedModel, LlavaForConditionalGeneration):
+    """LLaVA that reads `token_budget` visual tokens an image, most of them spent on `region_mask`."""
+
+    def __init__(self, config: CropLlavaConfig):
+        LlavaPreTrainedModel.__init__(self, config)  # not LLaVA's own, which would build its plain model first
+        self.model = CropLlavaModel(config)
+        self.lm_head = torch.nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        region_mask: torch.Tensor | None = None,
+        **kwargs: Any,
+    ):
+        """As `LlavaForConditionalGeneration.forward`; `region_mask` (number of images, N) goes with `pixel_values`."""
+        return super().forward(input_ids=input_ids, pixel_values=pixel_values, region_mask=region_mask, **kwargs)
+
+    def get_image_features(self, pixel_values: torch.Tensor, region_mask: torch.Tensor | None = None, **kwargs: Any):
+        return self.model.get_image_features(pixel_values, region_mask, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs):
+        """Loads a llava-hf or a crop_llava checkpoint, by name or folder, and insists on loading it whole.
+
+        Keyword arguments that name a key of `CropLlavaConfig` override it. The compressor's own keys may be missing
+        from a checkpoint that has no compressor of the type asked for; it then starts from its initialisation.
+
+        Raises:
+            ValueError: any other key is missing, left over or of another shape.
+        """
+        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        stored, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path)
+        has_this_compressor = stored.get("compressor_type") == model.config.compressor_type
+        _check_loaded_whole(str(pretrained_model_name_or_path), info, compressor_may_differ=not has_this_compressor)
+        return (model, info) if output_loading_info else model
+
+
+def _check_loaded_whole(name: str, info: dict[str, Any], compressor_may_differ: bool) -> None:
+    mismatched = {key for key, *_ in info["mismatched_keys"]}
+    for problem, keys in (
+        ("missing", info["missing_keys"]),
+        ("unexpected", info["unexpected_keys"]),
+        ("of another shape", mismatched),
+    ):
+        wrong = sorted(k for k in keys if not (compressor_may_differ and k.startswith(COMPRESSOR_PREFIX)))
+        if wrong:
+            raise ValueError(f"{name}: {len(wrong)} weights are {problem}, the first is {wrong[0]}")

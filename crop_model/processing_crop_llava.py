@@ -1,0 +1,134 @@
+"""LLaVA's processor with regions: pixels and region masks go through one geometry, `<image>` becomes T placeholders."""
+
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from transformers import LlavaProcessor
+from transformers.image_utils import ImageInput, get_image_size, make_flat_list_of_images, to_numpy_array
+from transformers.processing_utils import ImagesKwargs, ProcessingKwargs
+
+from .regions import Box, ImageGeometry, RegionError, patch_mask, sanitize_box
+
+FRAMES = ("padded_square", "cropped", "squashed")
+
+
+class CropLlavaImagesKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
+    """What `processor(...)` takes for images.
+
+    regions (`list`, *optional*): for each image, in order, its contextual region as `[x1, y1, x2, y2]` in pixels of the
+        image as passed, half-open, or None where no region is known. May be nested as the images are.
+    """
+
+    regions: list | None
+
+
+class CropLlavaProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
+    images_kwargs: CropLlavaImagesKwargs
+    _defaults: dict = {}  # noqa: RUF012 - transformers 5.20 looks for it
+
+
+class CropLlavaProcessor(LlavaProcessor):
+    r"""Prepares text, images and regions.
+
+    Args (beyond LLaVA's):
+        token_budget: visual tokens an image; None = one a patch. Must be the model's.
+        frame: how an image becomes the model's square input: `padded_square` (as LLaVA-1.5 was trained: nothing is
+            lost), `cropped` (the middle; regions at the rim are lost) or `squashed`. It sets the image processor's
+            padding, resizing and cropping, so that pixels and regions cannot disagree.
+        region_grid: rows and columns to whose cells a region is widened, 8x8 in CROP; None = exact to the patch.
+    """
+
+    valid_processor_kwargs = CropLlavaProcessorKwargs
+
+    def __init__(
+        self,
+        image_processor=None,
+        tokenizer=None,
+        patch_size=None,
+        vision_feature_select_strategy=None,
+        chat_template=None,
+        image_token="<image>",
+        num_additional_image_tokens=0,
+        token_budget=None,
+        frame="padded_square",
+        region_grid=(8, 8),
+        **kwargs,
+    ):
+        if frame not in FRAMES:
+            raise ValueError(f"frame: {frame!r} is none of {', '.join(FRAMES)}")
+        super().__init__(
+            image_processor,
+            tokenizer,
+            patch_size=patch_size,
+            vision_feature_select_strategy=vision_feature_select_strategy,
+            chat_template=chat_template,
+            image_token=image_token,
+            num_additional_image_tokens=num_additional_image_tokens,
+            **kwargs,
+        )
+        self.frame = frame
+        self.region_grid = None if region_grid is None else tuple(region_grid)
+        self._set_frame()
+        rows, cols = self.patch_grid
+        self.token_budget = rows * cols if token_budget is None else token_budget
+        if not 2 <= self.token_budget <= rows * cols:
+            raise ValueError(f"token_budget: {self.token_budget} is outside 2..{rows * cols}, the patches of an image")
+
+    def _set_frame(self) -> None:
+        side = self.image_processor.crop_size["height"]
+        squashed = self.frame == "squashed"
+        self.image_processor.do_resize = True
+        self.image_processor.do_pad = self.frame == "padded_square"
+        self.image_processor.do_center_crop = not squashed
+        self.image_processor.size = {"height": side, "width": side} if squashed else {"shortest_edge": side}
+
+    @property
+    def geometry(self) -> ImageGeometry:
+        """The map from an image's pixels to the model's input."""
+        side = self.image_processor.crop_size["height"]
+        return ImageGeometry(self.frame, (side, side), resized_shortest=side, patch_size=self.patch_size)
+
+    @property
+    def patch_grid(self) -> tuple[int, int]:
+        """Rows and columns of patches of one image."""
+        side = self.image_processor.crop_size["height"] // self.patch_size
+        return side, side
+
+    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
+        return self.image_token * self.token_budget
+
+    def _get_num_multimodal_tokens(self, image_sizes=None, **kwargs: Any):
+        counts = super()._get_num_multimodal_tokens(image_sizes, **kwargs)
+        if counts.num_image_tokens is not None:
+            counts.num_image_tokens = [self.token_budget] * len(image_sizes)
+        return counts
+
+    def _process_images(self, images: ImageInput, regions: list | None = None, **kwargs: Any):
+        processed, replacements = super()._process_images(images, **kwargs)
+        flat_images = make_flat_list_of_images(images)
+        flat_regions = [None] * len(flat_images) if regions is None else _flatten_regions(regions)
+        if len(flat_regions) != len(flat_images):
+            raise RegionError(f"regions: {len(flat_regions)} for {len(flat_images)} images")
+        processed["region_mask"] = np.stack(  # (number of images, N)
+            [self._region_mask(image, region) for image, region in zip(flat_images, flat_regions, strict=True)]
+        )
+        return processed, replacements
+
+    def _region_mask(self, image: Any, region: Box | None) -> np.ndarray:
+        unit_box = None
+        if region is not None:
+            height, width = get_image_size(to_numpy_array(image))
+            unit_box = self.geometry.to_unit(sanitize_box(region, width, height), width, height)
+        return patch_mask(unit_box, self.patch_grid, self.region_grid).numpy()
+
+
+def _flatten_regions(regions: list) -> list[Box | None]:
+    """One entry an image, from a flat list or from one list a sample."""
+    flat: list[Box | None] = []
+    for entry in regions:
+        if entry is None or (len(entry) > 0 and isinstance(entry[0], Real)):
+            flat.append(entry)
+        else:
+            flat.extend(_flatten_regions(entry))
+    return flat

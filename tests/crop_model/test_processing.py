@@ -1,0 +1,110 @@
+"""The processor: one geometry for pixels and regions, exactly T placeholders."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from crop_model.processing_crop_llava import CropLlavaProcessor
+from crop_model.regions import RegionError
+
+BUDGET = 7
+WHITE_ON_BLACK = (40, 24)  # width, height
+
+
+@pytest.fixture(scope="module", params=["padded_square", "cropped", "squashed"])
+def processor(tiny_llava: Path, request) -> CropLlavaProcessor:
+    return CropLlavaProcessor.from_pretrained(tiny_llava, token_budget=BUDGET, frame=request.param, region_grid=None)
+
+
+def painted(size, box) -> Image.Image:
+    pixels = np.zeros((size[1], size[0], 3), dtype=np.uint8)
+    x1, y1, x2, y2 = box
+    pixels[y1:y2, x1:x2] = 255
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize(
+    "size, box", [((40, 24), (16, 8, 24, 16)), ((24, 40), (8, 20, 16, 28)), ((32, 32), (0, 0, 8, 8))]
+)
+def test_mask_covers_the_painted_pixels(processor, size, box):
+    """The brightest patch of what the model sees lies in the mask, whatever the frame."""
+    image = painted(size, box)
+    out = processor(images=[image], text=["<image>"], regions=[box], return_tensors="pt")
+    side = processor.patch_size
+    rows, cols = processor.patch_grid
+    brightness = out["pixel_values"][0].sum(0).reshape(rows, side, cols, side).sum((1, 3)).flatten()
+    dark = processor(images=[painted(size, (0, 0, 0, 0))], text=["<image>"], return_tensors="pt")
+    gained = brightness - dark["pixel_values"][0].sum(0).reshape(rows, side, cols, side).sum((1, 3)).flatten()
+    mask = out["region_mask"][0]
+    assert mask[gained.argmax()]
+    assert gained[mask].sum() > 0.9 * gained.sum()  # resampling bleeds a little over the box
+
+
+def test_nested_flat_and_absent_regions(processor):
+    image = painted(WHITE_ON_BLACK, (16, 8, 24, 16))
+    texts = ["<image> <image>", "no image", "<image>"]
+    box = [16, 8, 24, 16]
+    nested = processor(
+        images=[[image, image], [], [image]],
+        text=texts,
+        regions=[[box, None], [], [box]],
+        padding=True,
+        return_tensors="pt",
+    )
+    flat = processor(images=[image] * 3, text=texts, regions=[box, None, box], padding=True, return_tensors="pt")
+    unknown = processor(images=[image] * 3, text=texts, padding=True, return_tensors="pt")
+    assert nested["region_mask"].tolist() == flat["region_mask"].tolist()
+    assert flat["region_mask"].any(dim=1).tolist() == [True, False, True]
+    assert not unknown["region_mask"].any()
+    image_token = processor.image_token_id
+    assert (flat["input_ids"] == image_token).sum(dim=1).tolist() == [2 * BUDGET, 0, BUDGET]
+
+
+@pytest.mark.parametrize(
+    "regions", [[[1, 2, 3, 4]], [[1, 2, 3, 4], [500, 500, 510, 510]], [None, [1, 2, float("nan"), 4]]]
+)
+def test_wrong_regions_are_refused(processor, regions):
+    image = painted(WHITE_ON_BLACK, (16, 8, 24, 16))
+    with pytest.raises(RegionError):
+        processor(images=[image, image], text=["<image> <image>"], regions=regions, return_tensors="pt")
+
+
+def test_settings_survive_saving(processor, tmp_path: Path):
+    processor.save_pretrained(tmp_path)
+    again = CropLlavaProcessor.from_pretrained(tmp_path)
+    assert (again.frame, again.token_budget, again.region_grid) == (processor.frame, BUDGET, None)
+    assert again.geometry == processor.geometry
+
+
+def test_default_is_one_token_a_patch_on_an_8x8_grid(tiny_llava: Path):
+    processor = CropLlavaProcessor.from_pretrained(tiny_llava)
+    rows, cols = processor.patch_grid
+    assert (processor.token_budget, processor.region_grid, processor.frame) == (rows * cols, (8, 8), "padded_square")
+    assert processor.image_processor.do_pad
+
+
+def test_unknown_frame(tiny_llava: Path):
+    with pytest.raises(ValueError, match="frame"):
+        CropLlavaProcessor.from_pretrained(tiny_llava, frame="tiled")
+
+
+def test_chat_template_marks_the_answer_through_compression(tiny_llava: Path):
+    processor = CropLlavaProcessor.from_pretrained(tiny_llava, token_budget=BUDGET)
+    image = painted(WHITE_ON_BLACK, (16, 8, 24, 16))
+    conversation = [
+        {"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": "what"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "red"}]},
+    ]
+    out = processor.apply_chat_template(
+        conversation,
+        tokenize=True,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+        processor_kwargs={"regions": [[16, 8, 24, 16]]},
+    )
+    ids, mask = np.array(out["input_ids"]).reshape(-1), np.array(out["assistant_masks"]).reshape(-1).astype(bool)
+    assert "red" in processor.tokenizer.decode(ids[mask])
+    assert "what" not in processor.tokenizer.decode(ids[mask])
+    assert not (ids[mask] == processor.image_token_id).any()
