@@ -1,0 +1,1 @@
+"""From raw annotations to samples and their contextual regions."""

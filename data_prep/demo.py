@@ -1,0 +1,153 @@
+"""Makes the demo's data: images, LLaVA-style annotations and region sidecars, as a real source has them.
+
+    python -m data_prep.demo OUT [key=value ...]
+
+    OUT/train.json, test.json            LLaVA JSON, several questions an image, "type" names the kind of question
+    OUT/images/{train,test}/00000.png    PNG and JPEG of varying size and aspect; image paths are relative to OUT/images
+    OUT/regions/{train,test}/            the sidecar of `data_prep.sample`
+
+The same arguments write the same bytes. No handwritten digit is in both splits.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from crop_model.regions import union_box
+from data_prep.demo_questions import Question, ask
+from data_prep.demo_scenes import Scene, compose, load_scans, render
+from data_prep.sample import DataError, RegionAnnotation, Sample, file_hashes, write_regions
+
+SPLITS = ("train", "test")
+JPEG_SHARE = 0.5
+JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class DemoArguments:
+    """Keys of the command line."""
+
+    train_images: int = 2000
+    test_images: int = 250
+    questions_per_image: int = 6
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("train_images", "test_images", "questions_per_image"):
+            if getattr(self, name) < 1:
+                raise DataError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.seed < 0:
+            raise DataError(f"seed={self.seed}: must not be negative")
+        if self.questions_per_image > 20:
+            raise DataError(f"questions_per_image={self.questions_per_image}: at most 20")
+
+
+def write_demo(out: Path, arguments: DemoArguments) -> None:
+    """Writes both splits under `out`."""
+    for split in SPLITS:
+        write_split(out, split, arguments)
+
+
+def write_split(out: Path, split: str, arguments: DemoArguments) -> None:
+    """Writes one split: its images, then its annotations, then its region sidecar."""
+    scans = load_scans(split)
+    (out / "images" / split).mkdir(parents=True, exist_ok=True)
+    records: list[dict[str, Any]] = []
+    annotations: list[RegionAnnotation] = []
+    for number in range({"train": arguments.train_images, "test": arguments.test_images}[split]):
+        rng = np.random.default_rng([arguments.seed, SPLITS.index(split), number])
+        scene = compose(rng, scans)
+        questions = ask(rng, scene, arguments.questions_per_image)
+        image = save_image(render(scene, scans, rng), out / "images", f"{split}/{number:05d}", rng)
+        samples = [Sample(split, image, turn, q.text, q.answer, q.kind) for turn, q in enumerate(questions)]
+        records.append(llava_record(f"{split}-{number:05d}", samples))
+        annotations += [annotate(sample, question, scene) for sample, question in zip(samples, questions, strict=True)]
+    path = out / f"{split}.json"
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(records, indent=1) + "\n")
+    partial.replace(path)
+    write_regions(out / "regions" / split, annotations, {"arguments": asdict(arguments), "inputs": file_hashes([path])})
+
+
+def save_image(image: Image.Image, root: Path, stem: str, rng: np.random.Generator) -> str:
+    """Saves as JPEG or PNG; returns the path relative to `root`."""
+    if rng.random() < JPEG_SHARE:
+        image.save(root / f"{stem}.jpg", quality=JPEG_QUALITY, subsampling=0)
+        return f"{stem}.jpg"
+    image.save(root / f"{stem}.png")
+    return f"{stem}.png"
+
+
+def llava_record(record_id: str, samples: Sequence[Sample]) -> dict[str, Any]:
+    """One image's questions as LLaVA writes them; the first human turn carries `<image>`."""
+    turns: list[dict[str, str | None]] = []
+    for sample in samples:
+        prefix = "<image>\n" if sample.turn == 0 else ""
+        turns.append({"from": "human", "value": prefix + sample.question, "type": sample.kind})
+        turns.append({"from": "gpt", "value": sample.answer})
+    return {"id": record_id, "image": samples[0].image, "conversations": turns}
+
+
+def annotate(sample: Sample, question: Question, scene: Scene) -> RegionAnnotation:
+    """The sidecar's row for a question; its boxes are known by construction, as well as a person would draw them."""
+    return RegionAnnotation(
+        sample_id=sample.sample_id,
+        source=sample.source,
+        image=sample.image,
+        turn=sample.turn,
+        question=sample.question,
+        width=scene.size[0],
+        height=scene.size[1],
+        boxes=question.boxes,
+        region=union_box(question.boxes) if question.boxes else None,
+        method="human" if question.boxes else "global",
+    )
+
+
+def parse_arguments(pairs: Sequence[str]) -> DemoArguments:
+    """`key=value` words to arguments; DataError names a key that is unknown or not a whole number."""
+    known = {field.name for field in fields(DemoArguments)}
+    values: dict[str, int] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if key not in known or not equals:
+            raise DataError(f"unknown argument {pair!r}, known keys: {', '.join(sorted(known))} (key=value)")
+        try:
+            values[key] = int(value)
+        except ValueError:
+            raise DataError(f"{key}={value}: not a whole number") from None
+    return DemoArguments(**values)
+
+
+def usage() -> str:
+    keys = "\n".join(f"    {field.name}={field.default}" for field in fields(DemoArguments))
+    return f"{__doc__}\nkeys and their defaults:\n{keys}"
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    words = sys.argv[1:] if words is None else words
+    if "--help" in words or "-h" in words:
+        print(usage())
+        return 0
+    try:
+        if not words or "=" in words[0] or words[0].startswith("-"):
+            raise DataError("the first argument must be the output folder; see --help")
+        out, arguments = Path(words[0]), parse_arguments(words[1:])
+        if out.is_file():
+            raise DataError(f"{out}: is a file, not a folder")
+    except DataError as error:
+        print(f"data_prep.demo: {error}", file=sys.stderr)
+        return 2
+    write_demo(out, arguments)
+    print(f"{out}: {arguments.train_images} train and {arguments.test_images} test images, with questions and regions")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,234 @@
+"""Samples and their contextual regions: the schema, its writing and its reading.
+
+Annotations stay as their owners publish them. Regions lie beside them in a sidecar,
+
+    regions/<source>/part-00000.parquet ...   rows sorted by sample_id
+                    /manifest.json            schema version, arguments, input hashes, counts, EXIF policy
+
+which this file writes whole or not at all.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from crop_model.regions import Box
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+ROWS_PER_PART = 500_000
+EXIF_POLICY = "stored pixels: width, height and boxes ignore EXIF orientation"
+METHODS = ("human", "ocr_match", "object_match", "localizer", "zero_shot", "global")
+
+_BOX = pa.list_(pa.float32(), 4)
+SCHEMA = pa.schema(
+    [
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("turn", pa.int32(), nullable=False),
+        pa.field("question", pa.string(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("boxes", pa.list_(_BOX), nullable=False),
+        pa.field("region", _BOX),
+        pa.field("method", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("flags", pa.list_(pa.string()), nullable=False),
+    ]
+)
+
+
+class DataError(ValueError):
+    """Bad data or annotations; the message is one line that names file, record and reason."""
+
+
+def sample_id(source: str, image: str, turn: int, question: str) -> str:
+    """The key of a question in every file: sha1 (hex) of source, image path, turn and question."""
+    return hashlib.sha1(json.dumps([source, image, turn, question]).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question about one image. `image` is relative to the image root, `turn` counts the record's questions from 0,
+    `kind` names the sort of question where a source tells it."""
+
+    source: str
+    image: str
+    turn: int
+    question: str
+    answer: str
+    kind: str | None = None
+
+    @property
+    def sample_id(self) -> str:
+        return sample_id(self.source, self.image, self.turn, self.question)
+
+
+@dataclass(frozen=True)
+class RegionAnnotation:
+    """Where the answer to one question is to be seen.
+
+    `boxes` and `region` are pixel xyxy, half-open, in the un-rotated image of `width` x `height`; `region` is the
+    clipped union of the boxes, or None where the question needs the whole image; `method` is one of `METHODS`.
+    """
+
+    sample_id: str
+    source: str
+    image: str
+    turn: int
+    question: str
+    width: int
+    height: int
+    boxes: Sequence[Box]
+    region: Box | None
+    method: str
+    score: float = 1.0
+    flags: Sequence[str] = field(default_factory=list)
+
+
+class RegionTable(Mapping[str, RegionAnnotation]):
+    """The regions of one source by sample_id; rows become Python objects only when asked for."""
+
+    def __init__(self, table: pa.Table, source: str) -> None:
+        self.source = source
+        self._table = table
+        self._rows = {key: row for row, key in enumerate(table.column("sample_id").to_pylist())}
+
+    def __getitem__(self, key: str) -> RegionAnnotation:
+        (row,) = self._table.slice(self._rows[key], 1).to_pylist()
+        row["boxes"] = [tuple(box) for box in row["boxes"]]
+        row["region"] = tuple(row["region"]) if row["region"] is not None else None
+        return RegionAnnotation(**row)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+def write_regions(
+    folder: str | Path,
+    annotations: Iterable[RegionAnnotation],
+    manifest: Mapping[str, Any],
+    rows_per_part: int = ROWS_PER_PART,
+) -> None:
+    """Writes the sidecar `folder` with all its parts and manifest, replacing an older one in one rename.
+
+    Args:
+        annotations: all of one source, in any order.
+        manifest: what only the caller knows: `arguments`, and `inputs` as of `file_hashes`; counts are added to it.
+
+    Raises:
+        DataError: no rows, more than one source, an unknown method or a sample_id twice.
+    """
+    folder = Path(folder)
+    rows = sorted(annotations, key=lambda row: row.sample_id)
+    _check_rows(folder, rows)
+    counted = {
+        "schema_version": SCHEMA_VERSION,
+        "source": rows[0].source,
+        "rows": len(rows),
+        "methods": dict(sorted(Counter(row.method for row in rows).items())),
+        "flags": dict(sorted(Counter(flag for row in rows for flag in row.flags).items())),
+        "exif": EXIF_POLICY,
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+        fresh = Path(temporary) / "fresh"
+        fresh.mkdir()
+        for part, start in enumerate(range(0, len(rows), rows_per_part)):
+            table = pa.Table.from_pylist([asdict(row) for row in rows[start : start + rows_per_part]], schema=SCHEMA)
+            pq.write_table(table, fresh / f"part-{part:05d}.parquet")
+        (fresh / MANIFEST).write_text(json.dumps({**manifest, **counted}, indent=2) + "\n")
+        if folder.exists():
+            folder.rename(Path(temporary) / "old")
+        fresh.rename(folder)
+
+
+def file_hashes(paths: Iterable[str | Path]) -> dict[str, str]:
+    """sha256 (hex) of each file by its name, for a manifest's `inputs`."""
+    hashes = {}
+    for path in map(Path, paths):
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        hashes[path.name] = digest.hexdigest()
+    return hashes
+
+
+def read_regions(folder: str | Path) -> RegionTable:
+    """Reads a sidecar folder.
+
+    Raises:
+        DataError: no manifest or parts, another schema version, a missing or differently typed column, rows missing, a
+            sample_id twice.
+    """
+    folder = Path(folder)
+    manifest = _read_manifest(folder)
+    parts = sorted(folder.glob("part-*.parquet"))
+    if not parts:
+        raise DataError(f"{folder}: no part-*.parquet beside {MANIFEST}")
+    table = pa.concat_tables([_read_part(part) for part in parts])
+    if table.num_rows != manifest["rows"]:
+        raise DataError(f"{folder}: {table.num_rows} rows, but {MANIFEST} says {manifest['rows']}")
+    _check_unique(folder, table.column("sample_id").to_pylist())
+    return RegionTable(table, manifest["source"])
+
+
+def _check_rows(folder: Path, rows: Sequence[RegionAnnotation]) -> None:
+    if not rows:
+        raise DataError(f"{folder}: no annotations to write")
+    if others := {row.source for row in rows} - {rows[0].source}:
+        raise DataError(f"{folder}: one source a sidecar, found {rows[0].source!r} and {min(others)!r}")
+    for row in rows:
+        if row.method not in METHODS:
+            known = ", ".join(METHODS)
+            raise DataError(f"{folder}: sample {row.sample_id}: unknown method {row.method!r}, known: {known}")
+    _check_unique(folder, [row.sample_id for row in rows])
+
+
+def _check_unique(folder: Path, ids: list[str]) -> None:
+    if len(set(ids)) < len(ids):
+        key, count = Counter(ids).most_common(1)[0]
+        raise DataError(f"{folder}: sample_id {key} occurs {count} times")
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise DataError(f"{folder}: no {MANIFEST}, not a region sidecar")
+    try:
+        manifest = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}: not JSON: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION:
+        found = manifest.get("schema_version") if isinstance(manifest, dict) else None
+        raise DataError(f"{path}: schema version {found!r}, this program reads {SCHEMA_VERSION}")
+    if missing := {"source", "rows"} - manifest.keys():
+        raise DataError(f"{path}: no key {min(missing)!r}")
+    return manifest
+
+
+def _read_part(path: Path) -> pa.Table:
+    try:
+        table = pq.ParquetFile(path).read()
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path}: not a parquet file: {str(error).splitlines()[0]}") from error
+    for column in SCHEMA:
+        if column.name not in table.column_names:
+            raise DataError(f"{path}: no column {column.name!r}")
+        found = table.schema.field(column.name).type
+        if found != column.type:
+            raise DataError(f"{path}: column {column.name!r} is {found}, not {column.type}")
+    return table.select(SCHEMA.names)
