@@ -1,7 +1,7 @@
 """Configuration of a LLaVA model whose visual tokens are compressed before the projector."""
 
 from huggingface_hub.dataclasses import strict
-from transformers import LlavaConfig
+from transformers import AutoConfig, LlavaConfig
 
 from .compressor import COMPRESSOR_TYPES
 
@@ -66,3 +66,6 @@ class CropLlavaConfig(LlavaConfig):
         """Width of the features that the compressor sees: LLaVA may concatenate several layers."""
         layers = 1 if isinstance(self.vision_feature_layer, int) else len(self.vision_feature_layer)
         return self.vision_config.hidden_size * layers
+
+
+AutoConfig.register(CropLlavaConfig.model_type, CropLlavaConfig, exist_ok=True)

@@ -25,7 +25,7 @@ class CropLlavaImagesKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg
 
 class CropLlavaProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
     images_kwargs: CropLlavaImagesKwargs
-    _defaults: dict = {}  # noqa: RUF012 - transformers 5.20 looks for it
+    _defaults = {}  # type: ignore[var-annotated]  # noqa: RUF012 - transformers 5.20 looks for it
 
 
 class CropLlavaProcessor(LlavaProcessor):
