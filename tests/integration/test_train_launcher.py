@@ -1,0 +1,178 @@
+"""`train.plc` under the real deepspeed launcher, two processes on the CPU, for every preset that the project ships.
+
+Each preset is launched twice: once from the start, once from the first run's checkpoint. One process without DeepSpeed
+is what all of it is compared with.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from train.arguments import DataArguments, ModelArguments, PlcTrainingArguments
+from train.checkpoint import load_checkpoint
+from train.config import parse_config
+from train.plc import train
+from train.trainer import PlcTrainer
+
+ROOT = Path(__file__).parents[2]
+STEPS, SAVED = 6, 5  # an epoch has four: a resumed run goes on in the middle of the second
+pytestmark = pytest.mark.integration
+
+
+def words_of_a_run(plc_words: Sequence[str], run: Path) -> list[str]:
+    return [
+        *plc_words,
+        f"output_dir={run}",
+        f"max_steps={STEPS}",
+        "learning_rate=1e-3",
+        "compressor_learning_rate=2e-3",
+        "projector_learning_rate=3e-3",
+        "warmup_steps=2",
+        "save_strategy=steps",
+        f"save_steps={SAVED}",
+    ]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def launch(words: Sequence[str]) -> subprocess.CompletedProcess:
+    """Two processes, as `launch/train.sh` starts them on a machine without a GPU."""
+    launcher = Path(sys.executable).parent / "deepspeed"
+    command = [str(launcher), "--num_gpus", "2", "--master_port", str(free_port()), "--module", "train.plc", *words]
+    environment = {
+        **os.environ,
+        "DS_ACCELERATOR": "cpu",
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "PATH": f"{launcher.parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+def logged(run: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run / "train_log.jsonl").read_text().splitlines()]
+    return [line for line in lines if "lr" in line]
+
+
+def trained_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    model, _ = load_checkpoint(folder)
+    return {n: p for n, p in model.state_dict().items() if "lora_" in n or "modules_to_save" in n}
+
+
+def run_alone(words: Sequence[str]) -> PlcTrainer:
+    return train(*parse_config((ModelArguments, DataArguments, PlcTrainingArguments), words, prog="t", description=""))
+
+
+@pytest.fixture
+def alone(plc_words: list[str], tmp_path: Path) -> Path:
+    """The run folder of one process without DeepSpeed."""
+    run = tmp_path / "alone"
+    run_alone([*words_of_a_run(plc_words, run), "per_device_train_batch_size=4"])
+    return run
+
+
+@pytest.mark.parametrize("preset", ["zero0", "zero2", "zero2_offload", "zero3"])
+def test_two_processes_equal_one_and_a_resumed_run_the_uninterrupted(
+    preset: str, alone: Path, plc_words: list[str], tmp_path: Path
+) -> None:
+    run = tmp_path / preset
+    words = [
+        *words_of_a_run(plc_words, run),
+        f"deepspeed=configs/deepspeed/{preset}.json",
+        "per_device_train_batch_size=2",
+    ]
+    finished = launch(words)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert finished.stdout.count("what trains") == 1
+
+    expected = logged(alone)
+    assert [line["step"] for line in logged(run)] == list(range(1, STEPS + 1))
+    for line, other in zip(logged(run), expected, strict=True):
+        assert line["loss"] == pytest.approx(other["loss"], rel=1e-5)
+        assert line["lr"] == pytest.approx(other["lr"])
+        if preset != "zero0":  # where DeepSpeed does not tell
+            assert line["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
+    whole = trained_tensors(run / "final")
+    for name, tensor in trained_tensors(alone / "final").items():
+        torch.testing.assert_close(whole[name], tensor, rtol=0, atol=1e-5, msg=name)
+
+    again = launch([*words, f"resume_from_checkpoint={run}/checkpoint-{SAVED}"])
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert f"resuming at step {SAVED} of {STEPS}" in again.stdout
+    for line, other in zip(logged(run), expected, strict=True):  # all but the last are the first run's
+        assert line["loss"] == pytest.approx(other["loss"], rel=1e-5)
+        assert line["lr"] == pytest.approx(other["lr"])
+    for name, tensor in trained_tensors(run / "final").items():
+        torch.testing.assert_close(tensor, whole[name], rtol=0, atol=1e-6, msg=name)
+
+    check_merge(run / "final", tmp_path)
+
+
+def check_merge(folder: Path, tmp_path: Path) -> None:
+    """The adapter merged into its base answers as it did beside it, also after saving and loading."""
+    model, processor = load_checkpoint(folder)
+    ids = processor.tokenizer("what is the digit ? 7", return_tensors="pt")
+    images = {"pixel_values": torch.randn(1, 3, 32, 32), "region_mask": torch.arange(64)[None] < 9}
+    placeholders = torch.full((1, 16), processor.image_token_id)
+    inputs = {"input_ids": torch.cat([placeholders, ids["input_ids"]], dim=1), **images}
+    with torch.no_grad():
+        expected = model(**inputs).logits
+        merged = model.merge_and_unload()
+        torch.testing.assert_close(merged(**inputs).logits, expected, rtol=0, atol=1e-5)
+        merged.save_pretrained(tmp_path / "merged")
+        processor.save_pretrained(tmp_path / "merged")
+        again, _ = load_checkpoint(tmp_path / "merged")
+        torch.testing.assert_close(again(**inputs).logits, expected, rtol=0, atol=1e-5)
+
+
+def test_a_process_without_an_image_stays_in_step(plc_words: list[str], toy_data: Path, tmp_path: Path) -> None:
+    """The second process gets text alone; the weights are spread, and nothing but compressor and projector trains."""
+    records = json.loads((toy_data / "data.json").read_text())[:4]
+    for record in records[2:]:
+        del record["image"]
+        record["conversations"][0]["value"] = record["conversations"][0]["value"].replace("<image>", "")
+    (tmp_path / "data.json").write_text(json.dumps(records))
+    words = [
+        *words_of_a_run(plc_words, tmp_path / "alone"),
+        f"train_data=[{{annotations: {tmp_path / 'data.json'}, image_root: {toy_data / 'images'}}}]",
+        "train_sampling_strategy=sequential",
+        "save_strategy=no",
+        "max_steps=2",
+        "warmup_steps=0",
+        "lora=null",
+    ]
+    trainer = run_alone([*words, "per_device_train_batch_size=4"])
+    finished = launch(
+        [
+            *words,
+            f"output_dir={tmp_path / 'two'}",
+            "deepspeed=configs/deepspeed/zero3.json",
+            "per_device_train_batch_size=2",
+        ]
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    for line, other in zip(logged(tmp_path / "two"), logged(tmp_path / "alone"), strict=True):
+        assert line["loss"] == pytest.approx(other["loss"], rel=1e-5)
+        assert line["visual_tokens_per_sample"] == other["visual_tokens_per_sample"] == 8
+    model, _ = load_checkpoint(tmp_path / "two" / "final")
+    for name, tensor in trainer.model.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], tensor, rtol=0, atol=1e-5, msg=name)
+
+
+def test_a_wrong_call_ends_the_launcher_with_status_2(plc_words: list[str]) -> None:
+    refused = launch([*plc_words, "deepspeed=configs/deepspeed/zero2.json", "learning_rat=1"])
+    assert refused.returncode == 2
+    assert "command line: unknown key 'learning_rat'" in refused.stderr
+    assert "Traceback" not in refused.stderr

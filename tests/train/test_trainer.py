@@ -1,0 +1,271 @@
+"""One step of training: who learns and who does not, by how much, from what loss, and what is written down."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from train.arguments import DataArguments, ModelArguments, PlcTrainingArguments
+from train.checkpoint import load_checkpoint, module_group, trainable_parameters
+from train.config import ConfigError, parse_config
+from train.plc import build_trainer, train
+from train.trainer import PlcTrainer, exact_matches, parameter_groups, what_trains
+
+
+def arguments(words: Sequence[str]) -> tuple[ModelArguments, DataArguments, PlcTrainingArguments]:
+    return parse_config((ModelArguments, DataArguments, PlcTrainingArguments), words, prog="test", description="")
+
+
+def build(words: Sequence[str], *more: str) -> PlcTrainer:
+    return build_trainer(*arguments([*words, *more]))
+
+
+def copy_of(trainer: PlcTrainer) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in trainer.model.state_dict().items()}
+
+
+# ---- what trains
+
+
+def test_every_group_has_its_learning_rate_and_matrices_alone_decay(plc_words: list[str]) -> None:
+    trainer = build(plc_words)
+    rates = {"lora": 1e-2, "compressor": 2e-2, "projector": 3e-2}
+    names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
+    seen = []
+    for group in parameter_groups(trainer.model, trainer.args):
+        assert group["lr"] == rates[group["name"]]
+        for parameter in group["params"]:
+            assert module_group(names[id(parameter)]) == group["name"]
+            assert group["weight_decay"] == (0.01 if parameter.dim() > 1 else 0)
+            seen.append(names[id(parameter)])
+    assert sorted(seen) == sorted(name for name, p in trainer.model.named_parameters() if p.requires_grad)
+    assert trainer.create_optimizer().param_groups[0]["lr"] == 1e-2
+
+
+def test_the_table_counts_every_parameter_once(plc_words: list[str]) -> None:
+    trainer = build(plc_words)
+    lines = {line.split()[0]: line.split()[1:] for line in what_trains(trainer.model, trainer.args).splitlines()[1:]}
+    assert list(lines) == ["lora", "compressor", "projector", "vision_tower", "language_model"]
+    base, _ = load_checkpoint(plc_words[0].removeprefix("model="))
+    for group in ("compressor", "projector", "vision_tower", "language_model"):
+        count = sum(parameter.numel() for name, parameter in base.named_parameters() if module_group(name) == group)
+        assert int(lines[group][0].replace(",", "")) == count
+        assert lines[group][1] == (lines[group][0] if group in ("compressor", "projector") else "0")
+    assert [line[2] for line in lines.values()] == ["0.01", "0.02", "0.03", "frozen", "frozen"]
+
+
+def test_nothing_trains_without_a_learning_rate(plc_words: list[str]) -> None:
+    trainer = build(plc_words)
+    next(p for name, p in trainer.model.named_parameters() if "vision_tower" in name).requires_grad_(True)
+    with pytest.raises(ValueError, match="vision_tower has no learning rate"):
+        trainable_parameters(trainer.model)
+
+
+@pytest.mark.parametrize("lora", ["lora={r: 4, lora_alpha: 8, init_lora_weights: gaussian}", "lora=null"])
+def test_every_trainable_tensor_moves_and_every_frozen_one_stays(plc_words: list[str], lora: str) -> None:
+    trainer = build(plc_words, lora, "max_steps=1", "warmup_steps=0", "lr_scheduler_type=constant")
+    gradients: dict[str, float] = {}
+    for name, parameter in trainer.model.named_parameters():
+        if parameter.requires_grad:
+            if "lora_B" in name:  # starts at zero, which would leave lora_A without a gradient in the first step
+                torch.nn.init.normal_(parameter, std=0.1)
+            parameter.register_post_accumulate_grad_hook(
+                lambda p, name=name: gradients.update({name: p.grad.abs().max().item()})
+            )
+    before = copy_of(trainer)
+    trainer.train()
+    after = copy_of(trainer)
+    trained = {name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
+    assert {module_group(name) for name in trained} == ({"lora"} if "null" not in lora else set()) | {
+        "compressor",
+        "projector",
+    }
+    assert set(gradients) == trained
+    assert min(gradients.values()) > 0
+    for name in before:
+        assert torch.equal(before[name], after[name]) == (name not in trained), name
+
+
+def test_the_vision_tower_keeps_no_graph(plc_words: list[str]) -> None:
+    trainer = build(plc_words)
+    outputs = []
+    tower = next(module for name, module in trainer.model.named_modules() if name.endswith("vision_tower"))
+    tower.register_forward_hook(lambda module, inputs, output: outputs.append(output.hidden_states[-2]))
+    trainer.train()
+    assert outputs
+    assert not any(output.requires_grad for output in outputs)
+
+
+# ---- the loss
+
+
+def test_accumulation_does_not_change_the_update(plc_words: list[str]) -> None:
+    """Answers differ in length, so a mean of the micro-batches' means would be another loss."""
+    results = []
+    for size, steps in ((4, 1), (1, 4)):
+        trainer = build(
+            plc_words,
+            "max_steps=1",
+            "train_sampling_strategy=sequential",
+            f"per_device_train_batch_size={size}",
+            f"gradient_accumulation_steps={steps}",
+            "optim=sgd",  # Adam would hide a wrong scale
+            "lr_scheduler_type=constant",
+            "max_grad_norm=0",
+        )
+        loss = trainer.train().training_loss
+        results.append((loss, copy_of(trainer)))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
+    for name, tensor in results[0][1].items():
+        torch.testing.assert_close(tensor, results[1][1][name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_the_loss_is_the_mean_over_target_tokens(plc_words: list[str]) -> None:
+    trainer = build(plc_words, "max_steps=1", "train_sampling_strategy=sequential", "gradient_accumulation_steps=2")
+    batches = [trainer.data_collator([trainer.train_dataset[i] for i in range(k, k + 4)]) for k in (0, 4)]
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for batch in batches:
+            labels = batch.pop("labels")
+            batch.pop("sample_ids")
+            logits = trainer.model(**batch).logits[:, :-1]
+            wanted = labels[:, 1:] != -100
+            total += F.cross_entropy(logits[wanted], labels[:, 1:][wanted], reduction="sum").item()
+            count += int(wanted.sum())
+    assert trainer.train().training_loss == pytest.approx(total / count, rel=1e-5)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(plc_words: list[str]) -> None:
+    trainer = build(plc_words, "train_sampling_strategy=sequential")
+    with torch.no_grad():
+        next(p for name, p in trainer.model.named_parameters() if "lm_head" in name).fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="loss is nan after step 0") as caught:
+        trainer.train()
+    assert all(key in str(caught.value) for key in trainer.train_dataset["sample_id"][:4])
+
+
+def test_text_alone_trains_too(plc_words: list[str], tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "what is the digit ?"}, {"from": "gpt", "value": "7"}]
+    (tmp_path / "text.json").write_text(json.dumps([{"conversations": turns}] * 4))
+    trainer = build(plc_words, f"train_data=[{{annotations: {tmp_path / 'text.json'}}}]", "max_steps=1")
+    assert trainer.train().training_loss > 0
+
+
+# ---- evaluation
+
+
+def test_exact_matches_is_greedy_decoding(plc_words: list[str]) -> None:
+    """Of answers that the model would give (made up by it) and of those that it would not."""
+    trainer = build(plc_words)
+    model, collator = trainer.model.eval(), trainer.data_collator
+    rows = [dict(trainer.train_dataset[i]) for i in range(8)]
+    generated = model.generate(**collator.prompts(rows), max_new_tokens=2, min_new_tokens=2, do_sample=False)
+    words = collator.processor.batch_decode(generated[:, -2:])
+    for row, answer in zip(rows[:5], words, strict=False):
+        messages = json.loads(row["messages"])
+        messages[1]["content"][0]["text"] = answer
+        row["messages"] = json.dumps(messages)
+    batch = collator(rows)
+    labels = batch.pop("labels")
+    batch.pop("sample_ids")
+    labels[labels == collator.processor.tokenizer.eos_token_id] = -100  # the model was not asked when to stop
+    with torch.no_grad():
+        logits = model(**batch).logits
+    assert exact_matches((logits,), labels).tolist() == [1] * 5 + [0] * 3
+
+
+def test_evaluation_reports_loss_and_accuracy(plc_words: list[str]) -> None:
+    metrics = build(plc_words).evaluate()
+    assert metrics["eval_loss"] > 0
+    assert 0 <= metrics["eval_exact_match"] <= 1
+
+
+# ---- what is left behind
+
+
+def test_the_log_has_every_figure(plc_words: list[str], tmp_path: Path) -> None:
+    trainer = train(*arguments([*plc_words, "eval_strategy=steps", "eval_steps=2"]))
+    lines = [json.loads(line) for line in (tmp_path / "run" / "train_log.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "lr" in line]
+    assert [line["step"] for line in steps] == [1, 2]
+    rates = {"lora": 1e-2, "compressor": 2e-2, "projector": 3e-2}
+    assert [line["lr"] for line in steps] == [rates, {name: rate / 2 for name, rate in rates.items()}]
+    for line in steps:
+        assert line["mfu"] is None
+        assert line["visual_tokens_per_sample"] == 16
+        assert 0 <= line["padding_fraction"] < 0.5
+        assert line["peak_memory_bytes"] > 1e6
+        assert line["samples_per_s"] == pytest.approx(4 / line["step_s"])
+        assert min(line["loss"], line["grad_norm"], line["tokens_per_s"]) > 0
+        parts = line["data_s"] + line["forward_backward_s"] + line["rest_s"]
+        assert parts == pytest.approx(line["step_s"])
+        assert min(line["data_s"], line["forward_backward_s"], line["rest_s"]) >= 0
+    assert [line["eval_exact_match"] for line in lines if "eval_loss" in line] == [pytest.approx(0, abs=1)]
+    assert trainer.state.global_step == 2
+
+
+def logits_of(model: Any, trainer: PlcTrainer) -> torch.Tensor:
+    batch = trainer.data_collator(list(trainer.train_dataset)[:4])
+    batch.pop("sample_ids")
+    with torch.no_grad():
+        return model.eval()(**batch).logits
+
+
+@pytest.mark.parametrize("lora", ["lora={r: 4, lora_alpha: 8}", "lora=null"])
+def test_what_was_trained_comes_back(plc_words: list[str], tmp_path: Path, lora: str) -> None:
+    trainer = train(*arguments([*plc_words, lora]))
+    expected = logits_of(trainer.model, trainer)
+    model, processor = load_checkpoint(tmp_path / "run" / "final")
+    torch.testing.assert_close(logits_of(model, trainer), expected, rtol=0, atol=1e-6)
+    if "null" not in lora:
+        merged = model.merge_and_unload()
+        torch.testing.assert_close(logits_of(merged, trainer), expected, rtol=0, atol=1e-5)
+    assert processor.token_budget == 16
+    assert processor.chat_template == trainer.processing_class.chat_template
+    smaller, processor = load_checkpoint(tmp_path / "run" / "final", token_budget=8)
+    assert processor.token_budget == smaller.config.token_budget == 8
+
+
+def test_training_goes_on_from_an_adapter(plc_words: list[str], tmp_path: Path) -> None:
+    first = train(*arguments(plc_words))
+    expected = logits_of(first.model, first)
+    words = [*plc_words, f"model={tmp_path / 'run' / 'final'}", f"output_dir={tmp_path / 'second'}"]
+    second = build(words)
+    torch.testing.assert_close(logits_of(second.model, second), expected, rtol=0, atol=1e-5)
+    second.train()
+    second.save_model(str(tmp_path / "second" / "final"))
+    model, _ = load_checkpoint(tmp_path / "second" / "final")
+    torch.testing.assert_close(logits_of(model, second), logits_of(second.model, second), rtol=0, atol=1e-5)
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"model {tmp_path}"):
+        load_checkpoint(tmp_path)
+    for name in ("config.json", "adapter_config.json"):
+        (tmp_path / name).write_text('{"model_type": "llama"}' if name == "config.json" else "{}")
+        with pytest.raises(ConfigError, match="'llama', not a LLaVA"):
+            load_checkpoint(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ConfigError, match=f"model {tmp_path}: no config.json"):
+        load_checkpoint(tmp_path)
+
+
+def test_bf16_keeps_what_trains_in_fp32_and_tells_the_utilisation(
+    plc_words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.meter.peak_flops", lambda: 1e9)
+    words = ["max_steps=1", "train_sampling_strategy=sequential"]
+    expected = build(plc_words, *words).train().training_loss
+    trainer = build(plc_words, *words, "bf16=true")
+    for name, parameter in trainer.model.named_parameters():
+        assert parameter.dtype == (torch.float32 if parameter.requires_grad else torch.bfloat16), name
+    assert trainer.train().training_loss == pytest.approx(expected, rel=0.02)
+    (line,) = [json.loads(x) for x in (tmp_path / "run" / "train_log.jsonl").read_text().splitlines() if '"lr"' in x]
+    shape = trainer.meter.shape
+    texts = [row["length"] - 16 for row in list(trainer.train_dataset)[:4]]
+    flops = sum(shape.training_step(text, images=1).flops for text in texts)
+    assert line["mfu"] == pytest.approx(flops / line["step_s"] / 1e9)

@@ -1,0 +1,225 @@
+"""The keys of a training configuration: what model, on what data, trained how.
+
+Evaluation shares `DataArguments`. Mappings inside the YAML file (`lora`, the items of `train_data`) arrive as JSON
+text, the way transformers' `TrainingArguments` takes its own, and are parsed and checked in `__post_init__`.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from transformers import TrainingArguments
+
+from crop_model.compressor import COMPRESSOR_TYPES
+from crop_model.processing_crop_llava import FRAMES
+
+from .config import ConfigError
+
+# The language model's linear layers and no others: a bare `q_proj` would match the vision tower's too.
+LANGUAGE_MODEL_LINEARS = r".*language_model\.layers\.\d+\.(self_attn|mlp)\..*_proj"
+
+
+@dataclass
+class ModelArguments:
+    """The base model, the compressor put into it, and the adapter trained on it."""
+
+    model: str = field(
+        metadata={"help": "Folder or Hub name of a LLaVA in llava-hf format, or of a checkpoint of this project."}
+    )
+    compressor_type: str = field(
+        default="region_ratio", metadata={"help": "How visual tokens are compressed.", "choices": COMPRESSOR_TYPES}
+    )
+    token_budget: int = field(
+        default=64, metadata={"help": "Visual tokens an image costs the language model (a count)."}
+    )
+    region_ratio: float = field(
+        default=16.0, metadata={"help": "Retention inside the region over retention outside it, above 1."}
+    )
+    compressor_num_attention_heads: int = field(
+        default=8, metadata={"help": "Heads of the compressor's attention; divides the vision width."}
+    )
+    frame: str = field(
+        default="padded_square", metadata={"help": "How an image becomes the model's square input.", "choices": FRAMES}
+    )
+    region_grid: list[int] | None = field(
+        default_factory=lambda: [8, 8],
+        metadata={"help": "Rows and columns to whose cells a region is widened, CROP's 8x8; null: exact to the patch."},
+    )
+    chat_template: str | None = field(
+        default=None,
+        metadata={
+            "help": "Jinja file that replaces the model's chat template. Answers must stand between {% generation %} "
+            "and {% endgeneration %}: these spans are what the loss sees."
+        },
+    )
+    lora: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "peft.LoraConfig's keywords as a mapping; target_modules is the language model's linear layers "
+            "unless given. null: the language model stays frozen, only compressor and projector train."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.lora, str):
+            self.lora = _load_mapping(self.lora, "lora")
+        if self.region_grid is not None and (len(self.region_grid) != 2 or min(self.region_grid) < 1):
+            raise ConfigError(f"region_grid: expected rows and columns, got {self.region_grid}")
+        if self.chat_template is not None and not Path(self.chat_template).is_file():
+            raise ConfigError(f"chat_template: no such file: {self.chat_template}")
+        self.lora_config()
+
+    def compressor(self) -> dict[str, Any]:
+        """The compressor's keys, as the model's `from_pretrained` takes them."""
+        names = ("compressor_type", "token_budget", "region_ratio", "compressor_num_attention_heads")
+        return {name: getattr(self, name) for name in names}
+
+    def processor(self) -> dict[str, Any]:
+        """The processor's own keys, as its `from_pretrained` takes them; its token budget is the model's."""
+        return {"frame": self.frame, "region_grid": self.region_grid}
+
+    def lora_config(self) -> LoraConfig | None:
+        """The adapter's configuration, or None. ConfigError on a keyword or a value that PEFT refuses."""
+        if not isinstance(self.lora, dict):
+            return None
+        try:
+            return LoraConfig(**{"target_modules": LANGUAGE_MODEL_LINEARS, **self.lora})
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"lora: {error}") from None
+
+
+def existing_paths(pattern: str) -> list[Path]:
+    """The file or folder of that name, or the files that its last part matches as a glob."""
+    path = Path(pattern)
+    return [path] if path.exists() else sorted(path.parent.glob(path.name))
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """One data set: annotations, where their images are, and the sidecar with their regions.
+
+    Given one text that starts with a brace, it is filled from that JSON mapping. A `weight` of 2 shows every sample
+    twice an epoch, 0.5 a fixed half of them.
+
+    Raises:
+        argparse.ArgumentTypeError: an unknown or missing key, a path that does not exist, a weight not above 0.
+    """
+
+    annotations: str
+    image_root: str | None = None
+    regions: str | None = None
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.annotations.startswith("{"):
+            for name, value in self._from_json(self.annotations).items():
+                object.__setattr__(self, name, value)
+        for name in ("annotations", "image_root", "regions"):
+            path = getattr(self, name)
+            if path is not None and not existing_paths(path):
+                raise argparse.ArgumentTypeError(f"{name}: no such file or folder: {path}")
+        if isinstance(self.weight, bool) or not isinstance(self.weight, int | float) or self.weight <= 0:
+            raise argparse.ArgumentTypeError(f"weight: expected a number above 0, got {self.weight!r}")
+
+    @classmethod
+    def _from_json(cls, text: str) -> dict[str, Any]:
+        mapping = json.loads(text)
+        known = [item.name for item in dataclasses.fields(cls)]
+        if "annotations" not in mapping or set(mapping) - set(known):
+            raise argparse.ArgumentTypeError(f"expected keys of {known} with annotations, got {list(mapping)}")
+        return mapping
+
+
+@dataclass
+class DataArguments:
+    """The samples, and how they are read."""
+
+    eval_data: list[DataSource] = field(
+        default_factory=list, metadata={"help": "As train_data; held out, for the evaluation during training."}
+    )
+    train_data: list[DataSource] = field(
+        default_factory=list,
+        metadata={"help": "List of {annotations, image_root, regions, weight}; the last two may be left out."},
+    )
+    max_length: int = field(
+        default=2048,
+        metadata={
+            "help": "Longest sample in tokens, visual tokens included. A longer one is an error: nothing is truncated."
+        },
+    )
+    region_scale: float = field(
+        default=1.0,
+        metadata={"help": "Every region grows by this factor about its centre, in pixels, before it meets the grid."},
+    )
+    region_min_side: float = field(
+        default=0.0, metadata={"help": "Smallest side of a region, as a fraction of the image's side."}
+    )
+    max_image_pixels: int = field(
+        default=89_478_485,
+        metadata={"help": "Larger images are refused before they are decoded (Pillow's own warning limit)."},
+    )
+
+    def __post_init__(self) -> None:
+        if self.region_scale <= 0 or not 0 <= self.region_min_side <= 1:
+            raise ConfigError("region_scale must be above 0 and region_min_side within 0..1")
+
+
+@dataclass
+class PlcTrainingArguments(TrainingArguments):
+    """transformers' `TrainingArguments` with one learning rate a module group; `learning_rate` is LoRA's."""
+
+    output_dir: str = field(metadata={"help": "The run's folder: config.yaml, train_log.jsonl, checkpoints, final."})
+    compressor_learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate of the compressor."})
+    projector_learning_rate: float = field(
+        default=2e-5, metadata={"help": "Peak learning rate of the multi-modal projector."}
+    )
+    picture_steps: int = field(
+        default=0, metadata={"help": "Every so many steps, draw four evaluation samples into TensorBoard; 0: never."}
+    )
+    resume_from_checkpoint: str | None = field(
+        default=None, metadata={"help": "Checkpoint folder to go on from, or last: the newest of output_dir."}
+    )
+    report_to: list[str] = field(
+        default_factory=lambda: ["tensorboard"],
+        metadata={"help": "Where scalars go besides train_log.jsonl; none for nowhere."},
+    )
+    train_sampling_strategy: str = field(
+        default="group_by_length",
+        metadata={"help": "Samples of like length share a batch, which keeps padding low. Or: random, sequential."},
+    )
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Must stay false: the collator reads the samples whole."}
+    )
+    logging_steps: float = field(default=10, metadata={"help": "Log every so many steps."})
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide non-finite losses from the log."})
+
+    def __post_init__(self) -> None:
+        if self.hub_token is not None:
+            raise ConfigError("hub_token: not read from a configuration, where it would be stored; use `hf auth login`")
+        if (
+            isinstance(self.deepspeed, str)
+            and not self.deepspeed.startswith("{")
+            and not Path(self.deepspeed).is_file()
+        ):
+            raise ConfigError(f"deepspeed: no such file: {self.deepspeed}")
+        if self.deepspeed and "LOCAL_RANK" not in os.environ:
+            raise ConfigError("deepspeed: start under its launcher: deepspeed --num_gpus N --module train.plc ...")
+        if not torch.accelerator.is_available():
+            self.use_cpu = True
+        super().__post_init__()
+
+
+def _load_mapping(text: str, key: str) -> dict[str, Any]:
+    try:
+        mapping = json.loads(text)
+    except json.JSONDecodeError:
+        mapping = None
+    if not isinstance(mapping, dict):
+        raise ConfigError(f"{key}: expected a mapping, got {text!r}")
+    return mapping

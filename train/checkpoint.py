@@ -1,0 +1,140 @@
+"""Models for training and from disk: what is trained, and how a folder becomes a model and its processor.
+
+Three kinds of folder (or Hub name) are understood: a llava-hf base, a whole model of this project, and an adapter with
+compressor and projector beside it (PEFT), which names its base.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from torch import nn
+from transformers import set_seed
+from transformers.utils.peft_utils import find_adapter_config_file
+
+from crop_model.configuration_crop_llava import CropLlavaConfig
+from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
+from crop_model.processing_crop_llava import CropLlavaProcessor
+
+from .config import ConfigError
+
+# What trains: a parameter belongs to the first of these groups whose mark stands in its name.
+#   group         mark                      learning rate
+#   lora          lora_                     learning_rate
+#   compressor    compressor.               compressor_learning_rate
+#   projector     multi_modal_projector.    projector_learning_rate
+# `vision_tower` and `language_model` (its own weights and the head) never train in the PLC stage.
+MODULE_MARKS = {
+    "lora": "lora_",
+    "compressor": "compressor.",
+    "projector": "multi_modal_projector.",
+    "vision_tower": "vision_tower.",
+    "language_model": "",
+}
+TRAINED_GROUPS = ("lora", "compressor", "projector")
+
+
+def module_group(parameter_name: str) -> str:
+    """The row of `MODULE_MARKS` that a parameter belongs to."""
+    return next(group for group, mark in MODULE_MARKS.items() if mark in parameter_name)
+
+
+def load_checkpoint(
+    name: str | Path, dtype: torch.dtype = torch.float32, **compressor: Any
+) -> tuple[CropLlavaForConditionalGeneration | PeftModel, CropLlavaProcessor]:
+    """The model and its processor, ready for use: in eval mode, on the CPU.
+
+    Args:
+        name: folder or Hub name of any of the three kinds.
+        dtype: of the weights.
+        compressor: keys of `CropLlavaConfig` that differ from those stored, such as token_budget=28.
+
+    Returns:
+        A `PeftModel` where the folder holds an adapter (`merge_and_unload()` makes it plain), else a plain model.
+
+    Raises:
+        ConfigError: nothing loadable under that name, or compressor keys that do not fit the model.
+    """
+    config = load_config(name, **compressor)
+    processor = load_processor(name, config)
+    return _load_model(str(name), config, dtype).eval(), processor
+
+
+def load_config(name: str | Path, **compressor: Any) -> CropLlavaConfig:
+    """The configuration stored under `name`, with some of its compressor's keys replaced."""
+    stored, _ = _named(name, CropLlavaConfig.get_config_dict)
+    if "vision_config" not in stored:  # an adapter of another program: the configuration would be a 7B's by default
+        raise ConfigError(f"model {name}: no config.json that tells the model's sizes")
+    return _named(name, CropLlavaConfig.from_pretrained, **compressor)
+
+
+def load_processor(name: str | Path, config: CropLlavaConfig, **options: Any) -> CropLlavaProcessor:
+    """The processor stored under `name`, for a model of this configuration; `options` are the processor's own keys."""
+    return _named(name, CropLlavaProcessor.from_pretrained, token_budget=config.token_budget, **options)
+
+
+def build_model(
+    name: str, config: CropLlavaConfig, lora: LoraConfig | None, dtype: torch.dtype = torch.float32, seed: int = 0
+) -> CropLlavaForConditionalGeneration | PeftModel:
+    """A model to train: compressor and projector, and the adapter where there is one; nothing else.
+
+    With a LoRA configuration, compressor and projector become its `modules_to_save`, so that PEFT's checkpoints hold
+    them. `seed` is of what is new, compressor and adapter, whatever else draws random numbers while loading.
+    """
+    set_seed(seed)
+    model = _load_model(name, config, dtype)
+    if isinstance(model, PeftModel):  # goes on from an adapter: a new one on top of it
+        model = model.merge_and_unload()
+        model.name_or_path = name
+    model.requires_grad_(False)
+    parts = {name: model.model.get_submodule(name) for name in ("compressor", "multi_modal_projector")}
+    trained = [name for name, part in parts.items() if next(part.parameters(), None) is not None]
+    if lora is None:
+        for part in trained:
+            parts[part].requires_grad_(True)
+        return model
+    lora.modules_to_save = trained
+    set_seed(seed)
+    # ZeRO-3 needs the adapter in the model's own type; whoever wants fp32 casts afterwards
+    return get_peft_model(model, lora, autocast_adapter_dtype=False)
+
+
+def trainable_parameters(model: nn.Module) -> dict[str, list[tuple[str, nn.Parameter]]]:
+    """The trainable parameters by group, without empty groups.
+
+    Raises:
+        ValueError: a parameter trains outside of `TRAINED_GROUPS`: no learning rate is set for it.
+    """
+    groups: dict[str, list[tuple[str, nn.Parameter]]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(module_group(name), []).append((name, parameter))
+    if stray := set(groups) - set(TRAINED_GROUPS):
+        raise ValueError(f"{groups[min(stray)][0][0]} trains, but {min(stray)} has no learning rate")
+    return {group: groups[group] for group in TRAINED_GROUPS if group in groups}
+
+
+def _load_model(
+    name: str, config: CropLlavaConfig, dtype: torch.dtype
+) -> CropLlavaForConditionalGeneration | PeftModel:
+    if not _has_adapter(name):
+        return _named(name, CropLlavaForConditionalGeneration.from_pretrained, config=config, dtype=dtype)
+    base_name = PeftConfig.from_pretrained(name).base_model_name_or_path
+    base = _load_model(base_name, config, dtype)
+    if isinstance(base, PeftModel):
+        base = base.merge_and_unload()
+    return PeftModel.from_pretrained(base, name, autocast_adapter_dtype=False)
+
+
+def _has_adapter(name: str) -> bool:
+    return find_adapter_config_file(name) is not None
+
+
+def _named(name: str | Path, load: Any, **options: Any) -> Any:
+    """Call a `from_pretrained`, and name the model in what goes wrong."""
+    try:
+        return load(str(name), **options)
+    except (OSError, ValueError) as error:
+        where = "" if Path(name).is_dir() else "no such folder, and from the Hub: "
+        raise ConfigError(f"model {name}: {where}{' '.join(str(error).split())}") from error

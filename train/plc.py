@@ -1,0 +1,119 @@
+"""Fine-tune a LLaVA on compressed visual tokens: CROP's PLC stage.
+
+    python -m train.plc CONFIG.yaml [key=value ...]
+    deepspeed --num_gpus 8 --module train.plc CONFIG.yaml deepspeed=configs/deepspeed/zero2.json
+
+What can be wrong with a call or its data is found before the model is loaded:
+
+    config ─► processor ─► samples ─► model ─► PlcTrainer ─► output_dir/checkpoint-<step>, output_dir/final
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import deepspeed
+import torch
+from peft import PeftModel
+from transformers import TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from crop_model.configuration_crop_llava import CropLlavaConfig
+from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
+
+from .arguments import DataArguments, ModelArguments, PlcTrainingArguments
+from .callbacks import PictureCallback, ResumeCheck
+from .checkpoint import build_model, load_config, load_processor
+from .collator import Collator
+from .config import ConfigError, parse_config, user_errors, write_config
+from .data import load_samples
+from .trainer import PlcTrainer, what_trains
+
+PROG = "python -m train.plc"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: exit status 2 for a wrong call, configuration or data."""
+    with user_errors(PROG):
+        model_arguments, data_arguments, args = parse_config(
+            (ModelArguments, DataArguments, PlcTrainingArguments),
+            sys.argv[1:] if argv is None else argv,
+            prog=PROG,
+            description="Fine-tune a LLaVA on compressed visual tokens.",
+        )
+        train(model_arguments, data_arguments, args)
+
+
+def train(model_arguments: ModelArguments, data_arguments: DataArguments, args: PlcTrainingArguments) -> PlcTrainer:
+    """Train as configured and save the result to `final` in the output folder."""
+    checkpoint = _checkpoint_to_resume(args)
+    if args.deepspeed:  # before the model is built: ZeRO-3 spreads its weights while they are loaded
+        deepspeed.init_distributed()
+    trainer = build_trainer(model_arguments, data_arguments, args)
+    if args.should_save:
+        write_config(Path(args.output_dir) / "config.yaml", model_arguments, data_arguments, args)
+    if args.process_index == 0:
+        print(what_trains(trainer.model, args), flush=True)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model(str(Path(args.output_dir) / "final"))
+    return trainer
+
+
+def build_trainer(
+    model_arguments: ModelArguments, data_arguments: DataArguments, args: PlcTrainingArguments
+) -> PlcTrainer:
+    """Everything before the first step. The samples are read and checked before the model is."""
+    if not data_arguments.train_data:
+        raise ConfigError("train_data: no data to train on")
+    if not data_arguments.eval_data and (args.eval_strategy != "no" or args.picture_steps):
+        raise ConfigError("eval_data: eval_strategy and picture_steps need it")
+    config = load_config(model_arguments.model, **model_arguments.compressor())
+    processor = load_processor(model_arguments.model, config, **model_arguments.processor())
+    if model_arguments.chat_template is not None:
+        processor.chat_template = Path(model_arguments.chat_template).read_text(encoding="utf-8")
+    train_samples = load_samples(data_arguments.train_data, processor, data_arguments.max_length, args.seed)
+    eval_samples = None
+    if data_arguments.eval_data:
+        eval_samples = load_samples(data_arguments.eval_data, processor, data_arguments.max_length, args.seed)
+    collator = Collator(
+        processor, data_arguments.region_scale, data_arguments.region_min_side, data_arguments.max_image_pixels
+    )
+    callbacks: list[TrainerCallback] = [ResumeCheck()]
+    if args.picture_steps and eval_samples is not None:
+        callbacks.append(PictureCallback(eval_samples, collator, args.picture_steps))
+    return PlcTrainer(
+        model=_build_model(model_arguments, config, args),
+        args=args,
+        data_collator=collator,
+        train_dataset=train_samples,
+        eval_dataset=eval_samples,
+        processing_class=processor,
+        callbacks=callbacks,
+    )
+
+
+def _build_model(
+    model_arguments: ModelArguments, config: CropLlavaConfig, args: PlcTrainingArguments
+) -> CropLlavaForConditionalGeneration | PeftModel:
+    dtype = torch.bfloat16 if args.bf16 else torch.float32
+    model = build_model(model_arguments.model, config, model_arguments.lora_config(), dtype, args.seed)
+    if not args.deepspeed:  # DeepSpeed keeps fp32 copies of what it trains by itself
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+    return model
+
+
+def _checkpoint_to_resume(args: PlcTrainingArguments) -> str | None:
+    """The folder that `resume_from_checkpoint` names; `last` is the newest of the output folder."""
+    if args.resume_from_checkpoint is None:
+        return None
+    wanted = args.resume_from_checkpoint
+    folder = wanted if wanted != "last" else Path(args.output_dir).is_dir() and get_last_checkpoint(args.output_dir)
+    if not folder or not (Path(folder) / "trainer_state.json").is_file():
+        raise ConfigError(f"resume_from_checkpoint: no checkpoint in {folder or args.output_dir}")
+    return folder
+
+
+if __name__ == "__main__":
+    main()

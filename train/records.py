@@ -1,0 +1,154 @@
+"""Annotation files as their owners publish them: records, their conversations and the paths of their images.
+
+Known forms of a record:
+    LLaVA      {"image": "a.jpg" or ["a.jpg", ...], "conversations": [{"from": "human", "value": "<image>\nWhat is it?",
+               "type": "kind of question, optional"}, {"from": "gpt", "value": "A cat."}, ...]}
+    messages   {"images": ["a.jpg", ...], "messages": [{"role": "user", "content": "<image>What is it?"},
+               {"role": "assistant", "content": "A cat."}, ...], "objects": {"bbox": [[x1, y1, x2, y2], ...]}}
+
+All errors are `DataError`s that name file and record.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from data_prep.sample import DataError
+
+from .arguments import existing_paths
+
+IMAGE_TAG = "<image>"
+ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One question, without image tags, and its answer; `kind` of question where the record tells."""
+
+    question: str
+    answer: str
+    kind: str | None
+
+
+def read_records(annotations: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(name for messages, record) of a JSON list, a JSONL file, parquet by path or glob, or a `datasets` folder."""
+    for number, record in enumerate(_read_any(annotations)):
+        name = f"{annotations}: record {number}"
+        if not isinstance(record, dict):
+            raise DataError(f"{name}: expected a mapping")
+        yield (f"{name} (id {record['id']})" if record.get("id") is not None else name), record
+
+
+def _read_any(annotations: str) -> Any:
+    if Path(annotations).is_dir():
+        records = datasets.load_from_disk(annotations)
+        if isinstance(records, datasets.DatasetDict):
+            raise DataError(f"{annotations}: holds splits {sorted(records)}; name the folder of one of them")
+        return _undecoded(records)
+    if annotations.endswith(".parquet"):
+        files = [str(path) for path in existing_paths(annotations)]
+        return _undecoded(datasets.load_dataset("parquet", data_files=files, split="train", streaming=True))
+    if annotations.endswith(".jsonl"):
+        return _json_lines(annotations)
+    records = _parse_json(annotations, Path(annotations).read_text(encoding="utf-8"))
+    if not isinstance(records, list):
+        raise DataError(f"{annotations}: expected a list of records")
+    return records
+
+
+def _undecoded(records: Any) -> Any:
+    """Image columns as they are stored, not decoded (`datasets` would turn them by their EXIF mark)."""
+    for column, feature in records.features.items():
+        if isinstance(feature, datasets.Image):
+            records = records.cast_column(column, datasets.Image(decode=False))
+    return records
+
+
+def _json_lines(path: str) -> Iterator[Any]:
+    with Path(path).open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield _parse_json(f"{path}: line {number}", line)
+
+
+def _parse_json(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{name}: not JSON: {error}") from None
+
+
+def conversation(name: str, record: Mapping[str, Any], images: int) -> tuple[str | None, list[Turn]]:
+    """System text and turns of a record called `name` that has that many images."""
+    said = [_utterance(name, entry) for entry in record.get("conversations") or record.get("messages") or []]
+    system = said.pop(0)[1] if said and said[0][0] == "system" else None
+    tags = sum(text.count(IMAGE_TAG) for role, text, _ in said if role == "user")
+    if tags not in (0, images):
+        raise DataError(f"{name}: {tags} {IMAGE_TAG} in the text for {images} images")
+    roles = [role for role, _, _ in said]
+    if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
+        raise DataError(f"{name}: expected questions, each with its answer, got {roles}")
+    turns = []
+    for number, ((_, asked, kind), (_, answered, _)) in enumerate(zip(said[::2], said[1::2], strict=True)):
+        turn = Turn(asked.replace(IMAGE_TAG, "").strip(), answered.strip(), kind)
+        if not turn.question or not turn.answer:
+            raise DataError(f"{name}: question {number} has no {'answer' if turn.question else 'text'}")
+        turns.append(turn)
+    return system, turns
+
+
+def _utterance(name: str, entry: Any) -> tuple[str, str, str | None]:
+    """(role, text, kind) of one entry of a conversation."""
+    if isinstance(entry, dict):
+        role = ROLES.get(str(entry.get("from") or entry.get("role")))
+        text = entry.get("value") or entry.get("content") or ""
+        if role is not None and isinstance(text, str):
+            return role, text, entry.get("type")
+    raise DataError(f"{name}: expected {{from, value}} or {{role, content}} with text, got {entry!r}")
+
+
+def image_names(name: str, record: Mapping[str, Any]) -> list[str]:
+    """Paths as the record writes them: `image` (one or a list) or `images`."""
+    value = record.get("image") or record.get("images") or []
+    names = []
+    for item in value if isinstance(value, list) else [value]:
+        path = item.get("path") if isinstance(item, dict) and not item.get("bytes") else item
+        if not isinstance(path, str):
+            raise DataError(
+                f"{name}: expected the path of an image, got {type(item).__name__} (embedded images are not read)"
+            )
+        names.append(path)
+    return names
+
+
+class ImageFiles:
+    """Image paths below one root, each looked up on disk once."""
+
+    def __init__(self, root: str | None) -> None:
+        self.root = None if root is None else Path(os.path.normpath(Path(root).absolute()))
+        self.found: dict[str, str] = {}
+
+    def path(self, name: str, image: str) -> str:
+        """The file of `image`; DataError where it is a URL, lies outside the root or does not exist."""
+        if image not in self.found:
+            self.found[image] = str(self._locate(name, image))
+        return self.found[image]
+
+    def _locate(self, name: str, image: str) -> Path:
+        if re.match(r"[A-Za-z][\w+.-]*:", image):
+            raise DataError(f"{name}: image {image!r} is a URL; only files below image_root are read")
+        if self.root is None:
+            raise DataError(f"{name}: has an image, but its source has no image_root")
+        # Lexical on purpose: links that the owner of the root made may lead elsewhere, a record's `..` may not.
+        path = Path(os.path.normpath(self.root / image))
+        if self.root not in path.parents:
+            raise DataError(f"{name}: image {image!r} lies outside image_root {self.root}")
+        if not path.is_file():
+            raise DataError(f"{name}: no image file {path}")
+        return path

@@ -1,0 +1,48 @@
+"""The order of training samples: a function of seed and epoch alone.
+
+So every process draws the same order, a resumed run goes on with the very samples that were next, and a run on more
+processes with the same global batch sees the same batches.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch.utils.data import Sampler
+from transformers.trainer_pt_utils import get_length_grouped_indices
+
+
+class EpochSampler(Sampler[int]):
+    """A new order every epoch.
+
+    Args:
+        count: of samples.
+        seed: of the order, together with the epoch.
+        epoch: tells the current epoch when an iteration starts.
+        lengths: samples of like length stand together where given; None: a plain shuffle.
+        global_batch: samples of one update over all processes, the unit that `lengths` are grouped in.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        seed: int,
+        epoch: Callable[[], int],
+        lengths: Sequence[int] | None = None,
+        global_batch: int = 1,
+    ) -> None:
+        self.count = count
+        self.seed = seed
+        self.epoch = epoch
+        self.lengths = None if lengths is None else list(lengths)
+        self.global_batch = global_batch
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        # not seed + epoch: the second epoch of a run would be the first of the run with the next seed
+        generator = torch.Generator().manual_seed(random.Random(f"{self.seed}/{self.epoch()}").getrandbits(63))
+        if self.lengths is None:
+            return iter(torch.randperm(self.count, generator=generator).tolist())
+        return iter(get_length_grouped_indices(self.lengths, self.global_batch, generator=generator))

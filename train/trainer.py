@@ -1,0 +1,152 @@
+"""What differs from transformers' Trainer: learning rates by module group, order, measured steps, complete checkpoints.
+
+Everything else - the loop, accumulation, the loss by target tokens, DeepSpeed, saving and resuming - is the Trainer's.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+from transformers import EvalPrediction, Trainer
+
+from crop_model.cost import ModelShape
+
+from .arguments import PlcTrainingArguments
+from .checkpoint import MODULE_MARKS, module_group, trainable_parameters
+from .meter import StepMeter
+from .sampler import EpochSampler
+
+
+class PlcTrainer(Trainer):
+    """Trainer with `StepMeter`'s measurements and one learning rate a module group."""
+
+    args: PlcTrainingArguments
+    optimizer: torch.optim.Optimizer | None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(
+            *args,
+            compute_metrics=mean_exact_match,
+            preprocess_logits_for_metrics=exact_matches,
+            **kwargs,
+        )
+        self.label_names = ["labels"]  # the model hands them on by keyword, so its signature does not tell
+        shape = ModelShape.from_config(self.model.config)
+        self.meter = StepMeter(self.accelerator, self.processing_class.image_token_id, shape, self.args.bf16)
+        self.add_callback(self.meter)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW, or what `optim` names, over `parameter_groups`."""
+        if self.optimizer is None:
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self.optimizer = optimizer_class(parameter_groups(self.model, self.args), **options)
+        return self.optimizer
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+        """The order of `EpochSampler`, shuffled or grouped by length; other strategies are the Trainer's."""
+        args = self.args
+        grouped = args.train_sampling_strategy == "group_by_length"
+        if not grouped and args.train_sampling_strategy != "random":
+            return super()._get_train_sampler(train_dataset)
+        return EpochSampler(
+            count=len(self.train_dataset),
+            seed=args.seed if args.data_seed is None else args.data_seed,
+            epoch=lambda: int(self.state.epoch or 0),
+            lengths=self.train_dataset[args.length_column_name] if grouped else None,
+            global_batch=args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        )
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], Tensor | int | None]:
+        with self.meter.data():
+            batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.meter.count(batches)
+        return batches, num_items
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """One forward and backward pass; stops the run where the loss is not finite."""
+        sample_ids = inputs.pop("sample_ids")
+        with self.meter.forward_backward():
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"loss is {loss.item()} after step {self.state.global_step}, samples {' '.join(sample_ids)}"
+            )
+        return loss
+
+    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        inputs.pop("sample_ids")
+        return super().prediction_step(model, inputs, *args, **kwargs)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the meter's figures to the training's lines; its learning rates replace the one of the first group."""
+        if "learning_rate" in logs:
+            del logs["learning_rate"]
+            logs |= self.meter.read()
+        super().log(logs, start_time)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """The Trainer's files and, which PEFT leaves out, the model's configuration."""
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            self.model.config.save_pretrained(output_dir or self.args.output_dir)
+
+
+def parameter_groups(model: nn.Module, args: PlcTrainingArguments) -> list[dict[str, Any]]:
+    """The optimizer's groups: every trained module with its learning rate; weight decay on matrices only."""
+    rates = {
+        "lora": args.learning_rate,
+        "compressor": args.compressor_learning_rate,
+        "projector": args.projector_learning_rate,
+    }
+    groups = []
+    for name, parameters in trainable_parameters(model).items():
+        matrices = [parameter for _, parameter in parameters if len(_shape(parameter)) > 1]
+        rest = [parameter for _, parameter in parameters if len(_shape(parameter)) <= 1]
+        for members, decay in ((matrices, args.weight_decay), (rest, 0.0)):
+            if members:
+                groups.append({"name": name, "params": members, "lr": rates[name], "weight_decay": decay})
+    return groups
+
+
+def what_trains(model: nn.Module, args: PlcTrainingArguments) -> str:
+    """A table with one line a module group: parameters, how many of them train, and at what learning rate."""
+    rates = {group["name"]: group["lr"] for group in parameter_groups(model, args)}
+    counts = {group: [0, 0] for group in MODULE_MARKS}
+    for name, parameter in model.named_parameters():
+        if ".original_module." in name:  # PEFT's frozen copy of what modules_to_save trains
+            continue
+        counts[module_group(name)][0] += _shape(parameter).numel()
+        counts[module_group(name)][1] += _shape(parameter).numel() * parameter.requires_grad
+    lines = [f"{'what trains':<16}{'parameters':>16}{'trainable':>16}{'learning rate':>16}"]
+    for group, (total, trainable) in counts.items():
+        if total:
+            rate = f"{rates[group]:g}" if trainable else "frozen"
+            lines.append(f"{group:<16}{total:>16,}{trainable:>16,}{rate:>16}")
+    return "\n".join(lines)
+
+
+def exact_matches(outputs: Tensor | tuple[Tensor, ...], labels: Tensor) -> Tensor:
+    """(B,) 1 where the most likely token is right at every supervised position, else 0.
+
+    With teacher forcing this is whether greedy decoding would give exactly the expected answer: as long as every token
+    is right, both see the same prefix. So the accuracy during training costs no generation.
+    """
+    logits = outputs[0] if isinstance(outputs, tuple) else outputs  # (B, L, V)
+    predicted, expected = logits[:, :-1].argmax(dim=-1), labels[:, 1:]  # (B, L-1)
+    return ((predicted == expected) | (expected == -100)).all(dim=1).long()
+
+
+def mean_exact_match(prediction: EvalPrediction) -> dict[str, float]:
+    """Share of evaluation samples whose answer is right to the token."""
+    return {"exact_match": float(prediction.predictions.mean())}
+
+
+def _shape(parameter: nn.Parameter) -> torch.Size:
+    """Of the whole parameter: where ZeRO-3 has spread it, an empty shell that knows its `ds_shape` is left."""
+    return getattr(parameter, "ds_shape", parameter.shape)
