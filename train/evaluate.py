@@ -1,0 +1,240 @@
+"""Answer the same questions with any set of checkpoints, budgets and region sources; train nothing.
+
+    python -m train.evaluate CONFIG.yaml [key=value ...]
+    torchrun --nproc_per_node 8 --module train.evaluate CONFIG.yaml    or `deepspeed --module`: the questions are shared
+
+    rows ─► for each: load the checkpoint ─► answer all questions ─► accuracy, cost, time ─► evaluation.json and .md
+                                                  └─► predictions-<row>.jsonl
+
+Answers are generated greedily and count as right if they match exactly after `train.metrics.normalize_answer`.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object, tqdm
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
+from crop_model.regions import patch_mask
+
+from .arguments import DataArguments
+from .checkpoint import load_checkpoint
+from .collator import Collator
+from .config import ConfigError, parse_config, user_errors, write_config
+from .data import load_samples
+from .evaluation_report import Prediction, clear_predictions, describe_row, write_predictions, write_report
+from .evaluation_rows import EvaluateArguments, RowSpec, check_checkpoints
+from .metrics import exact_match
+from .region_sources import choose_region
+
+PROG = "python -m train.evaluate"
+CONFIG_FILE = "evaluation.yaml"  # not config.yaml, which in a run's folder is the training's
+TTFT_WARMUP = 2
+
+
+class Evaluator:
+    """One row of the table: its model, its processor, and the questions as it asks them."""
+
+    def __init__(self, spec: RowSpec, arguments: EvaluateArguments, data: DataArguments) -> None:
+        self.spec, self.arguments = spec, arguments
+        model, self.processor = load_checkpoint(spec.checkpoint, dtype=arguments.torch_dtype, **spec.compressor())
+        if isinstance(model, PeftModel):
+            model = model.merge_and_unload()
+        self.device = PartialState().device
+        self.model: CropLlavaForConditionalGeneration = model.to(self.device)
+        self.collator = Collator(self.processor, data.region_scale, data.region_min_side, data.max_image_pixels)
+        self.samples = load_samples(data.eval_data, self.processor, data.max_length)
+        if arguments.num_samples is not None:
+            self.samples = self.samples.select(range(min(arguments.num_samples, len(self.samples))))
+
+    def predictions(self) -> list[Prediction]:
+        """Every question's answer in the data's order, the same on every process."""
+        state = PartialState()
+        order, size = self._order(), self.arguments.batch_size
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        mine = batches[state.process_index :: state.num_processes]
+        progress = tqdm(mine, desc=str(self.spec.checkpoint), leave=False)  # accelerate's: of the first process
+        with each_image_once(self.model.model.vision_tower):
+            answered = [prediction for batch in progress for prediction in self._answer(batch)]
+        return sorted(gather_object(answered), key=lambda prediction: prediction.index)
+
+    def _order(self) -> list[int]:
+        """Questions about one image together, and images by their longest question, which keeps padding low."""
+        images, lengths = ["\n".join(paths) for paths in self.samples["images"]], self.samples["length"]
+        longest: dict[str, int] = {}
+        for image, length in zip(images, lengths, strict=True):
+            longest[image] = max(length, longest.get(image, 0))
+        return sorted(range(len(images)), key=lambda index: (longest[images[index]], images[index]))
+
+    def time_to_first_token(self) -> float | None:
+        """Median seconds from a preprocessed question to its first token, one question at a time, after a warm-up."""
+        count = min(self.arguments.ttft_samples, len(self.samples))
+        if count == 0:
+            return None
+        batches = [self._batch([self._asked(index)]) for index in range(count)]
+        seconds = []
+        for batch in batches[:1] * TTFT_WARMUP + batches:
+            self._synchronize()
+            start = time.perf_counter()
+            self._generate(batch, max_new_tokens=1)
+            self._synchronize()
+            seconds.append(time.perf_counter() - start)
+        return statistics.median(seconds[TTFT_WARMUP:])
+
+    def _answer(self, indices: Sequence[int]) -> list[Prediction]:
+        rows = [self._asked(index) for index in indices]
+        batch = self._batch(rows)
+        answers = self.processor.batch_decode(
+            self._generate(batch, self.arguments.max_new_tokens), skip_special_tokens=True
+        )
+        visual = (batch["input_ids"] == self.processor.image_token_id).sum(dim=1)  # (B,)
+        text = batch["attention_mask"].sum(dim=1) - visual  # (B,)
+        return [
+            Prediction(
+                index=index,
+                sample_id=row["sample_id"],
+                kind=row["kind"],
+                question=row["question"],
+                target=row["answer"],
+                answer=answer.strip(),
+                correct=exact_match(answer, row["answer"]),
+                region=self.collator.region(row),
+                annotated_patches=self._region_patches(self.samples[index]),
+                images=len(row["images"]),
+                visual_tokens=visual_tokens,
+                text_tokens=text_tokens,
+            )
+            for index, row, answer, visual_tokens, text_tokens in zip(
+                indices, rows, answers, visual.tolist(), text.tolist(), strict=True
+            )
+        ]
+
+    def _asked(self, index: int) -> dict[str, Any]:
+        """A question with the region that the row's source gives."""
+        row = self.samples[index]
+        region = choose_region(
+            self.spec.region_source, row["region"], row["width"], row["height"], f"{self.spec.seed}:{row['sample_id']}"
+        )
+        return {**row, "region": region}
+
+    def _region_patches(self, row: Mapping[str, Any]) -> int:
+        """Patches of a question's region; 0 where it has none, or preprocessing cuts it off."""
+        box = self.collator.region(row)
+        unit = None if box is None else self.processor.geometry.to_unit(box, row["width"], row["height"])
+        return int(patch_mask(unit, self.processor.patch_grid, self.processor.region_grid).sum())
+
+    def _batch(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        batch = {name: tensor.to(self.device) for name, tensor in self.collator.prompts(rows).items()}
+        if "pixel_values" in batch:
+            batch["pixel_values"] = batch["pixel_values"].to(self.model.dtype)
+        return batch
+
+    @torch.inference_mode()
+    def _generate(self, batch: Mapping[str, Tensor], max_new_tokens: int) -> Tensor:
+        """(B, new tokens) greedy answers."""
+        tokens = self.model.generate(
+            **batch,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            pad_token_id=self.processor.tokenizer.pad_token_id,
+        )
+        return tokens[:, batch["input_ids"].shape[1] :]
+
+    def _synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+@contextmanager
+def each_image_once(vision_tower: nn.Module) -> Iterator[None]:
+    """Run an image that follows itself in a batch through the vision tower once: many questions may be about one."""
+    place: list[Tensor] = []
+
+    def shrink(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        (pixel_values,) = inputs  # (B, 3, S, S)
+        is_new = torch.tensor([True, *(not torch.equal(a, b) for a, b in pairwise(pixel_values))])
+        place.append(is_new.cumsum(dim=0).to(pixel_values.device) - 1)  # (B,)
+        return (pixel_values[is_new.to(pixel_values.device)],)
+
+    def expand(module: nn.Module, inputs: tuple[Tensor], output: BaseModelOutputWithPooling) -> None:
+        index = place.pop()
+        output.hidden_states = tuple(states[index] for states in output.hidden_states)  # (B, N + 1, D) each
+        output.last_hidden_state, output.pooler_output = output.last_hidden_state[index], None
+
+    with vision_tower.register_forward_pre_hook(shrink), vision_tower.register_forward_hook(expand):
+        yield
+
+
+def evaluate_row(
+    spec: RowSpec, arguments: EvaluateArguments, data: DataArguments
+) -> tuple[list[Prediction], dict[str, Any] | None]:
+    """Load, ask and measure one row; the model is gone before the next one comes.
+
+    Returns:
+        The predictions, and on the first process the row of evaluation.json.
+    """
+    evaluator = Evaluator(spec, arguments, data)
+    predictions, row = evaluator.predictions(), None
+    if PartialState().is_main_process:  # the others wait, so that nothing disturbs the clock
+        ttft_s = evaluator.time_to_first_token()
+        row = describe_row(spec, evaluator.model.config, predictions, ttft_s, arguments.torch_dtype)
+    PartialState().wait_for_everyone()
+    return predictions, row
+
+
+def evaluate(arguments: EvaluateArguments, data: DataArguments) -> dict[str, Any]:
+    """Evaluate all rows and write the results.
+
+    Returns:
+        What evaluation.json holds; nothing on processes other than the first.
+
+    Raises:
+        ConfigError: no questions, no checkpoint under a row's name, or a compressor that does not fit it.
+    """
+    if not data.eval_data:
+        raise ConfigError("eval_data: no questions to ask")
+    specs = arguments.specs()
+    check_checkpoints(specs)
+    state = PartialState(cpu=not torch.cuda.is_available())  # joins the launcher's processes; shared from here on
+    folder = Path(arguments.output_dir)
+    if state.is_main_process:
+        write_config(folder / CONFIG_FILE, arguments, data)
+        clear_predictions(folder)
+    rows = []
+    for number, spec in enumerate(specs):
+        predictions, row = evaluate_row(spec, arguments, data)
+        if row is not None:
+            rows.append(row)
+            write_predictions(folder, number, row, predictions)
+    if not state.is_main_process:
+        return {}
+    names = [Path(source.annotations).stem for source in data.eval_data]
+    return write_report(folder, arguments.dataset or "+".join(names), len(predictions), rows, arguments.dtype)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: exit status 2 for a wrong call, configuration or data."""
+    with user_errors(PROG):
+        arguments, data = parse_config(
+            (EvaluateArguments, DataArguments),
+            sys.argv[1:] if argv is None else argv,
+            prog=PROG,
+            description="Answer the same questions with any set of checkpoints, budgets and region sources.",
+        )
+        evaluate(arguments, data)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""What an evaluation leaves: one line a prediction, the table as JSON and Markdown, and where it was measured."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from crop_model.configuration_crop_llava import CropLlavaConfig
+from crop_model.cost import ModelShape
+from crop_model.regions import Box
+
+from .evaluation_rows import RowSpec, is_trained
+from .metrics import accuracy_by_group, wilson_interval
+
+RESULT_FILE, TABLE_FILE = "evaluation.json", "evaluation.md"
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answered question."""
+
+    index: int  # in the data
+    sample_id: str
+    kind: str | None
+    question: str
+    target: str
+    answer: str
+    correct: bool
+    region: Box | None  # that the model got, in pixels
+    annotated_patches: int  # of the annotated region; 0: it has none
+    images: int
+    visual_tokens: int
+    text_tokens: int  # of the prompt
+
+
+def describe_row(
+    spec: RowSpec,
+    config: CropLlavaConfig,
+    predictions: Sequence[Prediction],
+    ttft_s: float | None,
+    dtype: torch.dtype,
+) -> dict[str, Any]:
+    """One row of evaluation.json, but for its `relative_accuracy`, which takes the other rows.
+
+    Args:
+        spec: what was evaluated.
+        config: of the evaluated model.
+        predictions: of all questions, at least one.
+        ttft_s: time to the first token in seconds, or None.
+        dtype: of weights and KV cache.
+    """
+    correct = [prediction.correct for prediction in predictions]
+    images = sum(prediction.images for prediction in predictions)
+    visual_tokens = sum(prediction.visual_tokens for prediction in predictions) / max(1, images)
+    rows, cols = config.patch_grid
+    text_tokens = round(statistics.median(prediction.text_tokens for prediction in predictions))
+    shape = ModelShape.from_config(config)
+    macs = shape.prefill(text_tokens).total
+    return {
+        "method": config.compressor_type,
+        "trained": is_trained(spec.checkpoint),
+        "token_budget": config.token_budget,
+        "visual_tokens": visual_tokens,
+        "retention_ratio": visual_tokens / (rows * cols),
+        "region_source": spec.region_source,
+        "accuracy": sum(correct) / len(correct),
+        "accuracy_ci95": list(wilson_interval(sum(correct), len(correct))),
+        "relative_accuracy": None,
+        "by_type": accuracy_by_group(correct, [_groups(prediction, config.token_budget) for prediction in predictions]),
+        "text_tokens": text_tokens,
+        "macs": macs,
+        "flops": 2 * macs,
+        "kv_bytes": shape.kv_bytes(text_tokens, bytes_per_value=dtype.itemsize),
+        "ttft_s": ttft_s,
+        "seed": spec.seed,
+        "checkpoint": spec.checkpoint,
+    }
+
+
+def _groups(prediction: Prediction, token_budget: int) -> list[str]:
+    """The kind of question, and how its annotated region compares with the budget."""
+    if prediction.annotated_patches == 0:
+        size = "no region"
+    else:
+        size = "region fits budget" if prediction.annotated_patches <= token_budget else "region exceeds budget"
+    return [size] if prediction.kind is None else [prediction.kind, size]
+
+
+def add_relative_accuracy(rows: Sequence[dict[str, Any]]) -> None:
+    """Fill `relative_accuracy`: over the first full-token row, if possible one before fine-tuning; None without one."""
+    full = sorted((row for row in rows if row["method"] == "none"), key=lambda row: row["trained"])
+    for row in rows:
+        row["relative_accuracy"] = row["accuracy"] / full[0]["accuracy"] if full and full[0]["accuracy"] > 0 else None
+
+
+# ---- files
+
+
+def write_predictions(folder: Path, number: int, row: Mapping[str, Any], predictions: Sequence[Prediction]) -> None:
+    """`predictions-<row>.jsonl`, in the order of the data."""
+    name = f"predictions-{number:02d}-{row['method']}-{row['token_budget']}-{row['region_source']}.jsonl"
+    lines = [json.dumps(asdict(prediction), ensure_ascii=False) for prediction in predictions]
+    (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def clear_predictions(folder: Path) -> None:
+    """Remove what an earlier evaluation with other rows left."""
+    for path in folder.glob("predictions-*.jsonl"):
+        path.unlink()
+
+
+def write_report(folder: Path, dataset: str, questions: int, rows: list[dict[str, Any]], dtype: str) -> dict[str, Any]:
+    """Write evaluation.json and evaluation.md, print the table; returns what the JSON file holds."""
+    add_relative_accuracy(rows)
+    result = {"dataset": dataset, "n": questions, "rows": rows, "environment": describe_environment(dtype)}
+    table = markdown_table(rows)
+    _replace(folder / RESULT_FILE, json.dumps(result, indent=2) + "\n")
+    _replace(folder / TABLE_FILE, f"# {dataset}: {questions} questions\n\n{table}\n\n{FOOTNOTE}\n")
+    print(f"{dataset}: {questions} questions\n\n{table}\n\n{FOOTNOTE}")
+    return result
+
+
+FOOTNOTE = (
+    "Accuracy: exact match, with its Wilson 95 % interval; relative: over the full-token model's. MACs (twice as many "
+    "FLOPs) and KV cache: by formula, for one image and a question of median length, vision tower included. TTFT: "
+    "median time to the first token, measured one question at a time."
+)
+
+
+def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as an aligned Markdown table, readable as plain text too."""
+    header = ["method", "trained", "tokens", "retention", "regions", "accuracy %", "95 %", "relative %"]
+    header += ["GMACs", "KV MB", "TTFT ms", "seed"]
+    cells = [header, *[_cells(row) for row in rows]]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
+    lines = [
+        "| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |" for line in cells
+    ]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    low, high = row["accuracy_ci95"]
+    relative, ttft = row["relative_accuracy"], row["ttft_s"]
+    return [
+        row["method"],
+        "yes" if row["trained"] else "no",
+        f"{row['visual_tokens']:g}",
+        f"1/{1 / row['retention_ratio']:.3g}",
+        row["region_source"],
+        f"{100 * row['accuracy']:.1f}",
+        f"{100 * low:.1f}-{100 * high:.1f}",
+        "" if relative is None else f"{100 * relative:.1f}",
+        f"{row['macs'] / 1e9:.3g}",
+        f"{row['kv_bytes'] / 1e6:.3g}",
+        "" if ttft is None else f"{1000 * ttft:.1f}",
+        str(row["seed"]),
+    ]
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+# ---- environment
+
+
+def describe_environment(dtype: str) -> dict[str, Any]:
+    """Versions, hardware and source revision: what a measured time depends on."""
+    state = PartialState()
+    on_gpu = state.device.type == "cuda"
+    return {
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+        "device": torch.cuda.get_device_name(state.device) if on_gpu else _cpu_name(),
+        "cpu_count": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "processes": state.num_processes,
+        "dtype": dtype,
+        "commit": _commit(),
+    }
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _commit() -> str | None:
+    """The project's git revision, with a plus sign where files differ from it; None outside a checkout."""
+    command = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--abbrev=40",
+        "--dirty=+",
+        "--exclude=*",
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None
