@@ -1,0 +1,71 @@
+"""Which questions are asked, and what a wrong call says. tests/integration/test_answer.py asks an export."""
+
+import re
+from pathlib import Path
+
+import datasets
+import pytest
+from PIL import Image
+
+from train import answer as answer_module
+from train.answer import AnswerArguments, main, own_question, pick_samples
+
+
+def samples(rows: list[tuple[str | None, list[str]]]) -> datasets.Dataset:
+    columns = {"kind": [kind for kind, _ in rows], "images": [images for _, images in rows]}
+    return datasets.Dataset.from_dict({**columns, "place": list(range(len(rows)))})
+
+
+def test_one_question_of_every_kind_comes_first_and_no_image_twice() -> None:
+    rows = [("a", ["1"]), ("b", ["1"]), ("a", ["2"]), ("c", []), ("b", ["3"]), ("a", ["4"]), ("a", ["2"])]
+    assert [row["place"] for row in pick_samples(samples(rows), 9)] == [0, 4, 2, 5]
+    assert [row["place"] for row in pick_samples(samples(rows), 3)] == [0, 4, 2]
+
+
+def test_questions_without_a_kind_are_taken_in_order() -> None:
+    rows: list[tuple[str | None, list[str]]] = [(None, ["1"]), (None, ["1"]), (None, ["2"])]
+    assert [row["place"] for row in pick_samples(samples(rows), 5)] == [0, 2]
+
+
+def test_an_own_question_knows_its_image(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    Image.new("RGB", (30, 20)).save(path)
+    arguments = AnswerArguments("export", "out.png", image=str(path), question="what ?", region=[1, 2, 3, 4])
+    row = own_question(arguments)
+    assert (row["width"], row["height"], row["images"], row["region"]) == (30, 20, [str(path)], [1, 2, 3, 4])
+
+
+WRONG_CALLS = {
+    "nothing to ask": ([], "nothing to ask"),
+    "image alone": (["image=IMAGE"], "image and question go together"),
+    "missing image": (["image=gone.png", "question=what ?"], "image: no such file: gone.png"),
+    "half a region": (["image=IMAGE", "question=what ?", "region=[1, 2]"], "region: expected x1, y1, x2, y2"),
+    "no question at all": (["count=0"], "count and max_new_tokens: must be at least 1"),
+    "unknown key": (["pictures=2"], "unknown key 'pictures' \\(did you mean 'picture'"),
+    "no export": (["image=IMAGE", "question=what ?"], "export .*empty: "),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_CALLS)
+def test_wrong_calls(case: str, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    image, empty = tmp_path / "image.png", tmp_path / "empty"
+    Image.new("RGB", (30, 20)).save(image)
+    empty.mkdir()
+    words, message = WRONG_CALLS[case]
+    with pytest.raises(SystemExit) as caught:
+        main([str(empty), str(tmp_path / "out.png"), *[word.replace("IMAGE", str(image)) for word in words]])
+    assert caught.value.code == 2
+    (line,) = [x for x in capfd.readouterr().err.splitlines() if x.startswith("python -m train.answer: error: ")]
+    assert re.search(message, line), line
+
+
+def test_a_file_that_is_no_image_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+):
+    monkeypatch.setattr(answer_module, "load_export", lambda name: pytest.fail("a model was loaded"))
+    path = tmp_path / "thesis.txt"
+    path.write_text("years")
+    with pytest.raises(SystemExit) as caught:
+        main(["export", str(tmp_path / "out.png"), f"image={path}", "question=what ?"])
+    assert caught.value.code == 2
+    assert "thesis.txt" in capfd.readouterr().err

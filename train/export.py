@@ -1,0 +1,288 @@
+"""Export a checkpoint to a folder, or Hub repository, that loads without this project.
+
+    python -m train.export CHECKPOINT OUT [push_to=owner/name] [key=value ...]
+
+    OUT/  model.safetensors  config.json (auto_map)  generation_config.json      LoRA merged, or kept in adapter/
+          processor_config.json  tokenizer files  chat_template.jinja
+          modeling_crop_llava.py and the files it imports
+          README.md  .eval_results/
+
+The folder is written under another name, loaded with Auto classes in a process that cannot import this project, and
+takes its place only if that process computes what the checkpoint does. A failure leaves everything as it was.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from peft import PeftModel
+from PIL import Image, ImageDraw
+from safetensors.torch import load_file
+from torch import Tensor
+
+from crop_model.configuration_crop_llava import CropLlavaConfig
+from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
+from crop_model.processing_crop_llava import CropLlavaProcessor
+from crop_model.regions import sanitize_box
+
+from . import export_proof
+from .checkpoint import load_checkpoint, load_config
+from .config import ConfigError, parse_config, user_errors
+from .model_card import read_evaluation, write_card
+
+PROG = "python -m train.export"
+MARK = "modeling_crop_llava.py"  # a folder that has it, beside config.json, is an export
+# What the rounding of merged LoRA may change in the logits: a share of the largest one, at least of 1.
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+
+
+class ExportError(RuntimeError):
+    """The export does not do what the checkpoint does, or did not reach the Hub."""
+
+
+@dataclass
+class ExportArguments:
+    """What to export, whereto, and what its card says."""
+
+    checkpoint: str = field(metadata={"help": "Folder or Hub name of a checkpoint of this project."})
+    out: str = field(metadata={"help": "Folder to write; an earlier export there is replaced."})
+    merge: bool = field(
+        default=True,
+        metadata={"help": "Merge LoRA into the weights; false: keep it beside them in adapter/, for PEFT."},
+    )
+    overwrite: bool = field(default=False, metadata={"help": "Replace OUT even if it is not an earlier export."})
+    push_to: str | None = field(default=None, metadata={"help": "Hub repository, owner/name, to upload the folder to."})
+    private: bool = field(default=True, metadata={"help": "Whether a repository that push_to creates is private."})
+    evaluation: str | None = field(
+        default=None, metadata={"help": "An evaluation.json of train.evaluate, for the card and .eval_results."}
+    )
+    base_model: str | None = field(default=None, metadata={"help": "Hub name of the base model, for the card."})
+    license: str | None = field(default=None, metadata={"help": "License of the weights, for the card."})
+    datasets: list[str] = field(
+        default_factory=list, metadata={"help": "Hub names of the training data, for the card."}
+    )
+    image: str | None = field(default=None, metadata={"help": "Image of the proof; a drawn one unless given."})
+    question: str = field(default="What is in this place?", metadata={"help": "Question of the proof."})
+    region: list[float] | None = field(
+        default=None, metadata={"help": "Region of the proof, pixels x1 y1 x2 y2; the image's middle unless given."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.image is not None and not Path(self.image).is_file():
+            raise ConfigError(f"image: no such file: {self.image}")
+        if self.region is not None and len(self.region) != 4:
+            raise ConfigError(f"region: expected x1, y1, x2, y2, got {self.region}")
+        if self.push_to is not None:
+            try:
+                validate_repo_id(self.push_to)
+            except HFValidationError as error:
+                raise ConfigError(f"push_to: {error}") from None
+
+
+def export(arguments: ExportArguments) -> Path:
+    """Write, prove and put in place; then upload where asked.
+
+    Raises:
+        ConfigError, RegionError: a checkpoint that does not load, a destination that must not be replaced, or a request
+            for the proof that makes no sense; all before the model is loaded.
+        ExportError: what was written does not compute what the checkpoint does; or the Hub refused it.
+    """
+    out = Path(arguments.out)
+    config = load_config(arguments.checkpoint)
+    _check_destination(out, arguments)
+    evaluation = None if arguments.evaluation is None else _read_evaluation(arguments.evaluation)
+    image, asked = read_request(arguments)
+    dtype = config.dtype or torch.float32
+    model, processor = load_checkpoint(arguments.checkpoint, dtype=dtype)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
+        request, staged = Path(temporary) / "request", Path(temporary) / "export"
+        request.mkdir()
+        image.save(request / "image.png")
+        (request / "request.json").write_text(json.dumps(asked), encoding="utf-8")
+        expected = export_proof.compute(model, processor, request)
+        has_adapter = write_model(model, processor, staged, arguments.merge)
+        write_card(
+            staged,
+            model.config,
+            name=arguments.push_to or out.name,
+            checkpoint=arguments.checkpoint,
+            has_adapter=has_adapter,
+            evaluation=evaluation,
+            base_model=arguments.base_model,
+            model_license=arguments.license,
+            datasets=arguments.datasets,
+        )
+        difference = prove(staged, request, expected, dtype)
+        _replace(staged, out, Path(temporary) / "old")
+    print(f"{out}: loads without this project; logits differ by at most {difference:.1e} from the checkpoint's")
+    if arguments.push_to is not None:
+        _push(out, arguments.push_to, arguments.private)
+    return out
+
+
+def write_model(
+    model: CropLlavaForConditionalGeneration | PeftModel, processor: CropLlavaProcessor, folder: Path, merge: bool
+) -> bool:
+    """Write weights, configuration, processor and source files; returns whether an adapter lies beside the weights."""
+    CropLlavaConfig.register_for_auto_class()
+    CropLlavaForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")
+    CropLlavaProcessor.register_for_auto_class("AutoProcessor")
+    has_adapter = isinstance(model, PeftModel) and not merge
+    if isinstance(model, PeftModel):
+        if has_adapter:
+            _write_adapter(model, folder / export_proof.ADAPTER)
+        model = model.unload() if has_adapter else model.merge_and_unload()
+    model.save_pretrained(folder, save_original_format=False)
+    processor.save_pretrained(folder)
+    return has_adapter
+
+
+def _write_adapter(model: PeftModel, folder: Path) -> None:
+    """The adapter, without the name of the base it was trained on: that may be a path of this machine."""
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink()  # PEFT's card, which names it too
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**config, "base_model_name_or_path": None}, indent=2) + "\n", encoding="utf-8")
+
+
+# ---- proof
+
+
+def read_request(arguments: ExportArguments) -> tuple[Image.Image, dict[str, Any]]:
+    """The image, and the question and region that the proof asks about it.
+
+    Raises:
+        ConfigError: the image does not open.
+        RegionError: the region lies outside it.
+    """
+    image = _test_card() if arguments.image is None else _open(arguments.image)
+    width, height = image.size
+    middle = (width / 4, height / 4, width / 2, height / 2)
+    region = sanitize_box(arguments.region or middle, width, height)
+    return image, {"question": arguments.question, "region": region}
+
+
+def prove(folder: Path, request: Path, expected: dict[str, Tensor], dtype: torch.dtype) -> float:
+    """Let a process without this project compute the request; returns the largest difference of logits.
+
+    Raises:
+        ExportError: it failed, or computed anything else than `expected`.
+    """
+    environment = {**os.environ, "HF_MODULES_CACHE": str(request / "modules"), "HF_HUB_OFFLINE": "1"}
+    command = [
+        sys.executable,
+        "-I",
+        str(Path(export_proof.__file__).resolve()),
+        str(folder.resolve()),
+        str(request.resolve()),
+    ]
+    done = subprocess.run(command, cwd=request, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ExportError(f"the export does not load without this project: {_last_line(done.stderr)}")
+    computed = load_file(request / export_proof.COMPUTED)
+    for name in sorted(expected.keys() - {"logits"}):
+        if not torch.equal(computed[name], expected[name]):
+            raise ExportError(f"the exported processor computes another {name}")
+    difference = (computed["logits"] - expected["logits"]).abs().max().item()
+    allowed = TOLERANCE[dtype] * max(1.0, expected["logits"].abs().max().item())
+    if not difference <= allowed:  # not: NaN counts as different
+        raise ExportError(
+            f"the export's logits differ by {difference:.1e} from the checkpoint's, {allowed:.1e} is allowed"
+        )
+    return difference
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no message"
+
+
+def _test_card() -> Image.Image:
+    """A picture in which no two places are alike: colours run across, a disc stands in the middle."""
+    image = Image.merge(
+        "RGB", [Image.linear_gradient("L"), Image.linear_gradient("L").rotate(90), Image.radial_gradient("L")]
+    )
+    ImageDraw.Draw(image).ellipse((90, 70, 150, 130), fill="white", outline="black", width=4)
+    return image.crop((0, 0, 256, 192))
+
+
+def _open(path: str) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ConfigError(f"image: {path}: {error}") from None
+
+
+# ---- destination
+
+
+def _check_destination(out: Path, arguments: ExportArguments) -> None:
+    checkpoint, target = Path(arguments.checkpoint).resolve(), out.resolve()
+    if target == checkpoint or target in checkpoint.parents:
+        raise ConfigError(f"out: {out} is or holds the checkpoint")
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"out: {out} is a file")
+    is_export = (out / MARK).is_file() and (out / "config.json").is_file()
+    if out.is_dir() and any(out.iterdir()) and not is_export and not arguments.overwrite:
+        raise ConfigError(f"out: {out} holds something that is no export; overwrite=true replaces it")
+
+
+def _replace(staged: Path, out: Path, old: Path) -> None:
+    """Two renames: what stood at `out` goes to `old`, which the caller removes."""
+    if out.exists():
+        out.rename(old)
+    staged.rename(out)
+
+
+def _read_evaluation(path: str) -> dict:
+    try:
+        return read_evaluation(path)
+    except ValueError as error:
+        raise ConfigError(f"evaluation: {error}") from None
+
+
+def _push(folder: Path, repository: str, private: bool) -> None:
+    """Upload with the token of `hf auth login`; a new repository is private unless asked otherwise."""
+    api = HfApi()
+    try:
+        api.create_repo(repository, private=private, exist_ok=True)
+        info = api.upload_folder(
+            repo_id=repository, folder_path=folder, commit_message="Export of a CROP PLC checkpoint"
+        )
+    except (HfHubHTTPError, OSError) as error:
+        raise ExportError(f"push_to {repository}: {str(error).strip().splitlines()[0]}") from None
+    print(f"uploaded: {info}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: exit status 2 for a wrong call, 1 where the export does not hold."""
+    with user_errors(PROG):
+        (arguments,) = parse_config(
+            (ExportArguments,),
+            sys.argv[1:] if argv is None else argv,
+            prog=PROG,
+            description="Export a checkpoint to a folder that loads without this project.",
+            positionals=("checkpoint", "out"),
+        )
+        try:
+            export(arguments)
+        except ExportError as error:
+            print(f"{PROG}: error: {error}", file=sys.stderr)
+            raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()
