@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 from transformers import LlavaForConditionalGeneration, LlavaModel, LlavaPreTrainedModel
+from transformers.cache_utils import Cache
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.generic import can_return_tuple
 
@@ -111,6 +113,7 @@ class CropLlavaModel(CropLlavaPreTrainedModel, LlavaModel):
         vision_feature_select_strategy: str | None = None,
         image_sizes: torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        past_key_values: Cache | None = None,
         **kwargs: Any,
     ):
         """LLaVA's forward with `region_mask` (number of images, N) beside `pixel_values`.
@@ -133,16 +136,19 @@ class CropLlavaModel(CropLlavaPreTrainedModel, LlavaModel):
             # (number of images * T, H) -> the placeholders, in order
             placeholders = self.get_placeholder_mask(input_ids, inputs_embeds, visual_tokens)
             inputs_embeds = inputs_embeds.masked_scatter(placeholders, visual_tokens)
-        elif self.training:
+        elif past_key_values is None and (self.training or is_deepspeed_zero3_enabled()):
             inputs_embeds = inputs_embeds + self._zero_of_a_blank_image(inputs_embeds)
-        outputs = super().forward(inputs_embeds=inputs_embeds, return_dict=True, **kwargs)
+        outputs = super().forward(
+            inputs_embeds=inputs_embeds, past_key_values=past_key_values, return_dict=True, **kwargs
+        )
         outputs.image_hidden_states = visual_tokens
         return outputs
 
     def _zero_of_a_blank_image(self, inputs_embeds: torch.Tensor) -> torch.Tensor:
         """A zero that depends on compressor and projector.
 
-        A batch of text alone would leave them without gradients on this rank, while the others wait to average theirs.
+        A batch of text alone would leave them without gradients on this rank, while the others wait to average theirs;
+        under ZeRO-3 the others also wait for this rank's part of the weights, in evaluation too.
         """
         side = self.config.vision_config.image_size
         blank = torch.zeros(1, 3, side, side, dtype=self.vision_tower.dtype, device=inputs_embeds.device)

@@ -4,13 +4,14 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
-from transformers import LlavaProcessor
+from transformers import LlavaImageProcessorPil, LlavaProcessor
 from transformers.image_utils import ImageInput, get_image_size, make_flat_list_of_images, to_numpy_array
 from transformers.processing_utils import ImagesKwargs, ProcessingKwargs
 
-from .regions import Box, ImageGeometry, RegionError, patch_mask, sanitize_box
+from .regions import Box, ImageGeometry, RegionError, expand_box, patch_mask, sanitize_box
 
 FRAMES = ("padded_square", "cropped", "squashed")
+IMAGE_PROCESSORS = ("CLIPImageProcessor", "LlavaImageProcessor")  # and their Pil and Fast variants
 
 
 class CropLlavaImagesKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
@@ -37,6 +38,10 @@ class CropLlavaProcessor(LlavaProcessor):
             lost), `cropped` (the middle; regions at the rim are lost) or `squashed`. It sets the image processor's
             padding, resizing and cropping, so that pixels and regions cannot disagree.
         region_grid: rows and columns to whose cells a region is widened, 8x8 in CROP; None = exact to the patch.
+        region_scale, region_min_side: how a region grows in pixels before that, see `regions.expand_box`.
+
+    Raises:
+        ValueError: an image processor other than CLIP's and LLaVA's (no known geometry), or a value out of range.
     """
 
     valid_processor_kwargs = CropLlavaProcessorKwargs
@@ -53,12 +58,16 @@ class CropLlavaProcessor(LlavaProcessor):
         token_budget=None,
         frame="padded_square",
         region_grid=(8, 8),
+        region_scale=1.0,
+        region_min_side=0.0,
         **kwargs,
     ):
         if frame not in FRAMES:
             raise ValueError(f"frame: {frame!r} is none of {', '.join(FRAMES)}")
+        if region_scale <= 0 or not 0 <= region_min_side <= 1:
+            raise ValueError("region_scale must be above 0 and region_min_side within 0..1")
         super().__init__(
-            image_processor,
+            _with_padding(image_processor),
             tokenizer,
             patch_size=patch_size,
             vision_feature_select_strategy=vision_feature_select_strategy,
@@ -69,6 +78,8 @@ class CropLlavaProcessor(LlavaProcessor):
         )
         self.frame = frame
         self.region_grid = None if region_grid is None else tuple(region_grid)
+        self.region_scale = region_scale
+        self.region_min_side = region_min_side
         self._set_frame()
         rows, cols = self.patch_grid
         self.token_budget = rows * cols if token_budget is None else token_budget
@@ -95,6 +106,15 @@ class CropLlavaProcessor(LlavaProcessor):
         side = self.image_processor.crop_size["height"] // self.patch_size
         return side, side
 
+    def grow_region(self, region: Box, width: int, height: int) -> Box:
+        """A region as the model meets it before the grid: clipped to its image and grown, in the image's pixels.
+
+        Raises:
+            RegionError: not a box, or one outside its image.
+        """
+        box = sanitize_box(region, width, height)
+        return expand_box(box, width, height, self.region_scale, self.region_min_side)
+
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
         return self.image_token * self.token_budget
 
@@ -119,8 +139,21 @@ class CropLlavaProcessor(LlavaProcessor):
         unit_box = None
         if region is not None:
             height, width = get_image_size(to_numpy_array(image))
-            unit_box = self.geometry.to_unit(sanitize_box(region, width, height), width, height)
+            unit_box = self.geometry.to_unit(self.grow_region(region, width, height), width, height)
         return patch_mask(unit_box, self.patch_grid, self.region_grid).numpy()
+
+
+def _with_padding(image_processor: Any) -> LlavaImageProcessorPil:
+    """LLaVA's image processor with the settings of the one that a checkpoint names.
+
+    llava-hf/llava-1.5-7b-hf names CLIP's, which can only crop: it ignores `do_pad` without a word. Pillow's variant on
+    every machine, so that pixels do not depend on whether torchvision is installed.
+    """
+    name = type(image_processor).__name__.removesuffix("Pil").removesuffix("Fast")
+    if name not in IMAGE_PROCESSORS:
+        raise ValueError(f"image_processor: {type(image_processor).__name__} is none of {', '.join(IMAGE_PROCESSORS)}")
+    settings = image_processor.to_dict()
+    return LlavaImageProcessorPil.from_dict({**settings, "image_processor_type": "LlavaImageProcessorPil"})
 
 
 def _flatten_regions(regions: list) -> list[Box | None]:

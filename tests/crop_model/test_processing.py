@@ -1,10 +1,13 @@
 """The processor: one geometry for pixels and regions, exactly T placeholders."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from transformers import AutoProcessor, SiglipImageProcessorPil
 
 from crop_model.processing_crop_llava import CropLlavaProcessor
 from crop_model.regions import RegionError
@@ -13,9 +16,30 @@ BUDGET = 7
 WHITE_ON_BLACK = (40, 24)  # width, height
 
 
-@pytest.fixture(scope="module", params=["padded_square", "cropped", "squashed"])
-def processor(tiny_llava: Path, request) -> CropLlavaProcessor:
-    return CropLlavaProcessor.from_pretrained(tiny_llava, token_budget=BUDGET, frame=request.param, region_grid=None)
+@pytest.fixture(scope="module")
+def clip_llava(tiny_llava: Path, tmp_path_factory) -> Path:
+    """As llava-hf/llava-1.5-7b-hf publishes its processor: CLIP's, which knows no padding."""
+    folder = tmp_path_factory.mktemp("clip") / "llava"
+    shutil.copytree(tiny_llava, folder)
+    stored = json.loads((folder / "processor_config.json").read_text())
+    settings = stored.pop("image_processor")
+    settings.pop("do_pad")
+    settings["image_processor_type"] = "CLIPImageProcessor"
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    (folder / "processor_config.json").write_text(json.dumps(stored))
+    assert type(AutoProcessor.from_pretrained(folder).image_processor).__name__.startswith("CLIPImageProcessor")
+    return folder
+
+
+@pytest.fixture(
+    scope="module",
+    params=[("llava", "padded_square"), ("llava", "cropped"), ("llava", "squashed"), ("clip", "padded_square")],
+    ids="-".join,
+)
+def processor(tiny_llava: Path, clip_llava: Path, request) -> CropLlavaProcessor:
+    kind, frame = request.param
+    folder = {"llava": tiny_llava, "clip": clip_llava}[kind]
+    return CropLlavaProcessor.from_pretrained(folder, token_budget=BUDGET, frame=frame, region_grid=None)
 
 
 def painted(size, box) -> Image.Image:
@@ -83,6 +107,34 @@ def test_default_is_one_token_a_patch_on_an_8x8_grid(tiny_llava: Path):
     rows, cols = processor.patch_grid
     assert (processor.token_budget, processor.region_grid, processor.frame) == (rows * cols, (8, 8), "padded_square")
     assert processor.image_processor.do_pad
+
+
+def test_regions_grow_as_the_processor_says(tiny_llava: Path, tmp_path: Path):
+    image = painted(WHITE_ON_BLACK, (0, 0, 0, 0))
+    grown = CropLlavaProcessor.from_pretrained(tiny_llava, region_scale=2.0, region_min_side=0.5, region_grid=None)
+    grown.save_pretrained(tmp_path)
+    grown = CropLlavaProcessor.from_pretrained(tmp_path)
+    exact = CropLlavaProcessor.from_pretrained(tiny_llava, region_grid=None)
+    # 40x24 image: 4x4 about (22, 10) grows to half the width and half the height: x 12..32, y 4..16
+    masks = [
+        processor(images=[image], text=["<image>"], regions=[box], return_tensors="pt")["region_mask"]
+        for processor, box in ((grown, [20, 8, 24, 12]), (exact, [12, 4, 32, 16]), (exact, [20, 8, 24, 12]))
+    ]
+    assert masks[0].equal(masks[1])
+    assert masks[0].sum() > masks[2].sum()
+    assert grown.grow_region((20, 8, 24, 12), 40, 24) == (12, 4, 32, 16)
+
+
+@pytest.mark.parametrize("wrong", [{"region_scale": 0.0}, {"region_min_side": 1.5}])
+def test_growth_out_of_range(tiny_llava: Path, wrong: dict):
+    with pytest.raises(ValueError, match="region_scale"):
+        CropLlavaProcessor.from_pretrained(tiny_llava, **wrong)
+
+
+def test_image_processor_of_unknown_geometry(tiny_llava: Path):
+    tokenizer = CropLlavaProcessor.from_pretrained(tiny_llava).tokenizer
+    with pytest.raises(ValueError, match="SiglipImageProcessorPil is none of"):
+        CropLlavaProcessor(SiglipImageProcessorPil(), tokenizer, patch_size=4)
 
 
 def test_unknown_frame(tiny_llava: Path):
