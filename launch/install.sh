@@ -8,6 +8,10 @@ wanted=$(cat pyproject.toml setup.cfg constraints.txt | cksum)
 if [ -f .venv/installed ] && [ "$(cat .venv/installed)" = "$wanted" ]; then
     exit 0
 fi
+"${PYTHON:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    echo "install.sh: error: needs Python 3.11 or newer, ${PYTHON:-python3} is older; set PYTHON=" >&2
+    exit 2
+}
 echo "Making .venv (about two minutes and 2 GB)"
 "${PYTHON:-python3}" -m venv .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
