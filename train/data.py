@@ -129,30 +129,35 @@ def _message(role: str, text: str) -> dict[str, Any]:
 
 def _record_region(name: str, record: Mapping[str, Any], path: str) -> dict[str, Any]:
     """The union of `objects.bbox` in pixels, where a record brings its own boxes."""
-    boxes = (record.get("objects") or {}).get("bbox") or []
+    objects = record.get("objects") or {}
+    boxes = objects.get("bbox") or [] if isinstance(objects, dict) else None
+    if not isinstance(boxes, list):
+        raise DataError(f"{name}: objects: expected {{bbox: [[x1, y1, x2, y2], ...]}}, got {objects!r}")
     if not boxes:
         return {}
-    if record["objects"].get("bbox_type", "real") != "real":
-        raise DataError(f"{name}: objects.bbox_type must be real (pixels), got {record['objects']['bbox_type']!r}")
+    if objects.get("bbox_type", "real") != "real":
+        raise DataError(f"{name}: objects.bbox_type must be real (pixels), got {objects['bbox_type']!r}")
     try:
         with Image.open(path) as image:
             width, height = image.size
-    except OSError as error:
+    except (OSError, Image.DecompressionBombError) as error:
         raise DataError(f"{name}: {path}: {error}") from None
-    return _checked_region(name, union_box([tuple(box) for box in boxes]), width, height)
+    return _checked_region(f"{name}: objects.bbox", boxes, width, height)
 
 
 def _annotated_region(name: str, annotation: RegionAnnotation) -> dict[str, Any]:
     if annotation.region is None:
         return {"width": annotation.width, "height": annotation.height}
-    return _checked_region(name, annotation.region, annotation.width, annotation.height)
+    return _checked_region(name, [annotation.region], annotation.width, annotation.height)
 
 
-def _checked_region(name: str, region: Box, width: int, height: int) -> dict[str, Any]:
+def _checked_region(name: str, boxes: Sequence[Box], width: int, height: int) -> dict[str, Any]:
+    """The union of boxes, each of which is put right first: a union of swapped corners would be another region."""
     try:
-        return {"region": list(sanitize_box(region, width, height)), "width": width, "height": height}
+        region = union_box([sanitize_box(box, width, height) for box in boxes])
     except RegionError as error:
         raise DataError(f"{name}: {error}") from None
+    return {"region": list(region), "width": width, "height": height}
 
 
 # ---- lengths

@@ -20,7 +20,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,11 @@ from torch.utils.data import DataLoader
 from transformers import LlavaForConditionalGeneration, LlavaProcessor, get_cosine_schedule_with_warmup
 
 from data_prep.demo_questions import KINDS
-from train.config import ConfigError
+from train.config import parse_config, user_errors
 from train.demo_base_data import Boards, Collator
 from train.demo_base_model import PATCH_WORDS, build_model, build_processor
 
+PROG = "python -m train.demo_base"
 STAGES = ("alignment", "answers", "all", "spread")
 SHARPNESS = 20.0  # of the alignment's cosines
 
@@ -42,22 +43,29 @@ SHARPNESS = 20.0  # of the alignment's cosines
 class Recipe:
     """Keys of the command line."""
 
-    alignment_steps: int = 800
-    answers_steps: int = 500
-    all_steps: int = 1400
-    spread_steps: int = 700
-    batch_images: int = 8
-    questions_per_image: int = 12
-    alignment_learning_rate: float = 2e-3
-    answers_learning_rate: float = 2e-3
-    all_learning_rate: float = 1e-3
-    spread_learning_rate: float = 6e-4
-    warmup_steps: int = 30
-    weight_decay: float = 0.02
-    seed: int = 1
-    test_images: int = 100
-    log_every: int = 25
-    test_every: int = 250
+    out: str = field(metadata={"help": "Folder for the model and its log."})
+    alignment_steps: int = field(default=800, metadata={"help": "Steps of the stage that names patches."})
+    answers_steps: int = field(default=500, metadata={"help": "Steps with the vision tower at rest."})
+    all_steps: int = field(default=1400, metadata={"help": "Steps in which everything learns."})
+    spread_steps: int = field(default=700, metadata={"help": "Steps with visual tokens at random distances."})
+    batch_images: int = field(default=8, metadata={"help": "Boards a step."})
+    questions_per_image: int = field(default=12, metadata={"help": "Questions on each board."})
+    alignment_learning_rate: float = field(default=2e-3, metadata={"help": "Peak of the stage `alignment`."})
+    answers_learning_rate: float = field(default=2e-3, metadata={"help": "Peak of the stage `answers`."})
+    all_learning_rate: float = field(default=1e-3, metadata={"help": "Peak of the stage `all`."})
+    spread_learning_rate: float = field(default=6e-4, metadata={"help": "Peak of the stage `spread`."})
+    warmup_steps: int = field(
+        default=30, metadata={"help": "Steps of every stage before its learning rate peaks; then a cosine leads to 0."}
+    )
+    weight_decay: float = field(default=0.02, metadata={"help": "AdamW's."})
+    seed: int = field(default=1, metadata={"help": "Of weights and boards."})
+    test_images: int = field(
+        default=100, metadata={"help": "Boards with unseen scans, asked during training and at its end."}
+    )
+    log_every: int = field(default=25, metadata={"help": "Steps between two lines of the log."})
+    test_every: int = field(
+        default=250, metadata={"help": "Steps of a stage between two tests; the first stage has none."}
+    )
 
 
 def see(model: LlavaForConditionalGeneration, batch: dict[str, Any]) -> torch.Tensor:
@@ -159,8 +167,9 @@ def train_stage(
             yield {"stage": stage, "step": step, **values, "learning_rate": rate, "seconds": round(seconds, 1)}
 
 
-def train(out: Path, recipe: Recipe) -> None:
-    """Trains all stages, tests and saves to `out`, with a log of one line a logged step."""
+def train(recipe: Recipe) -> None:
+    """Trains all stages, tests and saves to `recipe.out`, with a log of one line a logged step."""
+    out = Path(recipe.out)
     torch.manual_seed(recipe.seed)
     processor = build_processor()
     model = build_model(processor.tokenizer).train()
@@ -180,41 +189,18 @@ def train(out: Path, recipe: Recipe) -> None:
     processor.save_pretrained(out)
 
 
-def parse_recipe(pairs: Sequence[str]) -> Recipe:
-    """`key=value` words to a recipe; ConfigError names a key that is unknown or a value that is no number."""
-    types: dict[str, type] = {field.name: type(field.default) for field in fields(Recipe)}
-    values: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if key not in types or not equals:
-            raise ConfigError(f"unknown argument {pair!r}, known keys: {', '.join(types)} (key=value)")
-        try:
-            values[key] = types[key](value)
-        except ValueError:
-            raise ConfigError(f"{key}={value}: not of type {types[key].__name__}") from None
-    return Recipe(**values)
-
-
-def main(words: Sequence[str] | None = None) -> int:
-    words = sys.argv[1:] if words is None else words
-    if "--help" in words or "-h" in words:
-        print(
-            __doc__,
-            "keys and their defaults:",
-            *(f"    {field.name}={field.default}" for field in fields(Recipe)),
-            sep="\n",
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: exit status 2 for a wrong call."""
+    with user_errors(PROG):
+        (recipe,) = parse_config(
+            (Recipe,),
+            sys.argv[1:] if argv is None else argv,
+            prog=PROG,
+            description=str(__doc__),
+            positionals=("out",),
         )
-        return 0
-    try:
-        if not words or "=" in words[0] or words[0].startswith("-"):
-            raise ConfigError("the first argument must be the output folder; see --help")
-        recipe = parse_recipe(words[1:])
-    except ConfigError as error:
-        print(f"train.demo_base: {error}", file=sys.stderr)
-        return 2
-    train(Path(words[0]), recipe)
-    return 0
+        train(recipe)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -33,7 +33,7 @@ from .checkpoint import load_checkpoint
 from .collator import Collator
 from .config import ConfigError, parse_config, user_errors, write_config
 from .data import load_samples
-from .evaluation_report import Prediction, clear_predictions, describe_row, write_predictions, write_report
+from .evaluation_report import Prediction, clear_predictions, describe_row, report_text, write_predictions, write_report
 from .evaluation_rows import EvaluateArguments, RowSpec, check_checkpoints
 from .metrics import exact_match
 from .region_sources import choose_region
@@ -212,16 +212,19 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments) -> dict[str, Any
     if state.is_main_process:
         write_config(folder / CONFIG_FILE, arguments, data)
         clear_predictions(folder)
-    rows = []
+    dataset = arguments.dataset or "+".join(Path(source.annotations).stem for source in data.eval_data)
+    rows: list[dict[str, Any]] = []
+    result: dict[str, Any] = {}
     for number, spec in enumerate(specs):
         predictions, row = evaluate_row(spec, arguments, data)
         if row is not None:
             rows.append(row)
             write_predictions(folder, number, row, predictions)
-    if not state.is_main_process:
-        return {}
-    names = [Path(source.annotations).stem for source in data.eval_data]
-    return write_report(folder, arguments.dataset or "+".join(names), len(predictions), rows, arguments.dtype)
+            rows_left = len(specs) - len(rows)
+            result = write_report(folder, dataset, len(predictions), rows, arguments.dtype, rows_left)
+    if state.is_main_process:
+        print(report_text(result))
+    return result
 
 
 def main(argv: Sequence[str] | None = None) -> None:

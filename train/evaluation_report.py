@@ -119,15 +119,37 @@ def clear_predictions(folder: Path) -> None:
         path.unlink()
 
 
-def write_report(folder: Path, dataset: str, questions: int, rows: list[dict[str, Any]], dtype: str) -> dict[str, Any]:
-    """Write evaluation.json and evaluation.md, print the table; returns what the JSON file holds."""
+def write_report(
+    folder: Path, dataset: str, questions: int, rows: list[dict[str, Any]], dtype: str, rows_left: int = 0
+) -> dict[str, Any]:
+    """Write evaluation.json and evaluation.md anew; returns what the JSON file holds.
+
+    Args:
+        folder: where to.
+        dataset, questions: what was asked, and how many of it.
+        rows: all that are known by now, from `describe_row`.
+        dtype: of the weights.
+        rows_left: how many are still to come; both files say so.
+    """
     add_relative_accuracy(rows)
-    result = {"dataset": dataset, "n": questions, "rows": rows, "environment": describe_environment(dtype)}
-    table = markdown_table(rows)
+    result = {
+        "dataset": dataset,
+        "n": questions,
+        "rows": rows,
+        "rows_left": rows_left,
+        "environment": describe_environment(dtype),
+    }
     _replace(folder / RESULT_FILE, json.dumps(result, indent=2) + "\n")
-    _replace(folder / TABLE_FILE, f"# {dataset}: {questions} questions\n\n{table}\n\n{FOOTNOTE}\n")
-    print(f"{dataset}: {questions} questions\n\n{table}\n\n{FOOTNOTE}")
+    _replace(folder / TABLE_FILE, f"# {report_text(result)}\n")
     return result
+
+
+def report_text(result: Mapping[str, Any]) -> str:
+    """A line on the questions, the table, and how to read it."""
+    title = f"{result['dataset']}: {result['n']} questions"
+    if result["rows_left"]:
+        title += f" ({result['rows_left']} rows still to come)"
+    return f"{title}\n\n{markdown_table(result['rows'])}\n\n{FOOTNOTE}"
 
 
 FOOTNOTE = (
@@ -156,7 +178,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         row["method"],
         "yes" if row["trained"] else "no",
         f"{row['visual_tokens']:g}",
-        f"1/{1 / row['retention_ratio']:.3g}",
+        f"1/{1 / row['retention_ratio']:.3g}" if row["retention_ratio"] else "",  # no question has an image
         row["region_source"],
         f"{100 * row['accuracy']:.1f}",
         f"{100 * low:.1f}-{100 * high:.1f}",

@@ -5,6 +5,7 @@ Known forms of a record:
                "type": "kind of question, optional"}, {"from": "gpt", "value": "A cat."}, ...]}
     messages   {"images": ["a.jpg", ...], "messages": [{"role": "user", "content": "<image>What is it?"},
                {"role": "assistant", "content": "A cat."}, ...], "objects": {"bbox": [[x1, y1, x2, y2], ...]}}
+               where a content may also be a list of parts: [{"type": "image"}, {"type": "text", "text": "What is it?"}]
 
 All errors are `DataError`s that name file and record.
 """
@@ -12,18 +13,22 @@ All errors are `DataError`s that name file and record.
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from data_prep.sample import DataError
 
 from .arguments import existing_paths
 
 IMAGE_TAG = "<image>"
+BATCH = 1000  # parquet rows that are in memory together
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
 
@@ -47,41 +52,56 @@ def read_records(annotations: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _read_any(annotations: str) -> Any:
     if Path(annotations).is_dir():
-        records = datasets.load_from_disk(annotations)
-        if isinstance(records, datasets.DatasetDict):
-            raise DataError(f"{annotations}: holds splits {sorted(records)}; name the folder of one of them")
-        return _undecoded(records)
+        return _saved_dataset(annotations)
     if annotations.endswith(".parquet"):
-        files = [str(path) for path in existing_paths(annotations)]
-        return _undecoded(datasets.load_dataset("parquet", data_files=files, split="train", streaming=True))
+        return _parquet_rows(existing_paths(annotations))
     if annotations.endswith(".jsonl"):
         return _json_lines(annotations)
-    records = _parse_json(annotations, Path(annotations).read_text(encoding="utf-8"))
+    with _errors_as(annotations):
+        text = Path(annotations).read_bytes()
+    with _errors_as(f"{annotations}: not JSON"):
+        records = json.loads(text)
     if not isinstance(records, list):
         raise DataError(f"{annotations}: expected a list of records")
     return records
 
 
-def _undecoded(records: Any) -> Any:
-    """Image columns as they are stored, not decoded (`datasets` would turn them by their EXIF mark)."""
+@contextmanager
+def _errors_as(name: str) -> Iterator[None]:
+    """A file that cannot be opened or understood becomes a `DataError` that begins with `name`."""
+    try:
+        yield
+    except DataError:
+        raise  # it has its name
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise DataError(f"{name}: {error}") from None
+
+
+def _saved_dataset(folder: str) -> Any:
+    with _errors_as(f"{folder}: not a folder saved by `datasets` (parquet files are named by a glob)"):
+        records = datasets.load_from_disk(folder)
+    if isinstance(records, datasets.DatasetDict):
+        raise DataError(f"{folder}: holds splits {sorted(records)}; name the folder of one of them")
     for column, feature in records.features.items():
-        if isinstance(feature, datasets.Image):
+        if isinstance(feature, datasets.Image):  # as it is stored: `datasets` would turn it by its EXIF mark
             records = records.cast_column(column, datasets.Image(decode=False))
     return records
 
 
+def _parquet_rows(files: Sequence[Path]) -> Iterator[Any]:
+    """The rows of all files, as they are stored: no image column is decoded."""
+    for file in files:
+        with _errors_as(f"{file}: not parquet"), pq.ParquetFile(file) as parquet:
+            for batch in parquet.iter_batches(BATCH):
+                yield from batch.to_pylist()
+
+
 def _json_lines(path: str) -> Iterator[Any]:
-    with Path(path).open(encoding="utf-8") as lines:
+    with _errors_as(path), Path(path).open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                yield _parse_json(f"{path}: line {number}", line)
-
-
-def _parse_json(name: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{name}: not JSON: {error}") from None
+                with _errors_as(f"{path}: line {number}: not JSON"):
+                    yield json.loads(line)
 
 
 def conversation(name: str, record: Mapping[str, Any], images: int) -> tuple[str | None, list[Turn]]:
@@ -107,10 +127,26 @@ def _utterance(name: str, entry: Any) -> tuple[str, str, str | None]:
     """(role, text, kind) of one entry of a conversation."""
     if isinstance(entry, dict):
         role = ROLES.get(str(entry.get("from") or entry.get("role")))
-        text = entry.get("value") or entry.get("content") or ""
-        if role is not None and isinstance(text, str):
+        text = _text(entry.get("value") or entry.get("content") or "")
+        if role is not None and text is not None:
             return role, text, entry.get("type")
-    raise DataError(f"{name}: expected {{from, value}} or {{role, content}} with text, got {entry!r}")
+    raise DataError(f"{name}: expected {{from, value}} or {{role, content}} of text and images, got {entry!r}")
+
+
+def _text(content: Any) -> str | None:
+    """A content as text, where every image is a tag: of the parts of a list, one after the other. None: neither."""
+    if not isinstance(content, list):
+        return content if isinstance(content, str) else None
+    texts = []
+    for part in content:
+        match part:
+            case {"type": "image"}:
+                texts.append(IMAGE_TAG)
+            case {"type": "text", "text": str(text)}:
+                texts.append(text)
+            case _:
+                return None
+    return "".join(texts)
 
 
 def image_names(name: str, record: Mapping[str, Any]) -> list[str]:

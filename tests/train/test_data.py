@@ -32,7 +32,7 @@ def samples(toy_data: Path, processor: CropLlavaProcessor) -> datasets.Dataset:
     return load_samples([source], processor, max_length=512)
 
 
-def said(question: str, answer: str) -> list[dict[str, str]]:
+def said(question: Any, answer: str) -> list[dict[str, Any]]:
     return [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
 
 
@@ -106,6 +106,32 @@ def test_a_record_brings_its_own_boxes(tmp_path: Path, processor: CropLlavaProce
     record["objects"]["bbox_type"] = "norm1"
     with pytest.raises(DataError, match="bbox_type"):
         load(tmp_path, [record], processor)
+
+
+def test_boxes_are_put_right_before_they_are_united(tmp_path: Path, processor: CropLlavaProcessor) -> None:
+    """Swapped corners, and one that ends beyond the image of 40x30 pixels."""
+    record = {"image": "a.png", "conversations": said("what is here ?", "7")}
+    record["objects"] = {"bbox": [[11, 12, 1, 2], [30, 1, 90, 9]]}
+    assert load(tmp_path, [record], processor)[0]["region"] == [1.0, 1.0, 40.0, 12.0]
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ([{"type": "image"}, {"type": "text", "text": "what is here ?"}], "<image>what is here ?"),
+        ([{"type": "text", "text": "what "}, {"type": "text", "text": "is here ?"}], "what is here ?"),
+        ([{"type": "text", "text": "<image>what is here ?", "index": None}], "<image>what is here ?"),
+        ([{"type": "text", "text": "is it"}, {"type": "image", "text": None}], "is it<image>"),
+    ],
+)
+def test_parts_of_a_content_are_as_good_as_its_text(
+    content: list[Any], text: str, tmp_path: Path, processor: CropLlavaProcessor
+) -> None:
+    def rows(asked: Any, answer: Any) -> list[dict[str, Any]]:
+        messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+        return load(tmp_path, [{"images": ["a.png"], "messages": messages}], processor).to_list()
+
+    assert rows(content, [{"type": "text", "text": "7"}]) == rows(text, "7")
 
 
 @given(st.integers(1, 50), st.floats(0.01, 4))
@@ -194,6 +220,14 @@ ONE = {"image": "a.png", "conversations": said("<image>what is here ?", "7")}
         ({**ONE, "image": "https://example.org/a.png"}, "is a URL"),
         ({**ONE, "image": {"bytes": "x", "path": None}}, "embedded images are not read"),
         ({**ONE, "objects": {"bbox": [[50, 50, 60, 60]]}}, "outside"),
+        ({**ONE, "objects": {"bbox": [[1, 1, 9, 9], [50, 50, 60, 60]]}}, "objects.bbox: .*outside"),
+        ({**ONE, "objects": {"bbox": [[1, 2, 3]]}}, "objects.bbox: .*not four numbers"),
+        ({**ONE, "objects": {"bbox": [1, 2, 3, 4]}}, "objects.bbox: .*not four numbers"),
+        ({**ONE, "objects": {"bbox": 5}}, "objects: expected {bbox: "),
+        ({**ONE, "objects": [[1, 2, 3, 4]]}, "objects: expected {bbox: "),
+        ({**ONE, "conversations": said([{"type": "image"}] * 2, "7")}, "2 <image> in the text for 1 images"),
+        ({**ONE, "conversations": said([{"type": "video"}], "7")}, "expected {from, value}"),
+        ({**ONE, "conversations": said([{"type": "text", "text": None}], "7")}, "expected {from, value}"),
         ("a.png", "expected a mapping"),
     ],
 )
@@ -220,6 +254,34 @@ def test_files_that_are_not_data(tmp_path: Path, processor: CropLlavaProcessor) 
         (tmp_path / name).write_text(text)
         with pytest.raises(DataError, match=message):
             list(load_samples([DataSource(str(tmp_path / name))], processor, 99))
+
+
+def test_broken_files_and_folders(tmp_path: Path, processor: CropLlavaProcessor) -> None:
+    records = datasets.Dataset.from_list([{"conversations": said("what ?", "7")}])
+    for name in ("saved", "cut", "mixed"):
+        records.save_to_disk(tmp_path / name)
+    (arrow,) = (tmp_path / "cut").glob("*.arrow")
+    arrow.write_bytes(arrow.read_bytes()[:150])
+    (tmp_path / "mixed" / "state.json").write_text("{")
+    for name in ("ok", "cut", "other"):
+        records.to_parquet(tmp_path / "parquet" / f"{name}.parquet")
+    cut = tmp_path / "parquet" / "cut.parquet"
+    cut.write_bytes(cut.read_bytes()[:-60])
+    (tmp_path / "empty.parquet").touch()
+    (tmp_path / "latin.json").write_bytes('["\xe4"]'.encode("latin-1"))
+    assert len(load_samples([DataSource(str(tmp_path / "saved"))], processor, 99)) == 1
+    assert len(load_samples([DataSource(str(tmp_path / "parquet" / "o*.parquet"))], processor, 99)) == 2
+    for name, message in [
+        ("cut", "/cut: not a folder saved by"),
+        ("mixed", "/mixed: not a folder saved by"),
+        ("parquet", "/parquet: not a folder saved by"),
+        ("parquet/*.parquet", "/parquet/cut.parquet: not parquet"),
+        ("empty.parquet", "/empty.parquet: not parquet"),
+        ("latin.json", "/latin.json: not JSON"),
+        ("lat*.json", r"/lat\*.json: .*No such file"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            load_samples([DataSource(str(tmp_path / name))], processor, 99)
 
 
 def test_a_template_must_mark_the_answers(tmp_path: Path, tiny_llava: Path) -> None:

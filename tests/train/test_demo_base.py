@@ -1,6 +1,7 @@
 """The demo's base: branches equal questions asked alone; the shipped folder is small, loads, and reads boards."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from data_prep.demo_questions import ask
 from data_prep.demo_scenes import compose, load_scans, render
-from train.demo_base import main, read, see
+from train.demo_base import Recipe, main, read, see
 from train.demo_base_data import Boards, Collator, shown_words
 from train.demo_base_model import GRID, PATCH_WORDS, build_model, build_processor
 
@@ -43,6 +44,25 @@ def test_branches_equal_questions_asked_alone(processor):
                 alone = model(**processor(images=image, text=text, return_tensors="pt")).logits[0]
                 together = logits[number][batch["branch"][number] == branch]
                 torch.testing.assert_close(together, alone[-len(together) :], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("spread", [False, True])
+def test_positions_follow_the_image_and_spread_only_moves_it_closer(processor, spread):
+    torch.manual_seed(0)
+    boards = [Boards("test", 1, 4, processor)[0]] * 6
+    batch = Collator(processor, spread)(boards)
+    lengths = set()
+    for positions, branch in zip(batch["position_ids"], batch["branch"], strict=True):
+        image = positions[branch == 0]
+        assert image[0] in (0, 1)
+        assert set(image.diff().tolist()) <= {0, 1}
+        for number in range(1, 5):
+            after = positions[branch == number]
+            assert torch.equal(after, image[-1] + 1 + torch.arange(len(after)))
+        lengths.add(int(image[-1]))
+        if not spread:
+            assert torch.equal(image, torch.arange(len(image)))
+    assert len(lengths) == (6 if spread else 1)
 
 
 def test_labels_are_the_answer_and_its_end(processor):
@@ -82,8 +102,30 @@ def test_shipped_base_is_small_and_reads_unseen_scans():
     assert right > 0.85  # of tokens, the easy ends included; chance is about 0.6
 
 
-@pytest.mark.parametrize("words", [[], ["seed=1"], ["OUT", "stepz=1"], ["OUT", "seed=x"]])
-def test_wrong_calls_are_one_line_and_exit_2(tmp_path, capsys, words):
-    assert main([str(tmp_path / "out") if word == "OUT" else word for word in words]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "required: out"),
+        (["seed=1"], "required: out"),
+        (["OUT", "stepz=1"], "unknown key 'stepz'"),
+        (["OUT", "seed=x"], "seed: invalid int value: 'x'"),
+        (["OUT", "seed"], "'seed' is neither"),
+    ],
+)
+def test_wrong_calls_are_one_line_and_exit_2(tmp_path, capsys, words, message):
+    with pytest.raises(SystemExit) as caught:
+        main([str(tmp_path / "out") if word == "OUT" else word for word in words])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("python -m train.demo_base: error: ") and message in error
     assert not (tmp_path / "out").exists()
+
+
+def test_help_names_every_key_and_its_default(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    shown = capsys.readouterr().out
+    assert "OUT" in shown and "out (required)" in shown
+    for field in fields(Recipe)[1:]:
+        assert f"{field.name} (default: {field.default})" in shown

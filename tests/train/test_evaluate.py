@@ -12,9 +12,10 @@ from PIL import Image
 
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from data_prep.sample import RegionAnnotation, sample_id, write_regions
+from train import evaluate
 from train.checkpoint import load_checkpoint
 from train.evaluate import each_image_once, main
-from train.evaluation_report import Prediction, add_relative_accuracy, describe_row, markdown_table
+from train.evaluation_report import Prediction, add_relative_accuracy, describe_row, markdown_table, write_report
 from train.evaluation_rows import RowGroup, RowSpec
 
 QUESTIONS = (
@@ -138,7 +139,7 @@ def test_the_files_and_the_schema(
     (tmp_path / "out").mkdir()
     (out / "predictions-09-stale.jsonl").touch()
     result = run(out, rows, write_data(tmp_path, ["7"]), "dataset=toy")
-    assert result["dataset"] == "toy" and result["n"] == 12
+    assert result["dataset"] == "toy" and result["n"] == 12 and result["rows_left"] == 0
     assert all(set(row) >= CONTRACT_KEYS for row in result["rows"])
     assert [(row["method"], row["trained"], row["region_source"]) for row in result["rows"]] == [
         ("none", False, "oracle"),
@@ -164,8 +165,41 @@ def test_the_files_and_the_schema(
         "predictions-03-region_ratio-16-random.jsonl",
     ]
     table = markdown_table(result["rows"])
-    assert table in (out / "evaluation.md").read_text() and table in capsys.readouterr().out
+    assert table in (out / "evaluation.md").read_text() and capsys.readouterr().out.count(table) == 1
     assert yaml.safe_load((out / "evaluation.yaml").read_text())["rows"][1]["region_source"] == ["oracle", "random"]
+
+
+def test_the_report_holds_what_was_measured_before_an_interruption(
+    tiny_llava: Path, tiny_crop_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs = []
+
+    def stop_at_the_third(spec: RowSpec, *others: object) -> object:
+        specs.append(spec)
+        if len(specs) == 3:
+            raise KeyboardInterrupt
+        return evaluate_row(spec, *others)
+
+    evaluate_row = evaluate.evaluate_row
+    monkeypatch.setattr(evaluate, "evaluate_row", stop_at_the_third)
+    rows = [{"checkpoint": str(tiny_crop_llava)}, {"checkpoint": str(tiny_llava), "compressor_type": "none"}]
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, [*rows, rows[0], rows[0]], write_data(tmp_path / "data", ["7"]))
+    result = json.loads((tmp_path / "evaluation.json").read_text())
+    assert [row["method"] for row in result["rows"]] == ["region_ratio", "none"] and result["rows_left"] == 2
+    assert "(2 rows still to come)" in (tmp_path / "evaluation.md").read_text()
+
+
+def test_a_report_written_twice_is_the_same_and_needs_no_images(tiny_crop_llava: Path, tmp_path: Path) -> None:
+    model, _ = load_checkpoint(tiny_crop_llava)
+    text_alone = Prediction(0, "id", None, "q", "t", "a", True, None, 0, images=0, visual_tokens=0, text_tokens=9)
+    row = describe_row(RowSpec(str(tiny_crop_llava)), model.config, [text_alone], None, torch.float32)
+    assert row["retention_ratio"] == 0
+    write_report(tmp_path, "toy", 1, [row], "float32")
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    write_report(tmp_path, "toy", 1, [row], "float32")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
+    assert sorted(files) == ["evaluation.json", "evaluation.md"]
 
 
 def test_random_regions_are_elsewhere_and_follow_the_seed(tiny_crop_llava: Path, tmp_path: Path) -> None:

@@ -4,16 +4,8 @@ import torch
 from PIL import Image, ImageColor
 
 from crop_model.regions import ImageGeometry
-from train.pictures import (
-    EXACT_COLOR,
-    LINE_HEIGHT,
-    MARGIN,
-    PANEL,
-    REGION_COLOR,
-    TITLE_HEIGHT,
-    contact_sheet,
-    draw_sample,
-)
+from train.panels import EXACT_COLOR, PANEL, REGION_COLOR
+from train.pictures import LINE_HEIGHT, MARGIN, TITLE_HEIGHT, contact_sheet, draw_sample
 
 GRID = (8, 8)
 CELL = PANEL // GRID[0]
