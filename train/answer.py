@@ -139,7 +139,7 @@ def answer(arguments: AnswerArguments, data: DataArguments) -> None:
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     if not rows:
         rows = pick_samples(load_samples(data.eval_data, processor, data.max_length), arguments.count)
-    collator = Collator(processor, data.region_scale, data.region_min_side, data.max_image_pixels)
+    collator = Collator(processor, data.max_image_pixels)
     pictures = []
     for row in rows:
         said, picture = answer_and_draw(model, collator, row, arguments.max_new_tokens)

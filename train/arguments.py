@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from peft import LoraConfig
 from transformers import TrainingArguments
 
 from crop_model.compressor import COMPRESSOR_TYPES
+from crop_model.configuration_crop_llava import COMPRESSOR_KEYS
 from crop_model.processing_crop_llava import FRAMES
 
 from .config import ConfigError
@@ -27,29 +29,40 @@ LANGUAGE_MODEL_LINEARS = r".*language_model\.layers\.\d+\.(self_attn|mlp)\..*_pr
 
 @dataclass
 class ModelArguments:
-    """The base model, the compressor put into it, and the adapter trained on it."""
+    """The base model, the compressor put into it, and the adapter trained on it.
+
+    None for a key of compressor or processor: as the checkpoint says, or for a plain LLaVA the default of
+    `CropLlavaConfig` and `CropLlavaProcessor`.
+    """
 
     model: str = field(
         metadata={"help": "Folder or Hub name of a LLaVA in llava-hf format, or of a checkpoint of this project."}
     )
-    compressor_type: str = field(
-        default="region_ratio", metadata={"help": "How visual tokens are compressed.", "choices": COMPRESSOR_TYPES}
+    compressor_type: str | None = field(
+        default=None, metadata={"help": "How visual tokens are compressed.", "choices": COMPRESSOR_TYPES}
     )
-    token_budget: int = field(
-        default=64, metadata={"help": "Visual tokens an image costs the language model (a count)."}
+    token_budget: int | None = field(
+        default=None, metadata={"help": "Visual tokens an image costs the language model (a count)."}
     )
-    region_ratio: float = field(
-        default=16.0, metadata={"help": "Retention inside the region over retention outside it, above 1."}
+    region_ratio: float | None = field(
+        default=None, metadata={"help": "Retention inside the region over retention outside it, above 1."}
     )
-    compressor_num_attention_heads: int = field(
-        default=8, metadata={"help": "Heads of the compressor's attention; divides the vision width."}
+    compressor_num_attention_heads: int | None = field(
+        default=None, metadata={"help": "Heads of the compressor's attention; divides the vision width."}
     )
-    frame: str = field(
-        default="padded_square", metadata={"help": "How an image becomes the model's square input.", "choices": FRAMES}
+    frame: str | None = field(
+        default=None, metadata={"help": "How an image becomes the model's square input.", "choices": FRAMES}
     )
     region_grid: list[int] | None = field(
-        default_factory=lambda: [8, 8],
-        metadata={"help": "Rows and columns to whose cells a region is widened, CROP's 8x8; null: exact to the patch."},
+        default=None,
+        metadata={"help": "Rows and columns to whose cells a region is widened, CROP's 8x8; []: exact to the patch."},
+    )
+    region_scale: float | None = field(
+        default=None,
+        metadata={"help": "Every region grows by this factor about its centre, in pixels, before it meets the grid."},
+    )
+    region_min_side: float | None = field(
+        default=None, metadata={"help": "Smallest side of a region, as a fraction of the image's side."}
     )
     chat_template: str | None = field(
         default=None,
@@ -69,25 +82,30 @@ class ModelArguments:
     def __post_init__(self) -> None:
         if isinstance(self.lora, str):
             self.lora = _load_mapping(self.lora, "lora")
-        if self.region_grid is not None and (len(self.region_grid) != 2 or min(self.region_grid) < 1):
+        if self.region_grid and (len(self.region_grid) != 2 or min(self.region_grid) < 1):
             raise ConfigError(f"region_grid: expected rows and columns, got {self.region_grid}")
         if self.chat_template is not None and not Path(self.chat_template).is_file():
             raise ConfigError(f"chat_template: no such file: {self.chat_template}")
         self.lora_config()
 
     def compressor(self) -> dict[str, Any]:
-        """The compressor's keys, as the model's `from_pretrained` takes them."""
-        names = ("compressor_type", "token_budget", "region_ratio", "compressor_num_attention_heads")
-        return {name: getattr(self, name) for name in names}
+        """The compressor's keys that are set, as the model's `from_pretrained` takes them."""
+        return self._given(COMPRESSOR_KEYS)
 
     def processor(self) -> dict[str, Any]:
-        """The processor's own keys, as its `from_pretrained` takes them; its token budget is the model's."""
-        return {"frame": self.frame, "region_grid": self.region_grid}
+        """The processor's own keys that are set, as its `from_pretrained` takes them; its budget is the model's."""
+        given = self._given(("frame", "region_grid", "region_scale", "region_min_side"))
+        return given | ({"region_grid": None} if self.region_grid == [] else {})
+
+    def _given(self, names: Sequence[str]) -> dict[str, Any]:
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def lora_config(self) -> LoraConfig | None:
         """The adapter's configuration, or None. ConfigError on a keyword or a value that PEFT refuses."""
         if not isinstance(self.lora, dict):
             return None
+        if "modules_to_save" in self.lora:
+            raise ConfigError("lora: modules_to_save is not free: compressor and projector train beside the adapter")
         try:
             return LoraConfig(**{"target_modules": LANGUAGE_MODEL_LINEARS, **self.lora})
         except (TypeError, ValueError) as error:
@@ -153,21 +171,10 @@ class DataArguments:
             "help": "Longest sample in tokens, visual tokens included. A longer one is an error: nothing is truncated."
         },
     )
-    region_scale: float = field(
-        default=1.0,
-        metadata={"help": "Every region grows by this factor about its centre, in pixels, before it meets the grid."},
-    )
-    region_min_side: float = field(
-        default=0.0, metadata={"help": "Smallest side of a region, as a fraction of the image's side."}
-    )
     max_image_pixels: int = field(
         default=89_478_485,
         metadata={"help": "Larger images are refused before they are decoded (Pillow's own warning limit)."},
     )
-
-    def __post_init__(self) -> None:
-        if self.region_scale <= 0 or not 0 <= self.region_min_side <= 1:
-            raise ConfigError("region_scale must be above 0 and region_min_side within 0..1")
 
 
 @dataclass
@@ -200,6 +207,8 @@ class PlcTrainingArguments(TrainingArguments):
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide non-finite losses from the log."})
 
     def __post_init__(self) -> None:
+        if self.remove_unused_columns:
+            raise ConfigError("remove_unused_columns: must stay false: the collator reads the samples whole")
         if self.hub_token is not None:
             raise ConfigError("hub_token: not read from a configuration, where it would be stored; use `hf auth login`")
         if (

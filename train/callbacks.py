@@ -12,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .collator import Collator
+from .config import RunError
 from .pictures import contact_sheet, draw_sample
 
 NUM_PICTURES = 4
@@ -58,7 +59,9 @@ class PictureCallback(TrainerCallback):
         """Every process answers, since under ZeRO-3 the weights are spread over all; the first one draws."""
         if state.global_step % self.steps or not self.rows or model is None:
             return
-        answers = [self._answer(model, row) for row in self.rows]
+        # `generate` goes past the Trainer's autocast, and what trains is fp32 beside bf16 weights
+        with torch.autocast(args.device.type, torch.bfloat16, enabled=args.bf16):
+            answers = [self._answer(model, row) for row in self.rows]
         if self.writer is not None:
             sheet = contact_sheet([self._draw(row, *answer) for row, answer in zip(self.rows, answers, strict=True)], 2)
             self.writer.add_image("samples", np.asarray(sheet), state.global_step, dataformats="HWC")
@@ -119,6 +122,6 @@ class ResumeCheck(TrainerCallback):
         if state.is_world_process_zero:
             print(f"resuming at step {state.global_step} of {state.max_steps}, epoch {state.epoch:.3f}, rates {rates}")
         if lr_scheduler.last_epoch != state.global_step:
-            raise RuntimeError(
+            raise RunError(
                 f"the schedule is at step {lr_scheduler.last_epoch}, the run at {state.global_step}: not the same run"
             )

@@ -4,13 +4,16 @@ Three kinds of folder (or Hub name) are understood: a llava-hf base, a whole mod
 compressor and projector beside it (PEFT), which names its base.
 """
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from torch import nn
 from transformers import set_seed
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from crop_model.configuration_crop_llava import CropLlavaConfig
@@ -81,7 +84,12 @@ def build_model(
 
     With a LoRA configuration, compressor and projector become its `modules_to_save`, so that PEFT's checkpoints hold
     them. `seed` is of what is new, compressor and adapter, whatever else draws random numbers while loading.
+
+    Raises:
+        ConfigError: nothing loadable under that name, or an adapter under ZeRO-3, whose spread weights take no merging.
     """
+    if is_deepspeed_zero3_enabled() and _has_adapter(name):
+        raise ConfigError(f"model {name}: ZeRO-3 cannot go on from an adapter; export it, or take another preset")
     set_seed(seed)
     model = _load_model(name, config, dtype)
     if isinstance(model, PeftModel):  # goes on from an adapter: a new one on top of it
@@ -120,11 +128,21 @@ def _load_model(
 ) -> CropLlavaForConditionalGeneration | PeftModel:
     if not _has_adapter(name):
         return _named(name, CropLlavaForConditionalGeneration.from_pretrained, config=config, dtype=dtype)
-    base_name = PeftConfig.from_pretrained(name).base_model_name_or_path
+    base_name = _named(name, PeftConfig.from_pretrained).base_model_name_or_path
     base = _load_model(base_name, config, dtype)
     if isinstance(base, PeftModel):
         base = base.merge_and_unload()
-    return PeftModel.from_pretrained(base, name, autocast_adapter_dtype=False)
+    return _named(name, _load_adapter, base=base)
+
+
+def _load_adapter(name: str, base: CropLlavaForConditionalGeneration) -> PeftModel:
+    """ValueError where the adapter is not whole: PEFT only warns of missing LoRA weights."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Found missing adapter keys", UserWarning)
+        try:
+            return PeftModel.from_pretrained(base, name, autocast_adapter_dtype=False)
+        except (KeyError, RuntimeError, SafetensorError, UserWarning) as error:
+            raise ValueError(f"the adapter is damaged: {str(error)[:200]}") from error
 
 
 def _has_adapter(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""From rows to a batch: open the images, grow the regions, apply the chat template, pad, and mark what the loss sees.
+"""From rows to a batch: open the images, apply the chat template, pad, and mark what the loss sees.
 
 The processor does the work; nothing here knows how a template, a tokenizer or an image processor looks inside.
 """
@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from crop_model.processing_crop_llava import CropLlavaProcessor
-from crop_model.regions import Box, RegionError, expand_box, sanitize_box
+from crop_model.regions import Box, RegionError
 from data_prep.sample import DataError
 
 from .data import row_name
@@ -25,21 +25,13 @@ class Collator:
 
     Args:
         processor: the model's; its token budget is checked against the placeholders of every sample.
-        region_scale, region_min_side: how a region grows in pixels before it meets the grid, see
-            `crop_model.regions.expand_box`.
         max_image_pixels: larger images are refused before they are decoded.
     """
 
     def __init__(
-        self,
-        processor: CropLlavaProcessor,
-        region_scale: float = 1.0,
-        region_min_side: float = 0.0,
-        max_image_pixels: int = Image.MAX_IMAGE_PIXELS or 89_478_485,
+        self, processor: CropLlavaProcessor, max_image_pixels: int = Image.MAX_IMAGE_PIXELS or 89_478_485
     ) -> None:
         self.processor = processor
-        self.region_scale = region_scale
-        self.region_min_side = region_min_side
         self.max_image_pixels = max_image_pixels
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -79,22 +71,20 @@ class Collator:
         return images
 
     def region(self, row: Mapping[str, Any]) -> Box | None:
-        """The row's region as the model gets it, grown, in pixels; None where none is known."""
+        """The row's region as the processor makes it grow, in pixels; None where none is known."""
         if row["region"] is None:
             return None
-        width, height = row["width"], row["height"]
         try:
-            box = sanitize_box(tuple(row["region"]), width, height)
+            return self.processor.grow_region(tuple(row["region"]), row["width"], row["height"])
         except RegionError as error:
             raise DataError(f"{row_name(row)}: {error}") from None
-        return expand_box(box, width, height, scale=self.region_scale, min_side=self.region_min_side)
 
     def _apply_template(self, rows: Sequence[Mapping[str, Any]], padding_side: str, **kwargs: Any) -> dict[str, Any]:
         options: dict[str, Any] = {"padding": True, "padding_side": padding_side, "return_tensors": "pt"}
         if any(row["images"] for row in rows):
             # a sample's region is of its first image
             options["regions"] = [
-                self.region(row) if number == 0 else None for row in rows for number in range(len(row["images"]))
+                row["region"] if number == 0 else None for row in rows for number in range(len(row["images"]))
             ]
         batch = self.processor.apply_chat_template(
             [self._with_images(row) for row in rows],

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tqdm import tqdm
 from transformers import HfArgumentParser, TrainingArguments
 
 from crop_model.regions import RegionError
@@ -31,6 +32,10 @@ _COMMAND_LINE = "command line"
 
 class ConfigError(ValueError):
     """A wrong call or configuration: the message is one line that names the file (or `command line`) and the key."""
+
+
+class RunError(RuntimeError):
+    """A run that was called rightly and failed all the same: the message is one line."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -207,12 +212,12 @@ def write_config(path: Path, *parts: Any) -> None:
 
 @contextmanager
 def user_errors(prog: str) -> Iterator[None]:
-    """Turn an error in the call, the configuration or the data into one line on stderr and exit status 2."""
+    """Turn an error into one line on stderr and an exit status: 2 for a wrong call or data, 1 for a failed run."""
     try:
         yield
-    except (ConfigError, DataError, RegionError) as error:
+    except (ConfigError, DataError, RegionError, RunError) as error:
         text = str(error)
         if "Traceback (most recent call last)" in text:  # of a data loader's process, with the message at its end
             text = text.strip().splitlines()[-1].partition(": ")[2]
-        print(f"{prog}: error: {' '.join(text.split())}", file=sys.stderr)
-        raise SystemExit(2) from None
+        tqdm.write(f"{prog}: error: {' '.join(text.split())}", file=sys.stderr)  # after progress bars are cleared
+        raise SystemExit(1 if isinstance(error, RunError) else 2) from None

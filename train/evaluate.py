@@ -53,7 +53,7 @@ class Evaluator:
             model = model.merge_and_unload()
         self.device = PartialState().device
         self.model: CropLlavaForConditionalGeneration = model.to(self.device)
-        self.collator = Collator(self.processor, data.region_scale, data.region_min_side, data.max_image_pixels)
+        self.collator = Collator(self.processor, data.max_image_pixels)
         self.samples = load_samples(data.eval_data, self.processor, data.max_length)
         if arguments.num_samples is not None:
             self.samples = self.samples.select(range(min(arguments.num_samples, len(self.samples))))

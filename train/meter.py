@@ -1,7 +1,10 @@
 """Where a step's time goes and how much it does: the figures of `train_log.jsonl` and TensorBoard.
 
     |<------------------- step ------------------->|
-    | data | forward and backward, each micro-batch | rest: optimizer, gradient exchange |
+    | data | forward and backward, each micro-batch | rest |
+
+    rest: gradient clipping and the optimizer. DeepSpeed does both, and its exchange of gradients, inside the last
+    micro-batch's backward call: there they count as forward and backward, and the rest is about 0.
 
 Evaluation, checkpoints and pictures lie between steps and are not counted.
 """
@@ -67,16 +70,15 @@ class StepMeter(TrainerCallback):
 
     def count(self, batches: Sequence[dict[str, Any]]) -> None:
         """Adds a step's batches to the totals. The FLOPs are the model's own: recomputed activations do not count."""
-        for batch in batches:
-            self.totals["samples"] += len(batch["input_ids"])
-            self.totals["places"] += batch["attention_mask"].numel()
-            lengths = batch["attention_mask"].sum(dim=1).tolist()  # (B,)
-            visual = (batch["input_ids"] == self.image_token_id).sum(dim=1).tolist()
-            for tokens, visual_tokens in zip(lengths, visual, strict=True):
-                self.totals["tokens"] += tokens
-                self.totals["visual_tokens"] += visual_tokens
-                images = visual_tokens // self.shape.compressor.num_tokens
-                self.totals["flops"] += self.shape.training_step(tokens - visual_tokens, images).flops
+        lengths = torch.cat([batch["attention_mask"].sum(dim=1) for batch in batches])  # (samples of the step,)
+        visual = torch.cat([(batch["input_ids"] == self.image_token_id).sum(dim=1) for batch in batches])
+        self.totals["samples"] += len(lengths)
+        self.totals["places"] += sum(batch["attention_mask"].numel() for batch in batches)
+        for tokens, visual_tokens in torch.stack([lengths, visual], dim=1).tolist():  # the device is asked once a step
+            self.totals["tokens"] += tokens
+            self.totals["visual_tokens"] += visual_tokens
+            images = visual_tokens // self.shape.compressor.num_tokens
+            self.totals["flops"] += self.shape.training_step(tokens - visual_tokens, images).flops
 
     def read(self) -> dict[str, float]:
         """The figures since the last call, and a fresh start. Every process has to call it."""

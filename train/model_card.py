@@ -33,14 +33,12 @@ name = "{name}"
 model = AutoModelForImageTextToText.from_pretrained(name, trust_remote_code=True).eval()
 processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
 {adapter}
-messages = [{{"role": "user", "content": [{{"type": "image"}}, {{"type": "text", "text": "What is written there?"}}]}}]
+image = {{"type": "image", "image": Image.open("image.png")}}
+messages = [{{"role": "user", "content": [image, {{"type": "text", "text": "What is written there?"}}]}}]
+region = [40, 30, 120, 60]  # pixels x1, y1, x2, y2 of the image; None: no region known
 inputs = processor.apply_chat_template(
     messages, tokenize=True, return_dict=True, add_generation_prompt=True,
-    processor_kwargs={{
-        "images": [Image.open("image.png")],
-        "regions": [[40, 30, 120, 60]],  # pixels x1, y1, x2, y2 of the image; None: no region known
-        "return_tensors": "pt",
-    }},
+    processor_kwargs={{"regions": [region], "return_tensors": "pt"}},
 )
 answer = model.generate(**inputs, max_new_tokens=32)[:, inputs["input_ids"].shape[1]:]
 print(processor.batch_decode(answer, skip_special_tokens=True)[0])

@@ -20,12 +20,13 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from crop_model.configuration_crop_llava import CropLlavaConfig
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
+from data_prep.sample import DataError
 
 from .arguments import DataArguments, ModelArguments, PlcTrainingArguments
 from .callbacks import PictureCallback, ResumeCheck
 from .checkpoint import build_model, load_config, load_processor
 from .collator import Collator
-from .config import ConfigError, parse_config, user_errors, write_config
+from .config import ConfigError, RunError, parse_config, user_errors, write_config
 from .data import load_samples
 from .trainer import PlcTrainer, what_trains
 
@@ -33,7 +34,7 @@ PROG = "python -m train.plc"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: exit status 2 for a wrong call, configuration or data."""
+    """Entry point: exit status 2 for a wrong call, configuration or data, 1 for a run that failed once it trained."""
     with user_errors(PROG):
         model_arguments, data_arguments, args = parse_config(
             (ModelArguments, DataArguments, PlcTrainingArguments),
@@ -45,7 +46,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def train(model_arguments: ModelArguments, data_arguments: DataArguments, args: PlcTrainingArguments) -> PlcTrainer:
-    """Train as configured and save the result to `final` in the output folder."""
+    """Train as configured and save the result to `final` in the output folder.
+
+    Raises:
+        ConfigError, DataError: what is wrong with the call or the data, before the first step.
+        RunError: a loss that is not finite, a resumed schedule that does not fit, an image that does not open.
+    """
     checkpoint = _checkpoint_to_resume(args)
     if args.deepspeed:  # before the model is built: ZeRO-3 spreads its weights while they are loaded
         deepspeed.init_distributed()
@@ -54,7 +60,10 @@ def train(model_arguments: ModelArguments, data_arguments: DataArguments, args: 
         write_config(Path(args.output_dir) / "config.yaml", model_arguments, data_arguments, args)
     if args.process_index == 0:
         print(what_trains(trainer.model, args), flush=True)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except DataError as error:
+        raise RunError(str(error)) from error
     trainer.save_model(str(Path(args.output_dir) / "final"))
     return trainer
 
@@ -75,9 +84,7 @@ def build_trainer(
     eval_samples = None
     if data_arguments.eval_data:
         eval_samples = load_samples(data_arguments.eval_data, processor, data_arguments.max_length, args.seed)
-    collator = Collator(
-        processor, data_arguments.region_scale, data_arguments.region_min_side, data_arguments.max_image_pixels
-    )
+    collator = Collator(processor, data_arguments.max_image_pixels)
     callbacks: list[TrainerCallback] = [ResumeCheck()]
     if args.picture_steps and eval_samples is not None:
         callbacks.append(PictureCallback(eval_samples, collator, args.picture_steps))

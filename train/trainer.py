@@ -15,6 +15,7 @@ from crop_model.cost import ModelShape
 
 from .arguments import PlcTrainingArguments
 from .checkpoint import MODULE_MARKS, module_group, trainable_parameters
+from .config import RunError
 from .meter import StepMeter
 from .sampler import EpochSampler
 
@@ -69,19 +70,21 @@ class PlcTrainer(Trainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """One forward and backward pass; stops the run where the loss is not finite."""
+        """One forward and backward pass; RunError where the loss is not finite."""
         sample_ids = inputs.pop("sample_ids")
         with self.meter.forward_backward():
             loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"loss is {loss.item()} after step {self.state.global_step}, samples {' '.join(sample_ids)}"
-            )
+            raise RunError(f"loss is {loss.item()} after step {self.state.global_step}, samples {' '.join(sample_ids)}")
         return loss
 
-    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> Any:
+        """Loss, logits and labels alone: processes exchange every output, and one with text alone has no image's."""
         inputs.pop("sample_ids")
-        return super().prediction_step(model, inputs, *args, **kwargs)
+        unused = ["past_key_values", "image_hidden_states"]
+        return super().prediction_step(model, inputs, prediction_loss_only, [*(ignore_keys or []), *unused])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the meter's figures to the training's lines; its learning rates replace the one of the first group."""
@@ -131,13 +134,12 @@ def what_trains(model: nn.Module, args: PlcTrainingArguments) -> str:
     return "\n".join(lines)
 
 
-def exact_matches(outputs: Tensor | tuple[Tensor, ...], labels: Tensor) -> Tensor:
+def exact_matches(logits: Tensor, labels: Tensor) -> Tensor:  # (B, L, V), (B, L)
     """(B,) 1 where the most likely token is right at every supervised position, else 0.
 
     With teacher forcing this is whether greedy decoding would give exactly the expected answer: as long as every token
     is right, both see the same prefix. So the accuracy during training costs no generation.
     """
-    logits = outputs[0] if isinstance(outputs, tuple) else outputs  # (B, L, V)
     predicted, expected = logits[:, :-1].argmax(dim=-1), labels[:, 1:]  # (B, L-1)
     return ((predicted == expected) | (expected == -100)).all(dim=1).long()
 

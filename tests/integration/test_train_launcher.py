@@ -66,6 +66,11 @@ def logged(run: Path) -> list[dict[str, Any]]:
     return [line for line in lines if "lr" in line]
 
 
+def evaluations(run: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run / "train_log.jsonl").read_text().splitlines()]
+    return [line for line in lines if "eval_loss" in line]
+
+
 def trained_tensors(folder: Path) -> dict[str, torch.Tensor]:
     model, _ = load_checkpoint(folder)
     return {n: p for n, p in model.state_dict().items() if "lora_" in n or "modules_to_save" in n}
@@ -75,19 +80,15 @@ def run_alone(words: Sequence[str]) -> PlcTrainer:
     return train(*parse_config((ModelArguments, DataArguments, PlcTrainingArguments), words, prog="t", description=""))
 
 
-@pytest.fixture
-def alone(plc_words: list[str], tmp_path: Path) -> Path:
-    """The run folder of one process without DeepSpeed."""
-    run = tmp_path / "alone"
-    run_alone([*words_of_a_run(plc_words, run), "per_device_train_batch_size=4"])
-    return run
-
-
 @pytest.mark.parametrize("preset", ["zero0", "zero2", "zero2_offload", "zero3"])
 def test_two_processes_equal_one_and_a_resumed_run_the_uninterrupted(
-    preset: str, alone: Path, plc_words: list[str], tmp_path: Path
+    preset: str, plc_words: list[str], tiny_llava: Path, tmp_path: Path
 ) -> None:
-    run = tmp_path / preset
+    """Of a run without DeepSpeed. One preset starts from a base model, so that the compressor is new."""
+    if preset == "zero2":
+        plc_words = [*plc_words, f"model={tiny_llava}", "gradient_checkpointing=true"]
+    alone, run = tmp_path / "alone", tmp_path / preset
+    run_alone([*words_of_a_run(plc_words, alone), "per_device_train_batch_size=4"])
     words = [
         *words_of_a_run(plc_words, run),
         f"deepspeed=configs/deepspeed/{preset}.json",
@@ -138,15 +139,23 @@ def check_merge(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_process_without_an_image_stays_in_step(plc_words: list[str], toy_data: Path, tmp_path: Path) -> None:
-    """The second process gets text alone; the weights are spread, and nothing but compressor and projector trains."""
+    """The second process gets text alone, to train on and in evaluation.
+
+    The weights are spread, and nothing but compressor and projector trains.
+    """
     records = json.loads((toy_data / "data.json").read_text())[:4]
     for record in records[2:]:
         del record["image"]
         record["conversations"][0]["value"] = record["conversations"][0]["value"].replace("<image>", "")
     (tmp_path / "data.json").write_text(json.dumps(records))
+    source = f"[{{annotations: {tmp_path / 'data.json'}, image_root: {toy_data / 'images'}}}]"
     words = [
         *words_of_a_run(plc_words, tmp_path / "alone"),
-        f"train_data=[{{annotations: {tmp_path / 'data.json'}, image_root: {toy_data / 'images'}}}]",
+        f"train_data={source}",
+        f"eval_data={source}",
+        "eval_strategy=steps",
+        "eval_steps=1",
+        "per_device_eval_batch_size=2",
         "train_sampling_strategy=sequential",
         "save_strategy=no",
         "max_steps=2",
@@ -166,6 +175,11 @@ def test_a_process_without_an_image_stays_in_step(plc_words: list[str], toy_data
     for line, other in zip(logged(tmp_path / "two"), logged(tmp_path / "alone"), strict=True):
         assert line["loss"] == pytest.approx(other["loss"], rel=1e-5)
         assert line["visual_tokens_per_sample"] == other["visual_tokens_per_sample"] == 8
+    evaluated, expected = evaluations(tmp_path / "two"), evaluations(tmp_path / "alone")
+    assert [line["step"] for line in evaluated] == [1, 2]
+    for line, other in zip(evaluated, expected, strict=True):
+        assert line["eval_loss"] == pytest.approx(other["eval_loss"], rel=1e-5)
+        assert line["eval_exact_match"] == other["eval_exact_match"]
     model, _ = load_checkpoint(tmp_path / "two" / "final")
     for name, tensor in trainer.model.state_dict().items():
         torch.testing.assert_close(model.state_dict()[name], tensor, rtol=0, atol=1e-5, msg=name)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from data_prep.sample import DataError
 from train.arguments import DataArguments, DataSource, ModelArguments, PlcTrainingArguments
-from train.config import ConfigError, parse_config, user_errors, write_config
+from train.config import ConfigError, RunError, parse_config, user_errors, write_config
 
 ALL = (ModelArguments, DataArguments, PlcTrainingArguments)
 
@@ -99,7 +99,7 @@ def test_help_explains_every_key(capsys: pytest.CaptureFixture) -> None:
         for key in dataclasses.fields(dtype):
             if key.init:
                 assert f"\n  {key.name} (" in text
-    assert "token_budget (default: 64)" in text
+    assert "token_budget (default: None)" in text
     assert "model (required)" in text
     assert "%%" not in text
 
@@ -129,6 +129,8 @@ def test_resolved_configuration_reads_back(tmp_path: Path, toy_data: Path) -> No
     [
         ("lora={rank: 4}", "lora: .*rank"),
         ("lora=4", "lora: expected a mapping"),
+        ("lora={modules_to_save: [lm_head]}", "lora: modules_to_save is not free"),
+        ("remove_unused_columns=true", "remove_unused_columns: must stay false"),
         ("region_grid=[8]", "region_grid: expected rows and columns"),
         ("compressor_type=best", "compressor_type: invalid choice"),
         ("chat_template=none.jinja", "chat_template: no such file: none.jinja"),
@@ -138,7 +140,6 @@ def test_resolved_configuration_reads_back(tmp_path: Path, toy_data: Path) -> No
         ("train_data=[{annotations: none.json}]", "train_data: annotations: no such file or folder: none.json"),
         ("train_data=[{annotation: a.json}]", "train_data: expected keys of .*got \\['annotation'\\]"),
         ("train_data=[{annotations: setup.cfg, weight: 0}]", "train_data: weight: expected a number above 0"),
-        ("region_scale=0", "region_scale"),
         ("logging_steps=0", "logging_steps"),
     ],
 )
@@ -154,6 +155,15 @@ def refuse(rows: list) -> None:
     raise DataError("a.json: record 3: no answer")
 
 
+def test_keys_left_out_are_the_checkpoints(tmp_path: Path) -> None:
+    model, _, _ = parse("model=x", f"output_dir={tmp_path}", "use_cpu=true", types=ALL)
+    assert model.compressor() == model.processor() == {}
+    words = ["token_budget=8", "region_grid=[]", "region_scale=1.5", "frame=squashed"]
+    model, _, _ = parse("model=x", f"output_dir={tmp_path}", "use_cpu=true", *words, types=ALL)
+    assert model.compressor() == {"token_budget": 8}
+    assert model.processor() == {"frame": "squashed", "region_grid": None, "region_scale": 1.5}
+
+
 def test_user_errors_are_one_line_and_status_2(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as caught, user_errors("python -m train.plc"):
         raise DataError("a.json: record 3:\n  no answer")
@@ -162,5 +172,9 @@ def test_user_errors_are_one_line_and_status_2(capsys: pytest.CaptureFixture) ->
     with pytest.raises(SystemExit), user_errors("prog"):
         list(DataLoader([1], collate_fn=refuse, num_workers=1))
     assert capsys.readouterr().err == "prog: error: a.json: record 3: no answer\n"
+    with pytest.raises(SystemExit) as caught, user_errors("prog"):
+        raise RunError("loss is nan\nafter step 3")
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == "prog: error: loss is nan after step 3\n"
     with pytest.raises(ZeroDivisionError), user_errors("prog"):
         print(1 / 0, file=sys.stderr)

@@ -177,13 +177,18 @@ def test_prompts_are_what_stands_before_the_answer(samples: datasets.Dataset, pr
 
 @pytest.mark.parametrize(("scale", "min_side"), [(1.0, 0.0), (1.5, 0.4)])
 def test_region_masks_are_of_the_grown_regions(
-    samples: datasets.Dataset, processor: CropLlavaProcessor, scale: float, min_side: float
+    samples: datasets.Dataset, tiny_llava: Path, scale: float, min_side: float
 ) -> None:
-    batch = Collator(processor, scale, min_side)(list(samples))
+    processor = CropLlavaProcessor.from_pretrained(
+        tiny_llava, token_budget=BUDGET, region_scale=scale, region_min_side=min_side
+    )
+    collator = Collator(processor)
+    batch = collator(list(samples))
     for row, mask in zip(samples, batch["region_mask"], strict=True):
         unit = None
         if row["region"] is not None:
             box = expand_box(tuple(row["region"]), row["width"], row["height"], scale, min_side)
+            assert collator.region(row) == box
             unit = processor.geometry.to_unit(box, row["width"], row["height"])
         assert torch.equal(mask, patch_mask(unit, processor.patch_grid))
     assert not batch["region_mask"][2].any()

@@ -2,11 +2,13 @@
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -59,6 +61,7 @@ WRONG_CALLS = {
     "no answer": (remove_answer, "data.json: record 2 .*question 0 has no answer"),
     "too long": (["max_length=24"], "data.json: record 0 .*tokens, above max_length 24"),
     "budget above the patches": (["token_budget=65"], "token_budget: 65 is outside 2..64"),
+    "growth out of range": (["region_scale=0"], "model .*region_scale must be above 0"),
     "no data": (["train_data=[]"], "train_data: no data"),
     "nothing to evaluate on": (["eval_data=[]", "eval_strategy=steps", "eval_steps=1"], "eval_data: eval_strategy"),
     "nothing to resume": (["resume_from_checkpoint=last"], "resume_from_checkpoint: no checkpoint in .*run"),
@@ -90,6 +93,58 @@ def test_wrong_calls(
     assert caught.value.code == 2
     (line,) = [x for x in capfd.readouterr().err.splitlines() if x.startswith("python -m train.plc: error: ")]
     assert re.search(message, line), line
+
+
+def failure(words: list[str], capfd: pytest.CaptureFixture) -> str:
+    """The one line of a run that ends with status 1."""
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 1
+    captured = capfd.readouterr()
+    assert "what trains" in captured.out
+    assert "Traceback" not in captured.err
+    (line,) = [x for x in captured.err.splitlines() if "error: " in x]
+    return line.rpartition("\r")[2].removeprefix("python -m train.plc: error: ")
+
+
+def test_a_loss_that_is_not_finite_is_a_failed_run(
+    plc_words: list[str], tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    model, processor = load_checkpoint(plc_words[0].removeprefix("model="))
+    with torch.no_grad():
+        model.lm_head.weight.fill_(float("nan"))
+    model.save_pretrained(tmp_path / "broken")
+    processor.save_pretrained(tmp_path / "broken")
+    words = [*plc_words, f"model={tmp_path / 'broken'}", "disable_tqdm=false"]
+    assert failure(words, capfd).startswith("loss is nan after step 0, samples ")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_does_not_open_is_a_failed_run(
+    workers: int,
+    plc_words: list[str],
+    defective: Callable[..., str],
+    toy_data: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture,
+) -> None:
+    images = shutil.copytree(toy_data / "images", tmp_path / "images")
+    (images / "3.png").write_bytes((images / "3.png").read_bytes()[:60])
+    data = defective(lambda records: None).replace(str(toy_data / "images"), str(images))
+    line = failure([*plc_words, data, f"dataloader_num_workers={workers}"], capfd)
+    assert re.match(r".*data.json: record 3 .*3.png: ", line)
+
+
+def test_a_schedule_at_another_step_is_a_failed_run(
+    plc_words: list[str], tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    main([*plc_words, "save_strategy=steps", "save_steps=1", "max_steps=3"])
+    checkpoint = tmp_path / "run" / "checkpoint-1"
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    (checkpoint / "trainer_state.json").write_text(json.dumps({**state, "global_step": 2}))
+    line = failure([*plc_words, "max_steps=3", f"resume_from_checkpoint={checkpoint}"], capfd)
+    assert line == "the schedule is at step 1, the run at 2: not the same run"
 
 
 def test_a_run_leaves_its_folder(
