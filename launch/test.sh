@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ./launch/install.sh
-export PATH="$PWD/.venv/bin:$PATH" HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+export PATH="$PWD/.venv/bin:$PATH" HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 if [ $# -gt 0 ]; then
     exec python -m pytest "$@"
 fi
@@ -15,5 +15,5 @@ ruff check .
 mypy
 lint-imports
 shellcheck launch/*.sh .ci/run
-OMP_NUM_THREADS=1 python -m pytest tests -m "not integration" -n 2 --quiet
+python -m pytest tests -m "not integration" -n 2 --quiet
 python -m pytest tests -m integration --durations=10
