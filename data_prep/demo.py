@@ -12,7 +12,7 @@ The same arguments write the same bytes. No handwritten digit is in both splits.
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,32 +20,45 @@ import numpy as np
 from PIL import Image
 
 from crop_model.regions import union_box
+from data_prep.config import ConfigError, parse_config, user_errors
 from data_prep.demo_questions import Question, ask
 from data_prep.demo_scenes import Scene, compose, load_scans, render
-from data_prep.sample import DataError, RegionAnnotation, Sample, file_hashes, write_regions
+from data_prep.sample import RegionAnnotation, Sample, file_hashes, write_regions
 
+PROG = "python -m data_prep.demo"
 SPLITS = ("train", "test")
 JPEG_SHARE = 0.5
 JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True)
-class DemoArguments:
-    """Keys of the command line."""
+class OutputArguments:
+    """Where the data goes."""
 
-    train_images: int = 2000
-    test_images: int = 250
-    questions_per_image: int = 6
-    seed: int = 0
+    out: str = field(metadata={"help": "Folder that the data is written to."})
+
+    def __post_init__(self) -> None:
+        if Path(self.out).is_file():
+            raise ConfigError(f"out: {self.out} is a file, not a folder")
+
+
+@dataclass(frozen=True)
+class DemoArguments:
+    """How much of it, and which."""
+
+    train_images: int = field(default=2000, metadata={"help": "Images of the split to train on."})
+    test_images: int = field(default=250, metadata={"help": "Images of the held-out split."})
+    questions_per_image: int = field(default=6, metadata={"help": "At most 20."})
+    seed: int = field(default=0, metadata={"help": "Of scenes and questions; the same seed writes the same bytes."})
 
     def __post_init__(self) -> None:
         for name in ("train_images", "test_images", "questions_per_image"):
             if getattr(self, name) < 1:
-                raise DataError(f"{name}={getattr(self, name)}: must be at least 1")
+                raise ConfigError(f"{name}: {getattr(self, name)} must be at least 1")
         if self.seed < 0:
-            raise DataError(f"seed={self.seed}: must not be negative")
+            raise ConfigError(f"seed: {self.seed} must not be negative")
         if self.questions_per_image > 20:
-            raise DataError(f"questions_per_image={self.questions_per_image}: at most 20")
+            raise ConfigError(f"questions_per_image: {self.questions_per_image} is above 20")
 
 
 def write_demo(out: Path, arguments: DemoArguments) -> None:
@@ -110,44 +123,19 @@ def annotate(sample: Sample, question: Question, scene: Scene) -> RegionAnnotati
     )
 
 
-def parse_arguments(pairs: Sequence[str]) -> DemoArguments:
-    """`key=value` words to arguments; DataError names a key that is unknown or not a whole number."""
-    known = {field.name for field in fields(DemoArguments)}
-    values: dict[str, int] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if key not in known or not equals:
-            raise DataError(f"unknown argument {pair!r}, known keys: {', '.join(sorted(known))} (key=value)")
-        try:
-            values[key] = int(value)
-        except ValueError:
-            raise DataError(f"{key}={value}: not a whole number") from None
-    return DemoArguments(**values)
-
-
-def usage() -> str:
-    keys = "\n".join(f"    {field.name}={field.default}" for field in fields(DemoArguments))
-    return f"{__doc__}\nkeys and their defaults:\n{keys}"
-
-
-def main(words: Sequence[str] | None = None) -> int:
-    words = sys.argv[1:] if words is None else words
-    if "--help" in words or "-h" in words:
-        print(usage())
-        return 0
-    try:
-        if not words or "=" in words[0] or words[0].startswith("-"):
-            raise DataError("the first argument must be the output folder; see --help")
-        out, arguments = Path(words[0]), parse_arguments(words[1:])
-        if out.is_file():
-            raise DataError(f"{out}: is a file, not a folder")
-    except DataError as error:
-        print(f"data_prep.demo: {error}", file=sys.stderr)
-        return 2
-    write_demo(out, arguments)
-    print(f"{out}: {arguments.train_images} train and {arguments.test_images} test images, with questions and regions")
-    return 0
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: exit status 2 for a wrong call."""
+    with user_errors(PROG):
+        output, arguments = parse_config(
+            (OutputArguments, DemoArguments),
+            sys.argv[1:] if argv is None else argv,
+            prog=PROG,
+            description="Make the demo's images, questions and region sidecars.",
+            positionals=("out",),
+        )
+        write_demo(Path(output.out), arguments)
+        print(f"{output.out}: {arguments.train_images} train and {arguments.test_images} test images, with regions")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -20,9 +20,10 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from data_prep.config import ConfigError, parse_config, user_errors
+
 from .arguments import DataArguments
 from .collator import Collator
-from .config import ConfigError, parse_config, user_errors
 from .data import load_samples
 from .pictures import contact_sheet, draw_sample
 

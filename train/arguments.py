@@ -4,8 +4,6 @@ Evaluation shares `DataArguments`. Mappings inside the YAML file (`lora`, the it
 text, the way transformers' `TrainingArguments` takes its own, and are parsed and checked in `__post_init__`.
 """
 
-import argparse
-import dataclasses
 import json
 import os
 from collections.abc import Sequence
@@ -20,8 +18,8 @@ from transformers import TrainingArguments
 from crop_model.compressor import COMPRESSOR_TYPES
 from crop_model.configuration_crop_llava import COMPRESSOR_KEYS
 from crop_model.processing_crop_llava import FRAMES
-
-from .config import ConfigError
+from data_prep.config import ConfigError
+from data_prep.data_source import DataSource
 
 # The language model's linear layers and no others: a bare `q_proj` would match the vision tower's too.
 LANGUAGE_MODEL_LINEARS = r".*language_model\.layers\.\d+\.(self_attn|mlp)\..*_proj"
@@ -110,48 +108,6 @@ class ModelArguments:
             return LoraConfig(**{"target_modules": LANGUAGE_MODEL_LINEARS, **self.lora})
         except (TypeError, ValueError) as error:
             raise ConfigError(f"lora: {error}") from None
-
-
-def existing_paths(pattern: str) -> list[Path]:
-    """The file or folder of that name, or the files that its last part matches as a glob."""
-    path = Path(pattern)
-    return [path] if path.exists() else sorted(path.parent.glob(path.name))
-
-
-@dataclass(frozen=True)
-class DataSource:
-    """One data set: annotations, where their images are, and the sidecar with their regions.
-
-    Given one text that starts with a brace, it is filled from that JSON mapping. A `weight` of 2 shows every sample
-    twice an epoch, 0.5 a fixed half of them.
-
-    Raises:
-        argparse.ArgumentTypeError: an unknown or missing key, a path that does not exist, a weight not above 0.
-    """
-
-    annotations: str
-    image_root: str | None = None
-    regions: str | None = None
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.annotations.startswith("{"):
-            for name, value in self._from_json(self.annotations).items():
-                object.__setattr__(self, name, value)
-        for name in ("annotations", "image_root", "regions"):
-            path = getattr(self, name)
-            if path is not None and not existing_paths(path):
-                raise argparse.ArgumentTypeError(f"{name}: no such file or folder: {path}")
-        if isinstance(self.weight, bool) or not isinstance(self.weight, int | float) or self.weight <= 0:
-            raise argparse.ArgumentTypeError(f"weight: expected a number above 0, got {self.weight!r}")
-
-    @classmethod
-    def _from_json(cls, text: str) -> dict[str, Any]:
-        mapping = json.loads(text)
-        known = [item.name for item in dataclasses.fields(cls)]
-        if "annotations" not in mapping or set(mapping) - set(known):
-            raise argparse.ArgumentTypeError(f"expected keys of {known} with annotations, got {list(mapping)}")
-        return mapping
 
 
 @dataclass

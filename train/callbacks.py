@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from data_prep.config import RunError
+
 from .collator import Collator
-from .config import RunError
 from .pictures import contact_sheet, draw_sample
 
 NUM_PICTURES = 4

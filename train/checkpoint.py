@@ -19,8 +19,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 from crop_model.configuration_crop_llava import CropLlavaConfig
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from crop_model.processing_crop_llava import CropLlavaProcessor
-
-from .config import ConfigError
+from data_prep.config import ConfigError
 
 # What trains: a parameter belongs to the first of these groups whose mark stands in its name.
 #   group         mark                      learning rate

@@ -1,6 +1,6 @@
 """A table of samples, one row a question, checked before any image is read or any model loaded.
 
-    annotations ─► train.records ─► rows ─► datasets.Dataset ─► train.collator
+    annotations ─► data_prep.records ─► rows ─► datasets.Dataset ─► train.collator
           region sidecar, by sample_id ─┘
 
 Every question with an image is a sample of its own, since each has a region of its own; a conversation without images
@@ -21,10 +21,10 @@ from tqdm.auto import tqdm
 
 from crop_model.processing_crop_llava import CropLlavaProcessor
 from crop_model.regions import Box, RegionError, sanitize_box, union_box
+from data_prep.data_source import DataSource
+from data_prep.images import ImageFiles
+from data_prep.records import Turn, conversation, image_names, read_records
 from data_prep.sample import DataError, RegionAnnotation, read_regions, sample_id
-
-from .arguments import DataSource
-from .records import ImageFiles, Turn, conversation, image_names, read_records
 
 CHUNK = 1000  # samples that are tokenized together
 

@@ -29,8 +29,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers import LlavaForConditionalGeneration, LlavaProcessor, get_cosine_schedule_with_warmup
 
+from data_prep.config import parse_config, user_errors
 from data_prep.demo_questions import KINDS
-from train.config import parse_config, user_errors
 from train.demo_base_data import Boards, Collator
 from train.demo_base_model import PATCH_WORDS, build_model, build_processor
 

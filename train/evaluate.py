@@ -27,11 +27,12 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from crop_model.regions import patch_mask
+from data_prep.config import ConfigError, parse_config, user_errors
 
 from .arguments import DataArguments
 from .checkpoint import load_checkpoint
 from .collator import Collator
-from .config import ConfigError, parse_config, user_errors, write_config
+from .config import write_config
 from .data import load_samples
 from .evaluation_report import Prediction, clear_predictions, describe_row, report_text, write_predictions, write_report
 from .evaluation_rows import EvaluateArguments, RowSpec, check_checkpoints

@@ -13,9 +13,9 @@ from transformers import PreTrainedConfig
 
 from crop_model.compressor import COMPRESSOR_TYPES
 from crop_model.configuration_crop_llava import CropLlavaConfig
+from data_prep.config import ConfigError
 
 from .checkpoint import load_config, load_processor
-from .config import ConfigError
 from .region_sources import REGION_SOURCES
 
 DTYPES = ("float32", "bfloat16", "float16")

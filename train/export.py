@@ -34,10 +34,10 @@ from crop_model.configuration_crop_llava import CropLlavaConfig
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from crop_model.processing_crop_llava import CropLlavaProcessor
 from crop_model.regions import sanitize_box
+from data_prep.config import ConfigError, parse_config, user_errors
 
 from . import export_proof
 from .checkpoint import load_checkpoint, load_config
-from .config import ConfigError, parse_config, user_errors
 from .model_card import read_evaluation, write_card
 
 PROG = "python -m train.export"

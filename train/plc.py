@@ -20,13 +20,14 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from crop_model.configuration_crop_llava import CropLlavaConfig
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
+from data_prep.config import ConfigError, RunError, parse_config, user_errors
 from data_prep.sample import DataError
 
 from .arguments import DataArguments, ModelArguments, PlcTrainingArguments
 from .callbacks import PictureCallback, ResumeCheck
 from .checkpoint import build_model, load_config, load_processor
 from .collator import Collator
-from .config import ConfigError, RunError, parse_config, user_errors, write_config
+from .config import write_config
 from .data import load_samples
 from .trainer import PlcTrainer, what_trains
 

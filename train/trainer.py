@@ -12,10 +12,10 @@ from torch.utils.data import Sampler
 from transformers import EvalPrediction, Trainer
 
 from crop_model.cost import ModelShape
+from data_prep.config import RunError
 
 from .arguments import PlcTrainingArguments
 from .checkpoint import MODULE_MARKS, module_group, trainable_parameters
-from .config import RunError
 from .meter import StepMeter
 from .sampler import EpochSampler
 

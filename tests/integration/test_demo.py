@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.data_source import DataSource
 from data_prep.demo import DemoArguments, write_demo
-from train.arguments import DataArguments, DataSource
+from train.arguments import DataArguments
 from train.evaluate import evaluate
 from train.evaluation_rows import EvaluateArguments, RowGroup
 

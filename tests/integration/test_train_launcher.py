@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import torch
 
+from data_prep.config import parse_config
 from train.arguments import DataArguments, ModelArguments, PlcTrainingArguments
 from train.checkpoint import load_checkpoint
-from train.config import parse_config
 from train.plc import train
 from train.trainer import PlcTrainer
 

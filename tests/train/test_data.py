@@ -13,8 +13,8 @@ from PIL import Image
 
 from crop_model.processing_crop_llava import CropLlavaProcessor
 from crop_model.regions import expand_box, patch_mask
+from data_prep.data_source import DataSource
 from data_prep.sample import DataError, RegionAnnotation, sample_id, write_regions
-from train.arguments import DataSource
 from train.collator import Collator
 from train.data import _weighted_indices, load_samples
 
@@ -251,7 +251,8 @@ def test_a_long_sample_is_refused_and_none_is_cut(tmp_path: Path, processor: Cro
 
 def test_files_that_are_not_data(tmp_path: Path, processor: CropLlavaProcessor) -> None:
     for name, text, message in [
-        ("a.json", "{", "a.json: not JSON"),
+        ("a.json", "[{", "a.json: not JSON"),
+        ("a.json", "", "a.json: not JSON"),
         ("a.json", "{}", "a.json: expected a list"),
         ("a.json", "[]", "a.json: no samples"),
         ("a.jsonl", json.dumps({"conversations": said("what ?", "7")}) + "\n\n{", "a.jsonl: line 3: not JSON"),

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from crop_model.configuration_crop_llava import COMPRESSOR_KEYS, CropLlavaConfig
+from data_prep.config import ConfigError, RunError, parse_config
 from train.arguments import DataArguments, ModelArguments, PlcTrainingArguments
 from train.checkpoint import load_checkpoint, module_group, trainable_parameters
-from train.config import ConfigError, RunError, parse_config
 from train.plc import build_trainer, train
 from train.trainer import PlcTrainer, exact_matches, parameter_groups, what_trains
 

@@ -11,8 +11,6 @@ All errors are `DataError`s that name file and record.
 """
 
 import json
-import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import ijson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.sample import DataError
-
-from .arguments import existing_paths
+from .data_source import existing_paths
+from .sample import DataError
 
 IMAGE_TAG = "<image>"
 BATCH = 1000  # parquet rows that are in memory together
@@ -57,13 +55,7 @@ def _read_any(annotations: str) -> Any:
         return _parquet_rows(existing_paths(annotations))
     if annotations.endswith(".jsonl"):
         return _json_lines(annotations)
-    with _errors_as(annotations):
-        text = Path(annotations).read_bytes()
-    with _errors_as(f"{annotations}: not JSON"):
-        records = json.loads(text)
-    if not isinstance(records, list):
-        raise DataError(f"{annotations}: expected a list of records")
-    return records
+    return _json_list(annotations)
 
 
 @contextmanager
@@ -73,8 +65,8 @@ def _errors_as(name: str) -> Iterator[None]:
         yield
     except DataError:
         raise  # it has its name
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise DataError(f"{name}: {error}") from None
+    except (OSError, ValueError, pa.ArrowException, ijson.JSONError) as error:
+        raise DataError(f"{name}: {' '.join(str(error).split())}") from None
 
 
 def _saved_dataset(folder: str) -> Any:
@@ -94,6 +86,16 @@ def _parquet_rows(files: Sequence[Path]) -> Iterator[Any]:
         with _errors_as(f"{file}: not parquet"), pq.ParquetFile(file) as parquet:
             for batch in parquet.iter_batches(BATCH):
                 yield from batch.to_pylist()
+
+
+def _json_list(path: str) -> Iterator[Any]:
+    """The items of a JSON list, one at a time: a mix of a million records is larger than memory once it is parsed."""
+    with _errors_as(path), Path(path).open("rb") as file:
+        if file.read(1024).lstrip()[:1] not in (b"[", b""):
+            raise DataError(f"{path}: expected a list of records")
+        file.seek(0)
+        with _errors_as(f"{path}: not JSON"):
+            yield from ijson.items(file, "item", use_float=True)
 
 
 def _json_lines(path: str) -> Iterator[Any]:
@@ -161,30 +163,3 @@ def image_names(name: str, record: Mapping[str, Any]) -> list[str]:
             )
         names.append(path)
     return names
-
-
-class ImageFiles:
-    """Image paths below one root, each looked up on disk once."""
-
-    def __init__(self, root: str | None) -> None:
-        self.root = None if root is None else Path(os.path.normpath(Path(root).absolute()))
-        self.found: dict[str, str] = {}
-
-    def path(self, name: str, image: str) -> str:
-        """The file of `image`; DataError where it is a URL, lies outside the root or does not exist."""
-        if image not in self.found:
-            self.found[image] = str(self._locate(name, image))
-        return self.found[image]
-
-    def _locate(self, name: str, image: str) -> Path:
-        if re.match(r"[A-Za-z][\w+.-]*:", image):
-            raise DataError(f"{name}: image {image!r} is a URL; only files below image_root are read")
-        if self.root is None:
-            raise DataError(f"{name}: has an image, but its source has no image_root")
-        # Lexical on purpose: links that the owner of the root made may lead elsewhere, a record's `..` may not.
-        path = Path(os.path.normpath(self.root / image))
-        if self.root not in path.parents:
-            raise DataError(f"{name}: image {image!r} lies outside image_root {self.root}")
-        if not path.is_file():
-            raise DataError(f"{name}: no image file {path}")
-        return path

@@ -1,0 +1,105 @@
+"""The grammar of the entry points: every wrong call is one line that names file and key."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from torch.utils.data import DataLoader
+
+from data_prep.config import ConfigError, RunError, parse_config, user_errors
+from data_prep.sample import DataError
+
+
+@dataclass
+class Things:
+    """Keys of every kind that the grammar knows."""
+
+    count: int = field(metadata={"help": "A number of things."})
+    rate: float = 0.5
+    flag: bool = False
+    name: str | None = "x"
+    sizes: list[int] | None = field(default_factory=lambda: [8, 8])
+    kind: str = field(default="a", metadata={"choices": ("a", "b")})
+
+
+def parse(*words: str, types: tuple[type, ...] = (Things,), positionals: tuple[str, ...] = ()):
+    return parse_config(types, words, prog="prog", description="Does things.", positionals=positionals)
+
+
+def refusal(*words: str, types: tuple[type, ...] = (Things,)) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse(*words, types=types)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    path = tmp_path / "things.yaml"
+    path.write_text("count: 3\nrate: 1e-4\nflag: true\nsizes: [4, 6]\n")
+    return str(path)
+
+
+def test_file_and_overrides(config: str) -> None:
+    assert parse(config) == (Things(3, 1e-4, True, "x", [4, 6]),)
+    assert parse(config, "count=5", "flag=false", "sizes=[1, 2]", "name=a=b") == (
+        Things(5, 1e-4, False, "a=b", [1, 2]),
+    )
+    assert parse("count=5") == (Things(5),)
+    assert parse("count=5", "name=no", "flag=yes") == (Things(5, flag=True, name="no"),)
+    assert parse("count=5", "name=falsehood") == (Things(5, name="falsehood"),)
+
+
+def test_null_and_empty_list(config: str) -> None:
+    assert parse(config, "name=null", "sizes=null") == (Things(3, 1e-4, True, None, None),)
+    assert parse(config, "sizes=[]")[0].sizes == []
+    assert "count: may not be null" in refusal(config, "count=null")
+
+
+def test_positionals_and_the_launchers_word(config: str) -> None:
+    (things,) = parse("--local_rank=1", "7", "what", config, positionals=("count", "name"))
+    assert (things.count, things.name, things.rate) == (7, "what", 1e-4)
+    assert "neither a configuration file nor key=value" in refusal("7")
+
+
+def test_refusals_name_file_and_key(config: str, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("count: many\n")
+    assert refusal(str(wrong)) == f"{wrong}: count: invalid int value: 'many'"
+    wrong.write_text("cuont: 3\n")
+    assert refusal(str(wrong)) == f"{wrong}: unknown key 'cuont' (did you mean 'count'?)"
+    wrong.write_text("count: [1, 2]\n")
+    assert refusal(str(wrong)) == f"{wrong}: count: expected one value, got a list"
+    wrong.write_text("- count\n")
+    assert str(wrong) in refusal(str(wrong))
+    wrong.write_text("count: [\n")
+    assert refusal(str(wrong)).startswith(f"{wrong}: not YAML: ")
+    wrong.write_text("rate: 2\n")
+    assert refusal(str(wrong)) == f"{wrong}: the following arguments are required: count"
+    assert refusal(config, "kind=c").startswith("command line: kind: invalid choice: 'c'")
+    assert refusal(config, "flag=maybe").startswith("command line: flag: ")
+    assert refusal(config, "rat=2").startswith("command line: unknown key 'rat'")  # not taken for `rate`
+    assert refusal("nowhere.yaml") == "nowhere.yaml: no such file"
+    assert "more than one" in refusal(config, config)
+
+
+def refuse(rows: list) -> None:
+    raise DataError("a.json: record 3: no answer")
+
+
+def test_user_errors_are_one_line_and_status_2(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as caught, user_errors("python -m train.plc"):
+        raise DataError("a.json: record 3:\n  no answer")
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "python -m train.plc: error: a.json: record 3: no answer\n"
+    with pytest.raises(SystemExit), user_errors("prog"):
+        list(DataLoader([1], collate_fn=refuse, num_workers=1))
+    assert capsys.readouterr().err == "prog: error: a.json: record 3: no answer\n"
+    with pytest.raises(SystemExit) as caught, user_errors("prog"):
+        raise RunError("loss is nan\nafter step 3")
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == "prog: error: loss is nan after step 3\n"
+    with pytest.raises(ZeroDivisionError), user_errors("prog"):
+        print(1 / 0, file=sys.stderr)
