@@ -28,6 +28,8 @@ from crop_model.regions import RegionError
 from .sample import DataError
 
 _OVERRIDE = re.compile(r"^(--)?([A-Za-z_]\w*)=(.*)$", re.DOTALL)
+HELP = {"-h", "--help"}
+_OPTION = re.compile(r"^--[A-Za-z_]\w*$")
 _COMMAND_LINE = "command line"
 
 
@@ -70,8 +72,8 @@ def parse_config(
 
     Args:
         dataclass_types: dataclasses as `HfArgumentParser` takes them; a key belongs to one of them.
-        argv: the words after the program's name. `key=value` is an override, `NAME.yaml` the configuration file (one at
-            most), `--help` prints every key and exits with status 0, any other word is the next of `positionals`.
+        argv: the words after the program's name. `key=value` (or `--key value`) is an override, `NAME.yaml` the
+            configuration file (one at most), `--help` prints every key and exits with status 0, any other word is the next of `positionals`.
         prog: how the program is called, such as `python -m train.plc`.
         description: what the program does.
         positionals: keys that may be given by their place, in order, such as `("checkpoint", "out")`.
@@ -82,7 +84,7 @@ def parse_config(
     Raises:
         ConfigError: an unknown key, a wrong type or choice, a missing file or key, or a value the dataclass refuses.
     """
-    if {"-h", "--help"} & set(argv):
+    if HELP & set(argv):
         print(_help(dataclass_types, prog, description, positionals))
         raise SystemExit(0)
     values, origin = _read_words(argv, positionals)
@@ -118,12 +120,15 @@ def _read_words(argv: Sequence[str], positionals: Sequence[str]) -> tuple[dict[s
     origin: dict[str, str] = {}
     overrides: dict[str, Any] = {}
     free = list(positionals)
-    for word in argv:
+    words = iter(argv)
+    for word in words:
         match = _OVERRIDE.match(word)
         if word.startswith("--local_rank="):  # the deepspeed launcher adds it; LOCAL_RANK says the same
             continue
         if match:
             overrides[match[2]] = _load_yaml(match[3], f"{_COMMAND_LINE}: {match[2]}")
+        elif _OPTION.match(word) and (value := next(words, None)) is not None:
+            overrides[word[2:]] = _load_yaml(value, f"{_COMMAND_LINE}: {word[2:]}")
         elif word.endswith((".yaml", ".yml")):
             if values:
                 raise ConfigError(f"{_COMMAND_LINE}: more than one configuration file: {word}")
@@ -136,6 +141,12 @@ def _read_words(argv: Sequence[str], positionals: Sequence[str]) -> tuple[dict[s
     values |= overrides
     origin |= dict.fromkeys(overrides, _COMMAND_LINE)
     return values, origin
+
+
+def peek_value(argv: Sequence[str], key: str) -> Any:
+    """The value that `argv` gives `key`, or None: for a key that decides which other keys there are."""
+    values, _ = _read_words([word for word in argv if word not in HELP], ())
+    return values.get(key)
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

@@ -10,23 +10,16 @@ Known forms of a record:
 All errors are `DataError`s that name file and record.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import datasets
-import ijson
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from .data_source import existing_paths
 from .sample import DataError
+from .streams import LazyRow, Line, Stream, errors_as, json_lines, json_list, parquet_rows, saved_dataset
 
 IMAGE_TAG = "<image>"
-BATCH = 1000  # parquet rows that are in memory together
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
 
@@ -41,69 +34,24 @@ class Turn:
 
 def read_records(annotations: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """(name for messages, record) of a JSON list, a JSONL file, parquet by path or glob, or a `datasets` folder."""
-    for number, record in enumerate(_read_any(annotations)):
+    for number, raw in enumerate(record_stream(annotations)):
         name = f"{annotations}: record {number}"
+        with errors_as(annotations):
+            record = raw.load() if isinstance(raw, Line | LazyRow) else raw
         if not isinstance(record, dict):
             raise DataError(f"{name}: expected a mapping")
         yield (f"{name} (id {record['id']})" if record.get("id") is not None else name), record
 
 
-def _read_any(annotations: str) -> Any:
+def record_stream(annotations: str) -> Stream:
+    """The records of any form of annotations, as `data_prep.streams` hands them on."""
     if Path(annotations).is_dir():
-        return _saved_dataset(annotations)
+        return saved_dataset(annotations)
     if annotations.endswith(".parquet"):
-        return _parquet_rows(existing_paths(annotations))
+        return parquet_rows(existing_paths(annotations))
     if annotations.endswith(".jsonl"):
-        return _json_lines(annotations)
-    return _json_list(annotations)
-
-
-@contextmanager
-def _errors_as(name: str) -> Iterator[None]:
-    """A file that cannot be opened or understood becomes a `DataError` that begins with `name`."""
-    try:
-        yield
-    except DataError:
-        raise  # it has its name
-    except (OSError, ValueError, pa.ArrowException, ijson.JSONError) as error:
-        raise DataError(f"{name}: {' '.join(str(error).split())}") from None
-
-
-def _saved_dataset(folder: str) -> Any:
-    with _errors_as(f"{folder}: not a folder saved by `datasets` (parquet files are named by a glob)"):
-        records = datasets.load_from_disk(folder)
-    if isinstance(records, datasets.DatasetDict):
-        raise DataError(f"{folder}: holds splits {sorted(records)}; name the folder of one of them")
-    for column, feature in records.features.items():
-        if isinstance(feature, datasets.Image):  # as it is stored: `datasets` would turn it by its EXIF mark
-            records = records.cast_column(column, datasets.Image(decode=False))
-    return records
-
-
-def _parquet_rows(files: Sequence[Path]) -> Iterator[Any]:
-    """The rows of all files, as they are stored: no image column is decoded."""
-    for file in files:
-        with _errors_as(f"{file}: not parquet"), pq.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(BATCH):
-                yield from batch.to_pylist()
-
-
-def _json_list(path: str) -> Iterator[Any]:
-    """The items of a JSON list, one at a time: a mix of a million records is larger than memory once it is parsed."""
-    with _errors_as(path), Path(path).open("rb") as file:
-        if file.read(1024).lstrip()[:1] not in (b"[", b""):
-            raise DataError(f"{path}: expected a list of records")
-        file.seek(0)
-        with _errors_as(f"{path}: not JSON"):
-            yield from ijson.items(file, "item", use_float=True)
-
-
-def _json_lines(path: str) -> Iterator[Any]:
-    with _errors_as(path), Path(path).open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                with _errors_as(f"{path}: line {number}: not JSON"):
-                    yield json.loads(line)
+        return json_lines(annotations)
+    return json_list(annotations)
 
 
 def conversation(name: str, record: Mapping[str, Any], images: int) -> tuple[str | None, list[Turn]]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from crop_model.regions import Box
@@ -125,7 +126,7 @@ def write_regions(
     """Writes the sidecar `folder` with all its parts and manifest, replacing an older one in one rename.
 
     Args:
-        annotations: all of one source, in any order.
+        annotations: all of one source, in any order; they are held in memory (`data_prep.annotate` does without).
         manifest: what only the caller knows: `arguments`, and `inputs` as of `file_hashes`; counts are added to it.
 
     Raises:
@@ -134,37 +135,61 @@ def write_regions(
     folder = Path(folder)
     rows = sorted(annotations, key=lambda row: row.sample_id)
     _check_rows(folder, rows)
-    counted = {
-        "schema_version": SCHEMA_VERSION,
-        "source": rows[0].source,
-        "rows": len(rows),
-        "methods": dict(sorted(Counter(row.method for row in rows).items())),
-        "flags": dict(sorted(Counter(flag for row in rows for flag in row.flags).items())),
-        "exif": EXIF_POLICY,
-    }
+    parts = (rows[start : start + rows_per_part] for start in range(0, len(rows), rows_per_part))
+    tables = (pa.Table.from_pylist([asdict(row) for row in part], schema=SCHEMA) for part in parts)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
         fresh = Path(temporary) / "fresh"
         fresh.mkdir()
-        for part, start in enumerate(range(0, len(rows), rows_per_part)):
-            table = pa.Table.from_pylist([asdict(row) for row in rows[start : start + rows_per_part]], schema=SCHEMA)
-            pq.write_table(table, fresh / f"part-{part:05d}.parquet")
-        (fresh / MANIFEST).write_text(json.dumps({**manifest, **counted}, indent=2) + "\n")
+        write_parts(fresh, rows[0].source, tables, manifest)
         if folder.exists():
             folder.rename(Path(temporary) / "old")
         fresh.rename(folder)
 
 
+def write_parts(folder: Path, source: str, tables: Iterable[pa.Table], manifest: Mapping[str, Any]) -> None:
+    """Writes the parts of one sidecar and, last, its manifest, to which counts are added.
+
+    Args:
+        tables: one a part, with the columns of `SCHEMA`, sorted by sample_id over all parts.
+    """
+    rows, methods, flags = 0, Counter[str](), Counter[str]()
+    for number, table in enumerate(tables):
+        pq.write_table(table, folder / f"part-{number:05d}.parquet")
+        rows += table.num_rows
+        methods.update(_counts(table.column("method")))
+        flags.update(_counts(pc.list_flatten(table.column("flags"))))
+    counted = {
+        "schema_version": SCHEMA_VERSION,
+        "source": source,
+        "rows": rows,
+        "methods": dict(sorted(methods.items())),
+        "flags": dict(sorted(flags.items())),
+        "exif": EXIF_POLICY,
+    }
+    (folder / MANIFEST).write_text(json.dumps({**manifest, **counted}, indent=2) + "\n")
+
+
+def _counts(values: pa.ChunkedArray) -> dict[str, int]:
+    return {row["values"]: row["counts"] for row in pc.value_counts(values).to_pylist()}
+
+
 def file_hashes(paths: Iterable[str | Path]) -> dict[str, str]:
-    """sha256 (hex) of each file by its name, for a manifest's `inputs`."""
+    """sha256 (hex) of each file by its name, for a manifest's `inputs`; of a folder, over its files and their names."""
     hashes = {}
     for path in map(Path, paths):
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        hashes[path.name] = digest.hexdigest()
+        if path.is_dir():
+            files = [file for file in sorted(path.rglob("*")) if file.is_file()]
+            listing = [f"{file.relative_to(path)} {_file_hash(file)}\n" for file in files]
+            hashes[path.name] = hashlib.sha256("".join(listing).encode()).hexdigest()
+        else:
+            hashes[path.name] = _file_hash(path)
     return hashes
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_regions(folder: str | Path) -> RegionTable:

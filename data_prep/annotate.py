@@ -1,0 +1,252 @@
+"""Turns what a public source publishes into its region sidecar.
+
+    python -m data_prep.annotate CONFIG.yaml [key=value ...]          --help source=gqa lists the keys of one source too
+    python -m data_prep.annotate CONFIG.yaml --shard i/n              on machine i of n that share a file system
+    srun / torchrun ... -m data_prep.annotate CONFIG.yaml             the same by the launcher's rank
+
+    out/part-00000.parquet ...  manifest.json     the sidecar (data_prep.sample)
+        rejected.jsonl                            what could not be used: record, reason, message, image, question
+        samples/part-00000.parquet ...            the questions for the trainer, unless it reads the source's own file
+
+Run again after whatever stopped it, it does only what is missing. The bytes it writes depend on input and arguments
+alone: not on workers, machines or interruptions. The process that finds the last shard there puts all together.
+"""
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from .config import ConfigError, parse_config, peek_value, user_errors
+from .derive import derive
+from .images import MAX_IMAGE_PIXELS, ImageHeader, existing_image, image_path, read_header
+from .joins import image_key
+from .question import Question, RecordError
+from .records import IMAGE_TAG
+from .sample import DataError, file_hashes, sample_id
+from .shards import SHARD_SCHEMA, Work, rejection
+from .sources import SOURCES, Source
+from .workers import Progress, run_workers
+
+PROG = "python -m data_prep.annotate"
+RECORDS_PER_SHARD = 10_000
+
+
+@dataclass(frozen=True)
+class AnnotateArguments:
+    """What is made, and how; the keys of the source's reader come besides."""
+
+    source: str = field(metadata={"help": "Which reader.", "choices": tuple(SOURCES)})
+    out: str = field(metadata={"help": "Folder of the sidecar; <out>.work beside it holds what is in the making."})
+    image_root: str | None = field(default=None, metadata={"help": "Folder that image paths are relative to."})
+    name: str | None = field(default=None, metadata={"help": "Name of the source in the sidecar; as `source` if null."})
+    workers: int = field(default=os.cpu_count() or 1, metadata={"help": "Processes on this machine."})
+    shard: str | None = field(
+        default=None,
+        metadata={"help": "i/n: do every n-th shard from the i-th on (from 0). null: as RANK and WORLD_SIZE say."},
+    )
+    images: str = field(
+        default="header",
+        metadata={
+            "help": "header: open every image for its size; decode: and decode it, which finds truncated ones; trust: "
+            "touch no image, believe the annotated size.",
+            "choices": ("header", "decode", "trust"),
+        },
+    )
+    max_image_pixels: int = field(default=MAX_IMAGE_PIXELS, metadata={"help": "Larger images are rejected."})
+    exclude_images: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Text files of image names, one a line, of evaluation sets; questions on them are rejected."},
+    )
+    prompt: str = field(
+        default="{question}",
+        metadata={"help": "How a question is put in the samples, such as '{question}\\nAnswer with a single word.'"},
+    )
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ConfigError(f"workers: {self.workers} must be at least 1")
+        if "{question}" not in self.prompt:
+            raise ConfigError("prompt: has no {question} in it")
+        if self.prompt != "{question}" and SOURCES[self.source].trains_itself:
+            raise ConfigError(f"prompt: the trainer reads {self.source}'s own file, whose questions are as they are")
+        if self.image_root is not None and not Path(self.image_root).is_dir():
+            raise ConfigError(f"image_root: no such folder: {self.image_root}")
+        if self.image_root is None and self.images != "trust":
+            raise ConfigError("image_root: needed to open images; images=trust touches none")
+        for path in self.exclude_images:
+            if not Path(path).is_file():
+                raise ConfigError(f"exclude_images: no such file: {path}")
+        self.share()
+
+    def share(self) -> tuple[int, int]:
+        """(i, n): this process does the shards whose number is i modulo n."""
+        text = self.shard or f"{os.environ.get('RANK', '0')}/{os.environ.get('WORLD_SIZE', '1')}"
+        first, slash, count = text.partition("/")
+        if not (slash and first.isdigit() and count.isdigit() and int(first) < int(count)):
+            raise ConfigError(f"shard: expected i/n with i below n, got {text!r}")
+        return int(first), int(count)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: exit status 2 for a wrong call or unreadable input, 1 for a run that failed."""
+    words = sys.argv[1:] if argv is None else argv
+    with user_errors(PROG):
+        reader = SOURCES.get(peek_value(words, "source") or "")
+        arguments, *rest = parse_config(
+            (AnnotateArguments, *([reader] if reader else [])),
+            words,
+            prog=PROG,
+            description="Derive the contextual regions of a public source's questions.",
+        )
+        annotate(arguments, rest[0])
+
+
+def annotate(arguments: AnnotateArguments, reader: Source) -> bool:
+    """Does this process's share; True if the sidecar is complete now.
+
+    Raises:
+        DataError: input that cannot be read on, or a folder that holds something else.
+        RunError: a worker died.
+    """
+    out, name = Path(arguments.out), arguments.name or arguments.source
+    work = Work(out, name, _plan(arguments, reader))
+    if work.is_done():
+        print(f"{out}: complete, nothing to do")
+        return True
+    root = None if arguments.image_root is None else Path(arguments.image_root).absolute()
+    job = Job(work, reader.prepare(work.tables, root), name, root, arguments)
+    run_workers(job, arguments.workers)
+    if not work.finish(samples=not reader.trains_itself):
+        print(f"{out}: this share is done, others are missing")
+        return False
+    print(work.summary())
+    return True
+
+
+def _plan(arguments: AnnotateArguments, reader: Source) -> dict[str, Any]:
+    """What the bytes of the sidecar depend on."""
+    kept = ("source", "image_root", "images", "max_image_pixels", "exclude_images", "prompt")
+    settings = {key: getattr(arguments, key) for key in kept}
+    own = {item.name: getattr(reader, item.name) for item in fields(reader) if item.init}
+    inputs = [*reader.files(), *map(Path, arguments.exclude_images)]
+    return {"arguments": settings | own, "inputs": file_hashes(inputs)}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker gets."""
+
+    work: Work
+    reader: Source
+    name: str
+    root: Path | None
+    arguments: AnnotateArguments
+
+    def run(self, worker: int, workers: int) -> Iterator[Progress]:
+        """Annotates every shard that falls to `worker` of `workers` and is not there yet; yields after each shard."""
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # sizes are checked by `read_header`
+        first, count = self.arguments.share()
+        excluded = read_image_names(self.arguments.exclude_images)
+        stream, number = self.reader.records(), 0
+        while chunk := list(islice(stream, RECORDS_PER_SHARD)):
+            done = rejected = 0
+            mine = number % count == first and number // count % workers == worker
+            if mine and not self.work.has_shard(number):
+                rows = ShardRows(self, excluded)
+                for index, raw in enumerate(chunk, start=number * RECORDS_PER_SHARD):
+                    rows.add_record(index, raw)
+                self.work.write_shard(number, rows.columns, rows.rejected)
+                done, rejected = len(chunk), len(rows.rejected)
+            number += 1
+            yield Progress(stream.position(), stream.size, done, rejected)
+        self.work.write_count(number)
+
+
+class ShardRows:
+    """The rows of one shard, and what was rejected of its records."""
+
+    def __init__(self, job: Job, excluded: frozenset[str]) -> None:
+        self.job, self.excluded = job, excluded
+        self.columns: dict[str, list[Any]] = {name: [] for name in SHARD_SCHEMA.names}
+        self.rejected: list[dict[str, Any]] = []
+
+    def add_record(self, number: int, raw: Any) -> None:
+        """Every question of a record becomes a row or a rejection; a record that is bad as a whole, one rejection."""
+        reader = self.job.reader
+        try:
+            for question in reader.questions(reader.parse(raw)):
+                if isinstance(question, RecordError):
+                    self._reject(number, question)
+                    continue
+                try:
+                    self._add(number, question)
+                except DataError as error:
+                    self._reject(number, error, question)
+        except DataError as error:
+            self._reject(number, error)
+
+    def _add(self, number: int, question: Question) -> None:
+        text, answer = question.text.strip(), question.answer.strip()
+        if not text:
+            raise RecordError("no_question", "the question has no text")
+        if IMAGE_TAG in text + answer:
+            raise RecordError("image_tag", f"the text holds {IMAGE_TAG}, which stands for an image")
+        if image_key(question.image) in self.excluded:
+            raise RecordError("evaluation_image", "the image is of an evaluation set (exclude_images)")
+        header = self._header(question)
+        place = derive(question, header.width, header.height)
+        text = self.job.arguments.prompt.replace("{question}", text)
+        row = (
+            sample_id(self.job.name, question.image, question.turn, text),
+            self.job.name,
+            question.image,
+            question.turn,
+            text,
+            header.width,
+            header.height,
+            place.boxes,
+            place.region,
+            place.method,
+            place.score,
+            sorted({*place.flags, *header.flags}),
+            answer,
+            question.kind,
+            number,
+        )
+        for column, value in zip(self.columns.values(), row, strict=True):
+            column.append(value)
+
+    def _header(self, question: Question) -> ImageHeader:
+        arguments, root = self.job.arguments, self.job.root
+        if arguments.images == "trust":
+            if root is not None:
+                image_path(root, question.image)
+            if question.size is None:
+                raise RecordError("no_size", "the annotation tells no size of the image; images=header opens it")
+            return ImageHeader(*question.size)
+        path = existing_image(root, question.image)
+        return read_header(path, arguments.max_image_pixels, arguments.images == "decode")
+
+    def _reject(self, number: int, error: DataError, question: Question | None = None) -> None:
+        reason = error.reason if isinstance(error, RecordError) else "record"
+        image = question.image if question else error.image if isinstance(error, RecordError) else ""
+        text = question.text if question else error.question if isinstance(error, RecordError) else ""
+        self.rejected.append(rejection(number, reason, str(error), image, text))
+
+
+def read_image_names(paths: Sequence[str]) -> frozenset[str]:
+    """Keys (`data_prep.joins.image_key`) of the images that text files name, one a line."""
+    return frozenset(
+        image_key(line.strip()) for path in paths for line in Path(path).read_text().splitlines() if line.strip()
+    )
+
+
+if __name__ == "__main__":
+    main()

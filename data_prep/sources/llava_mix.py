@@ -1,0 +1,19 @@
+"""LLaVA-1.5's instruction mix, `llava_v1_5_mix665k.json`, and any file of its form.
+
+A JSON list of {"id", "image"?, "conversations": [{"from": "human" | "gpt", "value"}, ...]}; text-only records have no
+`image`. Ids are not unique, and are not used.
+"""
+
+from dataclasses import dataclass
+
+from data_prep.streams import Stream, json_list
+
+from .llava_text import LlavaText
+
+
+@dataclass(frozen=True)
+class LlavaMix(LlavaText):
+    """LLaVA's instruction mix, a JSON list of conversations."""
+
+    def records(self) -> Stream:
+        return json_list(self.annotations)

@@ -1,0 +1,98 @@
+"""Conversations as LLaVA writes them, with boxes in the text: what the readers of such files share."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar, Self, cast
+
+from pydantic import TypeAdapter
+
+from data_prep.images import existing_image, read_header
+from data_prep.joins import Joins
+from data_prep.question import BoxFrame, Question, RecordError
+from data_prep.records import Turn, conversation, image_names
+from data_prep.sample import DataError
+from data_prep.text_boxes import FrameTest, find_boxes
+
+from .base import Source
+
+FRAME_TEST_QUESTIONS = 2000
+
+
+@dataclass(frozen=True)
+class LlavaText(Source):
+    """A file of conversations, with the regions of the sets that it was made of."""
+
+    annotations: str = field(metadata={"help": "The conversations."})
+    joins: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "PREFIX=SIDECAR each: a question on an image below PREFIX takes its region from that sidecar, "
+            "where its own source has it."
+        },
+    )
+    frame: str = field(
+        default="auto",
+        metadata={
+            "help": "Of boxes in the text: fractions of the padded square, or (unit) of the image; auto: as the first "
+            f"{FRAME_TEST_QUESTIONS} questions with boxes show.",
+            "choices": ("auto", "padded_square", "unit"),
+        },
+    )
+    joined: Joins = field(init=False, repr=False, compare=False)
+
+    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(dict[str, Any])
+    file_keys: ClassVar[tuple[str, ...]] = ("annotations",)
+    trains_itself: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "joined", Joins(self.joins))
+
+    def files(self) -> list[Path]:
+        return super().files() + self.joined.files()
+
+    def prepare(self, folder: Path, image_root: Path | None) -> Self:
+        ready = replace(self, frame=measured_frame(self, image_root) if self.frame == "auto" else self.frame)
+        ready.joined.build(folder)
+        return ready
+
+    def questions(self, record: Mapping[str, Any]) -> Iterator[Question | RecordError]:
+        images = image_names("record", record)
+        _, turns = conversation("record", record, len(images))
+        for number, turn in enumerate(turns if images else []):
+            question = self._question(images[0], number, turn)
+            if not question.boxes:
+                question.joined = self.joined.find(images[0], turn.question)
+            yield question
+
+    def _question(self, image: str, number: int, turn: Turn) -> Question:
+        """A box in the question is what it is about; one in the answer is what it asks for."""
+        boxes, flags = find_boxes(turn.question), []
+        if not boxes and (boxes := find_boxes(turn.answer)):
+            flags = ["leak_answer_box"]
+        frame = cast(BoxFrame, "padded_square" if self.frame == "auto" else self.frame)
+        return Question(image, turn.question, turn.answer, number, turn.kind, frame=frame, boxes=boxes, flags=flags)
+
+
+def measured_frame(source: LlavaText, image_root: Path | None) -> BoxFrame:
+    """The frame of the boxes in the text, as the first questions that have some show; see `data_prep.text_boxes`."""
+    test = FrameTest()
+    for boxes, (width, height) in islice(_boxes_with_sizes(source, image_root), FRAME_TEST_QUESTIONS):
+        test.add(boxes, width, height)
+    return test.frame
+
+
+def _boxes_with_sizes(source: LlavaText, image_root: Path | None) -> Iterator[tuple[Any, tuple[int, int]]]:
+    for raw in source.records():
+        try:
+            for question in source.questions(source.parse(raw)):
+                if isinstance(question, Question) and question.boxes:
+                    size = question.size
+                    if size is None:
+                        header = read_header(existing_image(image_root, question.image))
+                        size = header.width, header.height
+                    yield question.boxes, size
+        except DataError:  # it is rejected by name when its turn comes
+            continue

@@ -1,0 +1,116 @@
+"""The same job in several processes, each doing its share, with one progress bar.
+
+A worker that fails ends the run with its error; one that is killed ends it too. A worker whose parent is gone stops.
+"""
+
+import multiprocessing
+import os
+import queue
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from tqdm import tqdm
+
+from .config import RunError
+from .sample import DataError
+
+POLL_SECONDS = 1.0
+
+
+class Progress(NamedTuple):
+    """How far a worker has read, and what it did since it last told."""
+
+    position: int
+    size: int
+    records: int
+    rejected: int
+
+
+class Job(Protocol):
+    """Work that `workers` processes share; must be picklable."""
+
+    def run(self, worker: int, workers: int) -> Iterator[Progress]:
+        """Does a share, step by step."""
+
+
+def run_workers(job: Job, workers: int) -> None:
+    """Runs the job in `workers` processes, in this one where it is one.
+
+    Raises:
+        DataError: as a worker raised it.
+        RunError: a worker was killed.
+    """
+    with _Bar(workers) as bar:
+        if workers == 1:
+            for progress in job.run(0, 1):
+                bar.update(0, progress)
+        else:
+            _run_processes(job, workers, bar)
+
+
+def _run_processes(job: Job, workers: int, bar: "_Bar") -> None:
+    context = multiprocessing.get_context("spawn")  # a fork would copy the locks of pyarrow's threads
+    told = context.Queue()
+    processes = [
+        context.Process(target=_work, args=(job, worker, workers, told, os.getpid()), daemon=True)
+        for worker in range(workers)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        running = workers
+        while running:
+            try:
+                worker, progress = told.get(timeout=POLL_SECONDS)
+            except queue.Empty:
+                if dead := [process.exitcode for process in processes if process.exitcode]:
+                    raise RunError(f"a worker died (exit code {dead[0]}); what it finished stays, run again") from None
+                continue
+            if isinstance(progress, str):
+                raise DataError(progress)
+            if progress is None:
+                running -= 1
+            else:
+                bar.update(worker, progress)
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+
+
+def _work(job: Job, worker: int, workers: int, told: "multiprocessing.Queue", parent: int) -> None:
+    """The life of a worker: progress, then None; or the message of what stopped it."""
+    try:
+        for progress in job.run(worker, workers):
+            if os.getppid() != parent:
+                return
+            told.put((worker, progress))
+    except DataError as error:
+        told.put((worker, str(error)))
+    else:
+        told.put((worker, None))
+
+
+class _Bar:
+    """Place in the input, records and rejections a second, time left."""
+
+    def __init__(self, workers: int) -> None:
+        self.places = [0] * workers
+        self.records = self.rejected = 0
+
+    def __enter__(self) -> "_Bar":
+        self.bar = tqdm(unit="B", unit_scale=True, disable=None)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
+
+    def update(self, worker: int, progress: Progress) -> None:
+        self.places[worker] = progress.position
+        self.records += progress.records
+        self.rejected += progress.rejected
+        self.bar.total = progress.size
+        seconds = self.bar.format_dict["elapsed"]
+        rate = f"{self.records / seconds:,.0f}" if seconds else "?"
+        self.bar.set_postfix_str(f"{self.records:,} records, {rate}/s, {self.rejected:,} rejected", refresh=False)
+        self.bar.update(sum(self.places) // len(self.places) - self.bar.n)
