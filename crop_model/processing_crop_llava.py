@@ -8,7 +8,8 @@ from transformers import LlavaImageProcessorPil, LlavaProcessor
 from transformers.image_utils import ImageInput, get_image_size, make_flat_list_of_images, to_numpy_array
 from transformers.processing_utils import ImagesKwargs, ProcessingKwargs
 
-from .regions import Box, ImageGeometry, RegionError, expand_box, patch_mask, sanitize_box
+from .patches import patch_mask
+from .regions import Box, ImageGeometry, RegionError, expand_box, sanitize_box
 
 FRAMES = ("padded_square", "cropped", "squashed")
 IMAGE_PROCESSORS = ("CLIPImageProcessor", "LlavaImageProcessor")  # and their Pil and Fast variants

@@ -1,4 +1,4 @@
-"""Boxes, frames, the region grid and patch masks: from a box in an image to the patches that it covers.
+"""Boxes, frames and the region grid: from a box in an image to the cells that it covers. Plain Python.
 
 A box is kept as pixels of the original, un-rotated image: (x1, y1, x2, y2), half-open. What the vision tower sees
 depends on the preprocessing, so the box follows the pixels into the frame of the model input, and is in unit
@@ -14,11 +14,11 @@ coordinates there:
                           |/// padding //|       kept: a box may be    both sides resized
                           +--------------+       cut, or lost
 
-and from unit coordinates to the region grid (8x8, inclusive cells) and to the patch grid (any rows x columns):
+and from unit coordinates to the region grid (8x8, inclusive cells) - and in `patches.py` on to the patch grid:
 
-    unit box            8x8 cells                24x24 patches, 3x3 a cell
-    (.30 .05 .60 .20)   xmin=2 xmax=4            columns  6..14
-                        ymin=0 ymax=1            rows     0..5
+    unit box            8x8 cells
+    (.30 .05 .60 .20)   xmin=2 xmax=4
+                        ymin=0 ymax=1
 
 The 8x8 region grid of inclusive, 0-based indices is the CROP paper's; all the rest is this project's design.
 """
@@ -27,8 +27,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
-
-import torch
 
 Box = tuple[float, float, float, float]
 Cells = tuple[int, int, int, int]
@@ -54,10 +52,10 @@ def sanitize_box(box: Sequence[float], width: float, height: float) -> Box:
     if not (width >= 1 and height >= 1):
         raise RegionError(f"box {box!r}: the image's size {width} x {height} is not at least 1 x 1 pixel")
     try:
-        x1, y1, x2, y2 = (float(value) for value in box)
+        x1, y1, x2, y2 = map(float, box)
     except (TypeError, ValueError) as error:
         raise RegionError(f"box {box!r} is not four numbers x1, y1, x2, y2") from error
-    if not all(math.isfinite(value) for value in (x1, y1, x2, y2)):
+    if not (math.isfinite(x1) and math.isfinite(y1) and math.isfinite(x2) and math.isfinite(y2)):
         raise RegionError(f"box {box!r} has a number that is not finite")
     horizontal = _clip_interval(min(x1, x2), max(x1, x2), float(width))
     vertical = _clip_interval(min(y1, y2), max(y1, y2), float(height))
@@ -70,12 +68,8 @@ def union_box(boxes: Sequence[Box]) -> Box:
     """The smallest box around all of `boxes`. Raises RegionError where there is none."""
     if not boxes:
         raise RegionError("no box to build a region from")
-    return (
-        min(box[0] for box in boxes),
-        min(box[1] for box in boxes),
-        max(box[2] for box in boxes),
-        max(box[3] for box in boxes),
-    )
+    x1, y1, x2, y2 = zip(*boxes, strict=True)
+    return min(x1), min(y1), max(x2), max(y2)
 
 
 def expand_box(box: Box, width: float, height: float, scale: float = 1.0, min_side: float = 0.0) -> Box:
@@ -183,8 +177,8 @@ class _Axis:
 def box_to_grid(unit_box: Box, grid: tuple[int, int] = REGION_GRID) -> Cells:
     """The cells (xmin, ymin, xmax, ymax), inclusive, of a grid of (rows, columns) that a unit box touches."""
     rows, columns = grid
-    xmin, xmax = _touched_cells(unit_box[0], unit_box[2], columns)
-    ymin, ymax = _touched_cells(unit_box[1], unit_box[3], rows)
+    xmin, xmax = touched_cells(unit_box[0], unit_box[2], columns)
+    ymin, ymax = touched_cells(unit_box[1], unit_box[3], rows)
     return xmin, ymin, xmax, ymax
 
 
@@ -195,55 +189,19 @@ def grid_to_unit(cells: Cells, grid: tuple[int, int] = REGION_GRID) -> Box:
     return xmin / columns, ymin / rows, (xmax + 1) / columns, (ymax + 1) / rows
 
 
-def patch_mask(
-    unit_box: Box | None, patch_grid: tuple[int, int], region_grid: tuple[int, int] | None = REGION_GRID
-) -> torch.Tensor:
-    """The patches of a contextual region.
-
-    Args:
-        unit_box: the region in unit coordinates of the model input; None where no region is known.
-        patch_grid: rows and columns of the vision tower's patches.
-        region_grid: the grid that the region is rounded to first, as CROP's localizer answers in it; None for every
-            patch that the box touches.
-
-    Returns:
-        bool tensor (rows * columns,), in raster order. All False for None. With a region grid: the patches whose centre
-        lies in a cell that the box touches - or, where the cells are so small that no centre does, the patches that
-        the cells touch. Never all False for a box.
-    """
-    rows, columns = patch_grid
-    if unit_box is None:
-        return torch.zeros(rows * columns, dtype=torch.bool)
-    if region_grid is None:
-        xmin, ymin, xmax, ymax = box_to_grid(unit_box, patch_grid)
-    else:
-        xmin, ymin, xmax, ymax = box_to_grid(unit_box, region_grid)
-        ymin, ymax = _patches_in_cells(ymin, ymax, region_grid[0], rows)
-        xmin, xmax = _patches_in_cells(xmin, xmax, region_grid[1], columns)
-    mask = torch.zeros(rows, columns, dtype=torch.bool)
-    mask[ymin : ymax + 1, xmin : xmax + 1] = True
-    return mask.flatten()
-
-
-def _touched_cells(low: float, high: float, cells: int) -> tuple[int, int]:
+def touched_cells(low: float, high: float, cells: int) -> tuple[int, int]:
+    """First and last of so many cells along [0, 1] that the interval touches."""
     first = min(max(math.floor(low * cells + _EPSILON), 0), cells - 1)
     last = min(max(math.ceil(high * cells - _EPSILON) - 1, 0), cells - 1)
     return first, max(first, last)
-
-
-def _patches_in_cells(first_cell: int, last_cell: int, cells: int, patches: int) -> tuple[int, int]:
-    """First and last patch whose centre (2 i + 1) / (2 patches) lies in the cells; in whole numbers, hence exact."""
-    inside = [i for i in range(patches) if first_cell <= (2 * i + 1) * cells // (2 * patches) <= last_cell]
-    if inside:
-        return inside[0], inside[-1]
-    return _touched_cells(first_cell / cells, (last_cell + 1) / cells, patches)
 
 
 def _clip_interval(low: float, high: float, size: float) -> tuple[float, float] | None:
     """The interval clipped to [0, size], one pixel long at least; None where it lies outside."""
     if low >= size or high < 0.0 or (high == 0.0 and low < 0.0):
         return None
-    low, high = max(low, 0.0), min(high, size)
+    low = max(low, 0.0)
+    high = min(high, size)
     if high - low < 1.0:
         low = min(max((low + high) / 2 - 0.5, 0.0), size - 1.0)
         high = low + 1.0

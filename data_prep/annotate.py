@@ -14,23 +14,27 @@ alone: not on workers, machines or interruptions. The process that finds the las
 
 import os
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from .config import ConfigError, parse_config, peek_value, user_errors
 from .derive import derive
-from .images import MAX_IMAGE_PIXELS, ImageHeader, existing_image, image_path, read_header
+from .images import (
+    MAX_IMAGE_PIXELS,
+    ImageHeader,
+    existing_image,
+    expect_large_images,
+    image_path,
+    read_header,
+)
 from .joins import image_key
 from .question import Question, RecordError
 from .records import IMAGE_TAG
 from .sample import DataError, file_hashes, sample_id
-from .shards import SHARD_SCHEMA, Work, rejection
+from .shards import Work, rejection
 from .sources import SOURCES, Source
 from .workers import Progress, run_workers
 
@@ -121,9 +125,11 @@ def annotate(arguments: AnnotateArguments, reader: Source) -> bool:
         print(f"{out}: complete, nothing to do")
         return True
     root = None if arguments.image_root is None else Path(arguments.image_root).absolute()
-    job = Job(work, reader.prepare(work.tables, root), name, root, arguments)
-    run_workers(job, arguments.workers)
-    if not work.finish(samples=not reader.trains_itself):
+    expect_large_images()
+    ready = reader.prepare(work.tables, root)
+    run_workers(Job(work, ready, name, root, arguments), arguments.workers)
+    measured = {key: value for key, value in _keys(ready).items() if value != _keys(reader)[key]}
+    if not work.finish(samples=not reader.trains_itself, more={"measured": measured} if measured else {}):
         print(f"{out}: this share is done, others are missing")
         return False
     print(work.summary())
@@ -134,9 +140,13 @@ def _plan(arguments: AnnotateArguments, reader: Source) -> dict[str, Any]:
     """What the bytes of the sidecar depend on."""
     kept = ("source", "image_root", "images", "max_image_pixels", "exclude_images", "prompt")
     settings = {key: getattr(arguments, key) for key in kept}
-    own = {item.name: getattr(reader, item.name) for item in fields(reader) if item.init}
     inputs = [*reader.files(), *map(Path, arguments.exclude_images)]
-    return {"arguments": settings | own, "inputs": file_hashes(inputs)}
+    return {"arguments": settings | _keys(reader), "inputs": file_hashes(inputs)}
+
+
+def _keys(reader: Source) -> dict[str, Any]:
+    """The reader's keys of the configuration."""
+    return {item.name: getattr(reader, item.name) for item in fields(reader) if item.init}
 
 
 @dataclass(frozen=True)
@@ -151,7 +161,7 @@ class Job:
 
     def run(self, worker: int, workers: int) -> Iterator[Progress]:
         """Annotates every shard that falls to `worker` of `workers` and is not there yet; yields after each shard."""
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # sizes are checked by `read_header`
+        expect_large_images()
         first, count = self.arguments.share()
         excluded = read_image_names(self.arguments.exclude_images)
         stream, number = self.reader.records(), 0
@@ -162,10 +172,12 @@ class Job:
                 rows = ShardRows(self, excluded)
                 for index, raw in enumerate(chunk, start=number * RECORDS_PER_SHARD):
                     rows.add_record(index, raw)
-                self.work.write_shard(number, rows.columns, rows.rejected)
+                self.work.write_shard(number, rows.rows, rows.rejected)
                 done, rejected = len(chunk), len(rows.rejected)
             number += 1
             yield Progress(stream.position(), stream.size, done, rejected)
+        if not number:
+            raise DataError(f"{', '.join(map(str, self.reader.files()))}: no records")
         self.work.write_count(number)
 
 
@@ -174,8 +186,9 @@ class ShardRows:
 
     def __init__(self, job: Job, excluded: frozenset[str]) -> None:
         self.job, self.excluded = job, excluded
-        self.columns: dict[str, list[Any]] = {name: [] for name in SHARD_SCHEMA.names}
+        self.rows: list[tuple[Any, ...]] = []  # with the columns of SHARD_SCHEMA
         self.rejected: list[dict[str, Any]] = []
+        self.headers: dict[str, ImageHeader] = {}  # of the images seen, each of which is opened once
 
     def add_record(self, number: int, raw: Any) -> None:
         """Every question of a record becomes a row or a rejection; a record that is bad as a whole, one rejection."""
@@ -198,7 +211,9 @@ class ShardRows:
             raise RecordError("no_question", "the question has no text")
         if IMAGE_TAG in text + answer:
             raise RecordError("image_tag", f"the text holds {IMAGE_TAG}, which stands for an image")
-        if image_key(question.image) in self.excluded:
+        if not _is_unicode(question.image, text, answer, question.kind or ""):
+            raise RecordError("not_unicode", "the text holds half of a surrogate pair, which no file can hold")
+        if self.excluded and image_key(question.image) in self.excluded:
             raise RecordError("evaluation_image", "the image is of an evaluation set (exclude_images)")
         header = self._header(question)
         place = derive(question, header.width, header.height)
@@ -215,13 +230,12 @@ class ShardRows:
             place.region,
             place.method,
             place.score,
-            sorted({*place.flags, *header.flags}),
+            sorted({*place.flags, *header.flags}) if header.flags else place.flags,
             answer,
             question.kind,
             number,
         )
-        for column, value in zip(self.columns.values(), row, strict=True):
-            column.append(value)
+        self.rows.append(row)
 
     def _header(self, question: Question) -> ImageHeader:
         arguments, root = self.job.arguments, self.job.root
@@ -231,14 +245,26 @@ class ShardRows:
             if question.size is None:
                 raise RecordError("no_size", "the annotation tells no size of the image; images=header opens it")
             return ImageHeader(*question.size)
-        path = existing_image(root, question.image)
-        return read_header(path, arguments.max_image_pixels, arguments.images == "decode")
+        header = self.headers.get(question.image)
+        if header is None:
+            path = existing_image(root, question.image)
+            header = read_header(path, arguments.max_image_pixels, arguments.images == "decode")
+            self.headers[question.image] = header
+        return header
 
     def _reject(self, number: int, error: DataError, question: Question | None = None) -> None:
         reason = error.reason if isinstance(error, RecordError) else "record"
         image = question.image if question else error.image if isinstance(error, RecordError) else ""
         text = question.text if question else error.question if isinstance(error, RecordError) else ""
         self.rejected.append(rejection(number, reason, str(error), image, text))
+
+
+def _is_unicode(*texts: str) -> bool:
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_image_names(paths: Sequence[str]) -> frozenset[str]:

@@ -67,16 +67,20 @@ def parse_config(
     prog: str,
     description: str,
     positionals: Sequence[str] = (),
+    ignore_others_in_file: bool = False,
 ) -> tuple[Any, ...]:
     """Fill dataclasses from the words of a command line.
 
     Args:
         dataclass_types: dataclasses as `HfArgumentParser` takes them; a key belongs to one of them.
         argv: the words after the program's name. `key=value` (or `--key value`) is an override, `NAME.yaml` the
-            configuration file (one at most), `--help` prints every key and exits with status 0, any other word is the next of `positionals`.
+            configuration file (one at most), `--help` prints every key and exits with status 0, any other word is the
+            next of `positionals`.
         prog: how the program is called, such as `python -m train.plc`.
         description: what the program does.
         positionals: keys that may be given by their place, in order, such as `("checkpoint", "out")`.
+        ignore_others_in_file: pass over keys of the file that no dataclass has, so that one file serves several
+            programs; on the command line they stay an error.
 
     Returns:
         One instance for each of `dataclass_types`, in order.
@@ -90,6 +94,8 @@ def parse_config(
     values, origin = _read_words(argv, positionals)
     hints = {name: hint for dtype in dataclass_types for name, hint in typing.get_type_hints(dtype).items()}
     keys = [field.name for dtype in dataclass_types for field in dataclasses.fields(dtype) if field.init]
+    if ignore_others_in_file:
+        values = {key: value for key, value in values.items() if key in keys or origin[key] == _COMMAND_LINE}
     for key in values:
         if key not in keys:
             close = difflib.get_close_matches(key, keys, n=1)

@@ -3,9 +3,11 @@
 import argparse
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from .config import ConfigError
 
 
 def existing_paths(pattern: str) -> list[Path]:
@@ -48,3 +50,18 @@ class DataSource:
         if "annotations" not in mapping or set(mapping) - set(known):
             raise argparse.ArgumentTypeError(f"expected keys of {known} with annotations, got {list(mapping)}")
         return mapping
+
+
+@dataclass(frozen=True)
+class DataLists:
+    """The data, as a training configuration names it."""
+
+    train_data: list[DataSource] = field(
+        default_factory=list,
+        metadata={"help": "List of {annotations, image_root, regions, weight}; the last three may be left out."},
+    )
+    eval_data: list[DataSource] = field(default_factory=list, metadata={"help": "As train_data; held out."})
+
+    def __post_init__(self) -> None:
+        if not self.train_data and not self.eval_data:
+            raise ConfigError("train_data: names no data")

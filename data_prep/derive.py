@@ -11,7 +11,8 @@ Flags of a row, each with what it says:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from crop_model.regions import Box, RegionError, box_to_grid, sanitize_box, union_box
 
@@ -33,6 +34,7 @@ FLAGS = {
     "format_mismatch": "the file's format is not what its name says",
     "cmyk": "the file is CMYK",
     # of the region
+    "no_ocr": "the file of text in images does not know this image",
     "leak_answer_box": "the box stands in the answer: do not show it to a model that is asked for it",
     "low_confidence": "several places matched equally, or the match is weak",
     "agreement": "two methods found the same place",
@@ -43,8 +45,7 @@ SAME_PLACE_IOU = 0.5
 ASPECT_TOLERANCE = 0.01
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where the answer is to be seen: the derived columns of a sidecar row."""
 
     boxes: tuple[Box, ...]
@@ -76,7 +77,7 @@ def derive(question: Question, width: int, height: int) -> Place:
     return Place((), None, "global", 0.0, _unique([*flags, "no_evidence"]))
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Pixels:
     """From the boxes of a question to pixels of the image file."""
 
@@ -95,7 +96,8 @@ class _Pixels:
             except RegionError:
                 flags.append("bad_box")
                 continue
-            flags += box_flags(annotated, self.width, self.height)
+            if good != annotated:
+                flags += box_flags(annotated, self.width, self.height)
             if good in kept:
                 flags.append("duplicate_box")
             kept[good] = None
@@ -172,9 +174,10 @@ def _joined_place(question: Question, flags: list[str], width: int, height: int)
     flags = [*native.flags, *flags]
     if scale is None or native.region is None:
         return Place((), None, "global", native.score if scale else 0.0, _unique(flags))
-    x, y = scale
-    boxes = tuple(sanitize_box((b[0] * x, b[1] * y, b[2] * x, b[3] * y), width, height) for b in native.boxes)
-    return Place(boxes, union_box(boxes), native.method, native.score, _unique(flags))
+    found = _Pixels(replace(question, frame="pixels"), scale, width, height).sanitized(native.boxes, flags)
+    if found is None:
+        return Place((), None, "global", 0.0, _unique([*flags, "lost_box"]))
+    return Place(found, union_box(found), native.method, native.score, _unique(flags))
 
 
 def _unique(flags: Sequence[str]) -> tuple[str, ...]:

@@ -1,14 +1,16 @@
 """Image files: paths that stay below their root, and what a file's header tells."""
 
+import io
 import os
 import re
 import struct
+import warnings
 import zlib
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import IO
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from .question import RecordError
 from .sample import DataError
@@ -20,7 +22,8 @@ IMAGE_ERRORS = (
 )  # fmt: skip
 MAX_IMAGE_PIXELS = 89_478_485  # Pillow's own warning limit
 EXTENSIONS = {"JPEG": {".jpg", ".jpeg"}, "MPO": {".jpg", ".jpeg"}, "PNG": {".png"}, "GIF": {".gif"}}
-CACHED_FILES = 100_000
+FILE_TYPES = {"JPEG": ".jpg", "MPO": ".jpg"}  # of other formats, the format's name
+MISNAMED = "format_mismatch"
 
 
 class ImageFiles:
@@ -47,6 +50,7 @@ def image_path(root: Path | None, image: str) -> Path:
     if root is None:
         raise RecordError("no_root", "has an image, but its source has no image_root", image)
     # Lexical on purpose: links that the owner of the root made may lead elsewhere, a record's `..` may not.
+    root = Path(os.path.normpath(root))
     path = Path(os.path.normpath(root / image))
     if root not in path.parents or "\0" in image:
         raise RecordError("outside_root", f"image {image!r} lies outside image_root {root}", image)
@@ -74,7 +78,6 @@ class ImageHeader:
     flags: tuple[str, ...] = ()
 
 
-@lru_cache(maxsize=CACHED_FILES)
 def read_header(path: Path, max_pixels: int = MAX_IMAGE_PIXELS, decode: bool = False) -> ImageHeader:
     """Opens an image; with `decode`, all of its pixels too, which is what finds a truncated file.
 
@@ -83,15 +86,40 @@ def read_header(path: Path, max_pixels: int = MAX_IMAGE_PIXELS, decode: bool = F
     Raises:
         RecordError: not an image, damaged, or more than `max_pixels` pixels - found before any is decoded.
     """
+    return _read(path, path, max_pixels, decode)[1]
+
+
+def read_embedded(
+    data: bytes, path: str | None, record_id: str, max_pixels: int = MAX_IMAGE_PIXELS
+) -> tuple[str, ImageHeader]:
+    """An image that lies in the bytes of a table's cell: where it belongs below the image root, and its header.
+
+    Args:
+        path: as the table tells it; None: the record's id, with the extension of the image's format.
+
+    Raises:
+        RecordError: as of `read_header`.
+    """
+    form, header = _read(io.BytesIO(data), PurePath(path or record_id), max_pixels, decode=False)
+    if path:
+        return path, header
+    name = record_id + FILE_TYPES.get(form, f".{form.lower()}")
+    return name, ImageHeader(header.width, header.height, tuple(flag for flag in header.flags if flag != MISNAMED))
+
+
+def _read(file: Path | IO[bytes], path: PurePath, max_pixels: int, decode: bool) -> tuple[str, ImageHeader]:
+    """The format and the header of an image file; `path` names it."""
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             if image.width * image.height > max_pixels:
                 size = f"{image.width}x{image.height}"
                 raise RecordError("too_large", f"{path} is {size}, above max_image_pixels {max_pixels}")
             flags = _header_flags(image, path)
             if decode:
                 image.load()
-            return ImageHeader(image.width, image.height, flags)
+            return image.format or "", ImageHeader(image.width, image.height, flags)
+    except UnidentifiedImageError:  # whose message holds an address where the image is no file
+        raise RecordError("bad_image", f"{path}: not an image") from None
     except IMAGE_ERRORS as error:
         if isinstance(error, RecordError):
             raise
@@ -99,13 +127,18 @@ def read_header(path: Path, max_pixels: int = MAX_IMAGE_PIXELS, decode: bool = F
         raise RecordError(reason, f"{path}: {' '.join(str(error).split()) or type(error).__name__}") from None
 
 
-def _header_flags(image: Image.Image, path: Path) -> tuple[str, ...]:
+def _header_flags(image: Image.Image, path: PurePath) -> tuple[str, ...]:
     flags = []
     extensions = EXTENSIONS.get(image.format or "")
     if extensions is not None and path.suffix.lower() not in extensions:
-        flags.append("format_mismatch")
+        flags.append(MISNAMED)
     if "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1):
         flags.append("exif_rotated")
     if image.mode == "CMYK":
         flags.append("cmyk")
     return tuple(flags)
+
+
+def expect_large_images() -> None:
+    """Silences Pillow's warning of large images in this process: their size is checked here, and told by name."""
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -6,9 +6,12 @@ Such a file can be larger than memory. It is streamed once into an SQLite file, 
 import json
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+
+from .sample import DataError
 
 
 class Index:
@@ -30,27 +33,57 @@ class Index:
         """Writes `items` unless `path` is there already; the first of two items with one key stays.
 
         The file appears whole or not at all, so that a killed run and several machines at once do no harm.
+
+        Raises:
+            DataError: the file cannot be written.
         """
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}")
-            partial.unlink(missing_ok=True)
-            connection = sqlite3.connect(partial)
-            connection.execute("PRAGMA journal_mode = OFF")
-            connection.execute("PRAGMA synchronous = OFF")
-            connection.execute("CREATE TABLE items (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID")
-            connection.executemany(
-                "INSERT OR IGNORE INTO items VALUES (?, ?)",
-                ((key, json.dumps(value, separators=(",", ":"))) for key, value in items),
-            )
-            connection.commit()
-            connection.close()
-            partial.replace(path)
+            with _errors_of(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    _write(partial, items)
+                    partial.replace(path)
+                finally:
+                    partial.unlink(missing_ok=True)
         return cls(path)
 
     def get(self, key: str) -> Any | None:
         """The value of `key`, or None."""
-        if self._connection is None:
-            self._connection = sqlite3.connect(f"file:{self.path}?immutable=1", uri=True)
-        row = self._connection.execute("SELECT value FROM items WHERE key = ?", (key,)).fetchone()
+        if not _is_text(key):
+            return None
+        with _errors_of(self.path):
+            if self._connection is None:
+                self._connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?immutable=1", uri=True)
+            row = self._connection.execute("SELECT value FROM items WHERE key = ?", (key,)).fetchone()
         return None if row is None else json.loads(row[0])
+
+
+def _write(path: Path, items: Iterable[tuple[str, Any]]) -> None:
+    path.unlink(missing_ok=True)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = OFF")
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("CREATE TABLE items (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID")
+        connection.executemany(
+            "INSERT OR IGNORE INTO items VALUES (?, ?)",
+            ((key, json.dumps(value, separators=(",", ":"))) for key, value in items if _is_text(key)),
+        )
+        connection.commit()
+
+
+def _is_text(key: str) -> bool:
+    """Whether UTF-8 can say it: half a surrogate pair, which JSON can hold, is no key of anything."""
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RecursionError, sqlite3.Error) as error:
+        raise DataError(f"{path}: look-up table: {error}") from None

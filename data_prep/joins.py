@@ -6,22 +6,23 @@ calls it `COCO_train2014_000000000009.jpg` and asks "What is red?". Both have th
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
-import pyarrow.parquet as pq
+from pydantic import TypeAdapter, ValidationError
 
 from .config import ConfigError
 from .index import Index
-from .sample import MANIFEST, SCHEMA, RegionAnnotation
+from .question import RecordError
+from .sample import MANIFEST, RegionAnnotation, sidecar_batches
 
 _COCO_PREFIX = re.compile(r"^COCO_(train|val|test)20\d\d_")
-ROWS = 10_000  # of a sidecar that are Python objects together
+_EXTENSION = re.compile(r"\.(jpe?g|png|gif|webp|bmp|tiff?)$", re.IGNORECASE)  # any other dot belongs to the name
+_ROW = TypeAdapter(RegionAnnotation)
 
 
 def image_key(image: str) -> str:
     """The part of an image's path by which data sets agree: its name without folder, extension and COCO's prefix."""
-    return _COCO_PREFIX.sub("", image.rpartition("/")[2].partition(".")[0])
+    return _COCO_PREFIX.sub("", _EXTENSION.sub("", image.rpartition("/")[2]))
 
 
 def question_key(question: str) -> str:
@@ -67,12 +68,15 @@ class Joins:
         found = self.indexes[prefix].get(f"{image_key(image)}\t{question_key(question)}")
         if found is None:
             return None
-        return RegionAnnotation(**found)
+        try:
+            return _ROW.validate_python(found)
+        except ValidationError:
+            raise RecordError(
+                "schema", f"the sidecar {self.folders[prefix]} has a damaged row", image, question
+            ) from None
 
 
 def _items(folder: Path) -> Iterator[tuple[str, dict[str, object]]]:
-    for part in sorted(folder.glob("part-*.parquet")):
-        with pq.ParquetFile(part) as parquet:
-            for batch in parquet.iter_batches(ROWS, columns=SCHEMA.names):
-                for row in batch.to_pylist():
-                    yield f"{image_key(row['image'])}\t{question_key(row['question'])}", asdict(RegionAnnotation(**row))
+    for batch in sidecar_batches(folder):
+        for row in batch.to_pylist():
+            yield f"{image_key(row['image'])}\t{question_key(row['question'])}", row

@@ -35,12 +35,17 @@ class Turn:
 def read_records(annotations: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """(name for messages, record) of a JSON list, a JSONL file, parquet by path or glob, or a `datasets` folder."""
     for number, raw in enumerate(record_stream(annotations)):
-        name = f"{annotations}: record {number}"
-        with errors_as(annotations):
-            record = raw.load() if isinstance(raw, Line | LazyRow) else raw
-        if not isinstance(record, dict):
-            raise DataError(f"{name}: expected a mapping")
-        yield (f"{name} (id {record['id']})" if record.get("id") is not None else name), record
+        yield named_record(annotations, number, raw)
+
+
+def named_record(annotations: str, number: int, raw: Any) -> tuple[str, dict[str, Any]]:
+    """(name for messages, record) of what `record_stream` handed on; DataError where it is no mapping."""
+    name = f"{annotations}: record {number}"
+    with errors_as(name):
+        record = raw.load() if isinstance(raw, Line | LazyRow) else raw
+    if not isinstance(record, dict):
+        raise DataError(f"{name}: expected a mapping")
+    return (f"{name} (id {record['id']})" if record.get("id") is not None else name), record
 
 
 def record_stream(annotations: str) -> Stream:
@@ -56,7 +61,10 @@ def record_stream(annotations: str) -> Stream:
 
 def conversation(name: str, record: Mapping[str, Any], images: int) -> tuple[str | None, list[Turn]]:
     """System text and turns of a record called `name` that has that many images."""
-    said = [_utterance(name, entry) for entry in record.get("conversations") or record.get("messages") or []]
+    entries = record.get("conversations") or record.get("messages") or []
+    if not isinstance(entries, list):
+        raise DataError(f"{name}: expected a list of questions and answers, got {entries!r}")
+    said = [_utterance(name, entry) for entry in entries]
     system = said.pop(0)[1] if said and said[0][0] == "system" else None
     tags = sum(text.count(IMAGE_TAG) for role, text, _ in said if role == "user")
     if tags not in (0, images):
@@ -78,8 +86,9 @@ def _utterance(name: str, entry: Any) -> tuple[str, str, str | None]:
     if isinstance(entry, dict):
         role = ROLES.get(str(entry.get("from") or entry.get("role")))
         text = _text(entry.get("value") or entry.get("content") or "")
-        if role is not None and text is not None:
-            return role, text, entry.get("type")
+        kind = entry.get("type")
+        if role is not None and text is not None and isinstance(kind, str | None):
+            return role, text, kind
     raise DataError(f"{name}: expected {{from, value}} or {{role, content}} of text and images, got {entry!r}")
 
 

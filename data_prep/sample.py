@@ -14,6 +14,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from json.encoder import encode_basestring_ascii as quoted  # as json.dumps does it, without its overhead
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from crop_model.regions import Box
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
-ROWS_PER_PART = 500_000
+ROWS_PER_PART, ROWS_PER_BATCH = 500_000, 10_000
 EXIF_POLICY = "stored pixels: width, height and boxes ignore EXIF orientation"
 METHODS = ("human", "ocr_match", "object_match", "localizer", "zero_shot", "global")
 
@@ -53,8 +54,9 @@ class DataError(ValueError):
 
 
 def sample_id(source: str, image: str, turn: int, question: str) -> str:
-    """The key of a question in every file: sha1 (hex) of source, image path, turn and question."""
-    return hashlib.sha1(json.dumps([source, image, turn, question]).encode()).hexdigest()
+    """The key of a question in every file: sha1 (hex) of source, image path, turn and question as a JSON list."""
+    texts = quoted(source), quoted(image), quoted(question)
+    return hashlib.sha1(f"[{texts[0]}, {texts[1]}, {turn}, {texts[2]}]".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -175,19 +177,20 @@ def _counts(values: pa.ChunkedArray) -> dict[str, int]:
 
 
 def file_hashes(paths: Iterable[str | Path]) -> dict[str, str]:
-    """sha256 (hex) of each file by its name, for a manifest's `inputs`; of a folder, over its files and their names."""
-    hashes = {}
-    for path in map(Path, paths):
-        if path.is_dir():
-            files = [file for file in sorted(path.rglob("*")) if file.is_file()]
-            listing = [f"{file.relative_to(path)} {_file_hash(file)}\n" for file in files]
-            hashes[path.name] = hashlib.sha256("".join(listing).encode()).hexdigest()
-        else:
-            hashes[path.name] = _file_hash(path)
-    return hashes
+    """sha256 (hex) of each file by its name, for a manifest's `inputs`; of a folder, over its files and their names.
+
+    Files of one name are told apart by their folders' names as well.
+    """
+    given = list(map(Path, paths))
+    names = Counter(path.name for path in given)
+    return {path.name if names[path.name] == 1 else f"{path.parent.name}/{path.name}": _hash(path) for path in given}
 
 
-def _file_hash(path: Path) -> str:
+def _hash(path: Path) -> str:
+    if path.is_dir():
+        files = [file for file in sorted(path.rglob("*")) if file.is_file()]
+        listing = [f"{file.relative_to(path)} {_hash(file)}\n" for file in files]
+        return hashlib.sha256("".join(listing).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -200,15 +203,40 @@ def read_regions(folder: str | Path) -> RegionTable:
             sample_id twice.
     """
     folder = Path(folder)
-    manifest = _read_manifest(folder)
-    parts = sorted(folder.glob("part-*.parquet"))
-    if not parts:
-        raise DataError(f"{folder}: no part-*.parquet beside {MANIFEST}")
-    table = pa.concat_tables([_read_part(part) for part in parts])
+    manifest = read_manifest(folder)
+    table = pa.Table.from_batches(sidecar_batches(folder), schema=SCHEMA)
     if table.num_rows != manifest["rows"]:
         raise DataError(f"{folder}: {table.num_rows} rows, but {MANIFEST} says {manifest['rows']}")
     _check_unique(folder, table.column("sample_id").to_pylist())
     return RegionTable(table, manifest["source"])
+
+
+def sidecar_batches(folder: Path) -> Iterator[pa.RecordBatch]:
+    """The rows of a sidecar in batches, with the columns of `SCHEMA`.
+
+    Raises:
+        DataError: no parts, not parquet, a missing or differently typed column.
+    """
+    parts = sorted(folder.glob("part-*.parquet"))
+    if not parts:
+        raise DataError(f"{folder}: no part-*.parquet beside {MANIFEST}")
+    for part in parts:
+        try:
+            with pq.ParquetFile(part) as parquet:
+                _check_columns(part, parquet.schema_arrow)
+                for batch in parquet.iter_batches(ROWS_PER_BATCH, columns=SCHEMA.names):
+                    yield batch.select(SCHEMA.names)
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"{part}: not a parquet file: {str(error).splitlines()[0]}") from error
+
+
+def _check_columns(part: Path, schema: pa.Schema) -> None:
+    for column in SCHEMA:
+        if column.name not in schema.names:
+            raise DataError(f"{part}: no column {column.name!r}")
+        found = schema.field(column.name).type
+        if found != column.type:
+            raise DataError(f"{part}: column {column.name!r} is {found}, not {column.type}")
 
 
 def _check_rows(folder: Path, rows: Sequence[RegionAnnotation]) -> None:
@@ -229,7 +257,8 @@ def _check_unique(folder: Path, ids: list[str]) -> None:
         raise DataError(f"{folder}: sample_id {key} occurs {count} times")
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a sidecar; DataError where there is none, or none of this version."""
     path = folder / MANIFEST
     if not path.is_file():
         raise DataError(f"{folder}: no {MANIFEST}, not a region sidecar")
@@ -243,17 +272,3 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if missing := {"source", "rows"} - manifest.keys():
         raise DataError(f"{path}: no key {min(missing)!r}")
     return manifest
-
-
-def _read_part(path: Path) -> pa.Table:
-    try:
-        table = pq.ParquetFile(path).read()
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: not a parquet file: {str(error).splitlines()[0]}") from error
-    for column in SCHEMA:
-        if column.name not in table.column_names:
-            raise DataError(f"{path}: no column {column.name!r}")
-        found = table.schema.field(column.name).type
-        if found != column.type:
-            raise DataError(f"{path}: column {column.name!r} is {found}, not {column.type}")
-    return table.select(SCHEMA.names)

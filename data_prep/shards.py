@@ -88,11 +88,10 @@ class Work:
     def has_shard(self, number: int) -> bool:
         return self._shard(number).exists()
 
-    def write_shard(
-        self, number: int, columns: Mapping[str, Sequence[Any]], rejected: Sequence[Mapping[str, Any]]
-    ) -> None:
-        """Writes a shard whole; it counts as there once its parquet file is."""
-        table = pa.Table.from_pydict(dict(columns), schema=SHARD_SCHEMA)
+    def write_shard(self, number: int, rows: Sequence[tuple[Any, ...]], rejected: Sequence[Mapping[str, Any]]) -> None:
+        """Writes a shard whole, of rows with the columns of `SHARD_SCHEMA`; it is there once its parquet file is."""
+        columns = zip(*rows, strict=True) if rows else [[] for _ in SHARD_SCHEMA]
+        table = pa.Table.from_pydict(dict(zip(SHARD_SCHEMA.names, columns, strict=True)), schema=SHARD_SCHEMA)
         sink = pa.BufferOutputStream()
         pq.write_table(_by_id(table), sink, row_group_size=ROW_GROUP)
         write_atomically(self._rejected(number), "".join(map(_line, rejected)).encode())
@@ -102,11 +101,12 @@ class Work:
         """How many shards the input has, told by whoever read it to its end."""
         write_atomically(self.folder / COUNT, str(shards).encode())
 
-    def finish(self, samples: bool) -> bool:
+    def finish(self, samples: bool, more: Mapping[str, Any]) -> bool:
         """Puts the sidecar together if every shard is there; False where some are not.
 
         Args:
             samples: write the questions as well, for the trainer to read.
+            more: for the manifest, besides the plan.
         """
         with FileLock(self.folder / "lock"):
             if not (self.folder / PLAN).exists():
@@ -114,7 +114,7 @@ class Work:
             count = self.folder / COUNT
             if not count.exists() or not all(map(self.has_shard, range(int(count.read_text())))):
                 return False
-            self._assemble(range(int(count.read_text())), samples)
+            self._assemble(range(int(count.read_text())), samples, more)
         shutil.rmtree(self.folder)
         return True
 
@@ -133,7 +133,7 @@ class Work:
     def _rejected(self, number: int) -> Path:
         return self.folder / f"shard-{number:05d}.jsonl"
 
-    def _assemble(self, shards: range, samples: bool) -> None:
+    def _assemble(self, shards: range, samples: bool, more: Mapping[str, Any]) -> None:
         fresh = self.folder / "fresh"
         shutil.rmtree(fresh, ignore_errors=True)  # of a run that was killed here
         fresh.mkdir()
@@ -142,7 +142,7 @@ class Work:
                 rejected.write(self._rejected(number).read_bytes())
             parts = self._parts(shards, rejected, fresh / SAMPLES if samples else None)
             tables = (part.select(SCHEMA.names) for part in parts)
-            write_parts(fresh, self.source, tables, self.plan)
+            write_parts(fresh, self.source, tables, {**self.plan, **more})
         reasons = Counter(json.loads(line)["reason"] for line in (fresh / REJECTED).open("rb"))
         manifest = json.loads((fresh / MANIFEST).read_text())
         manifest["rejected"] = dict(sorted(reasons.items()))

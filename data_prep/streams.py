@@ -10,11 +10,13 @@ A record is handed on as cheaply as its form allows, since most of what a proces
 All errors of a file are `DataError`s that name it.
 """
 
+import codecs
 import csv
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,7 +78,7 @@ def errors_as(name: str) -> Iterator[None]:
         yield
     except DataError:
         raise  # it has its name
-    except (OSError, ValueError, csv.Error, pa.ArrowException, ijson.JSONError) as error:
+    except (OSError, ValueError, RecursionError, csv.Error, pa.ArrowException, ijson.JSONError) as error:
         raise DataError(f"{name}: {' '.join(str(error).split())}") from None
 
 
@@ -96,15 +98,23 @@ def _json(path: str | Path, parse: Callable[[io.BufferedReader], Iterable[Any]],
 
     def records() -> Iterator[Any]:
         with errors_as(str(path)), file:
-            if file.read(1024).lstrip()[:1] not in (opening, b""):
+            start = file.read(1024)
+            mark = len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0
+            if start[mark:].lstrip()[:1] not in (opening, b""):
                 raise DataError(f"{path}: expected {'a list' if opening == b'[' else 'a mapping'} of records")
-            file.seek(0)
+            file.seek(mark)
             with errors_as(f"{path}: not JSON"):
                 yield from parse(file)
 
     return Stream(
         records(), Path(path).stat().st_size, lambda: Path(path).stat().st_size if file.closed else file.tell()
     )
+
+
+def chained(streams: Sequence[Stream]) -> Stream:
+    """The records of one stream after the other."""
+    size = sum(stream.size for stream in streams)
+    return Stream(chain.from_iterable(streams), size, lambda: sum(stream.position() for stream in streams))
 
 
 def json_lines(path: str | Path) -> Stream:
@@ -116,8 +126,9 @@ def json_lines(path: str | Path) -> Stream:
         with errors_as(str(path)), Path(path).open("rb") as file:
             for number, text in enumerate(file, start=1):
                 read += len(text)
-                if not text.isspace():
-                    yield Line(str(path), number, text)
+                record = text.removeprefix(codecs.BOM_UTF8) if number == 1 else text
+                if record and not record.isspace():
+                    yield Line(str(path), number, record)
 
     with errors_as(str(path)):
         return Stream(records(), Path(path).stat().st_size, lambda: read)
@@ -137,8 +148,13 @@ def csv_rows(path: str | Path, encoding: str = "utf-8-sig") -> Stream:
     )
 
 
-def parquet_rows(paths: Sequence[str | Path], columns: Sequence[str] | None = None) -> Stream:
-    """A `LazyRow` for each row of the files, one row group in memory at a time."""
+def parquet_rows(paths: Sequence[str | Path], columns: Sequence[str] | None = None, block: int = BLOCK) -> Stream:
+    """A `LazyRow` for each row of the files, to be loaded in order; one row group is in memory at a time.
+
+    Args:
+        columns: to read; None: all.
+        block: rows that are Python objects together; 1 where a row is large, as those with images in them are.
+    """
     starts: list[tuple[str | Path, int, int]] = []  # file, row group, rows
     for path in paths:
         with errors_as(f"{path}: not parquet"), pq.ParquetFile(path) as parquet:
@@ -149,7 +165,7 @@ def parquet_rows(paths: Sequence[str | Path], columns: Sequence[str] | None = No
     def records() -> Iterator[LazyRow]:
         nonlocal read
         for path, group, rows in starts:
-            table = _RowGroup(path, group, columns)
+            table = _RowGroup(path, group, columns, block)
             for row in range(rows):
                 read += 1
                 yield LazyRow(table.row, row)
@@ -163,15 +179,18 @@ def saved_dataset(folder: str) -> Stream:
         records = datasets.load_from_disk(folder)
     if isinstance(records, datasets.DatasetDict):
         raise DataError(f"{folder}: holds splits {sorted(records)}; name the folder of one of them")
-    for column, feature in records.features.items():
-        if isinstance(feature, datasets.Image):  # `datasets` would turn it by its EXIF mark
-            records = records.cast_column(column, datasets.Image(decode=False))
+    stored = records.with_format("arrow")  # else `datasets` decodes images, turned by their EXIF mark
     read = 0
+
+    def load(index: int) -> dict[str, Any]:
+        with errors_as(f"{folder}: row {index}"):
+            (row,) = stored[index].to_pylist()
+        return row
 
     def rows() -> Iterator[LazyRow]:
         nonlocal read
         for read in range(1, len(records) + 1):
-            yield LazyRow(records.__getitem__, read - 1)
+            yield LazyRow(load, read - 1)
 
     return Stream(rows(), len(records), lambda: read)
 
@@ -179,17 +198,19 @@ def saved_dataset(folder: str) -> Stream:
 class _RowGroup:
     """One row group, read at the first row that is asked for, and turned into Python objects block by block."""
 
-    def __init__(self, path: str | Path, group: int, columns: Sequence[str] | None) -> None:
-        self.path, self.group, self.columns = path, group, columns
+    def __init__(self, path: str | Path, group: int, columns: Sequence[str] | None, size: int) -> None:
+        self.path, self.group, self.columns, self.size = path, group, columns, size
         self.table: pa.Table | None = None
         self.block, self.rows = -1, list[dict[str, Any]]()
 
     def row(self, index: int) -> dict[str, Any]:
-        block, place = divmod(index, BLOCK)
+        block, place = divmod(index, self.size)
         if block != self.block:
             with errors_as(f"{self.path}: not parquet"):
                 if self.table is None:
                     with pq.ParquetFile(self.path) as parquet:
                         self.table = parquet.read_row_group(self.group, columns=self.columns)
-                self.block, self.rows = block, self.table.slice(block * BLOCK, BLOCK).to_pylist()
+                self.block, self.rows = block, self.table.slice(block * self.size, self.size).to_pylist()
+            if (block + 1) * self.size >= self.table.num_rows:
+                self.table = None  # a reader goes on to the next one, while it still holds the rows of this one
         return self.rows[place]

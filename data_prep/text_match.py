@@ -1,23 +1,33 @@
 """Text in an image and the names of objects against the words of a question and its answer.
 
-Distances are rapidfuzz's, singulars inflect's; the rules around them are this project's.
+Distances are rapidfuzz's, stems Snowball's; the rules around them are this project's.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
-import inflect
+import snowballstemmer
 from rapidfuzz.distance import Levenshtein
 
 from .question import Located
 
 MIN_SIMILARITY = 0.8  # ANLS of an answer and the text read
+_CUTOFF = MIN_SIMILARITY - 1e-6  # in floats, 1 - 0.8 is below 0.2, and one letter of five would be too many
 MAX_ANSWER_WORDS = 12  # a longer answer is a sentence, not a place in the image
 EXTRA_WORDS = 1  # OCR splits and joins words: a run may have so many more or fewer words than the answer
 _SPACES = re.compile(r"[\W_]+")
-_INFLECT = inflect.engine()
+_STEMMER = snowballstemmer.stemmer("english")
+_IRREGULAR = {
+    "buses": "bus",
+    "children": "child",
+    "knives": "knife",
+    "mice": "mouse",
+    "people": "person",
+    "persons": "person",
+}
 
 # COCO's `person` goes by other names in questions.
 PERSON_WORDS = frozenset(
@@ -60,7 +70,7 @@ def match_answer(answers: Sequence[str], words: Sequence[Located], question: str
     texts = [squeeze(word.text) for word in words]
     for answer in answers:
         count, target = len(answer.split()), squeeze(answer)
-        if not target or count > MAX_ANSWER_WORDS:
+        if not target or target in ("yes", "no") or count > MAX_ANSWER_WORDS:  # a yes in the image is not the answer
             continue
         runs = _similar_runs(texts, target, range(max(1, count - EXTRA_WORDS), count + EXTRA_WORDS + 1))
         if not runs:
@@ -79,8 +89,8 @@ def _similar_runs(texts: Sequence[str], target: str, lengths: range) -> list[tup
     for length in lengths:
         for start in range(len(texts) - length + 1):
             text = "".join(texts[start : start + length])
-            score = Levenshtein.normalized_similarity(text, target, score_cutoff=MIN_SIMILARITY)
-            if score >= MIN_SIMILARITY and texts[start] and texts[start + length - 1]:
+            score = Levenshtein.normalized_similarity(text, target, score_cutoff=_CUTOFF)
+            if score >= _CUTOFF and texts[start] and texts[start + length - 1]:
                 runs.append((score, start, start + length))
     return runs
 
@@ -99,7 +109,7 @@ def _nearest_to_question(
 
     def distance(place: tuple[int, int]) -> float:
         centres = [_centre(words[index].box) for index in range(*place)]
-        return min((x - u) ** 2 + (y - v) ** 2 for x, y in centres for u, v in anchors)
+        return min(math.dist(centre, anchor) for centre in centres for anchor in anchors)
 
     return min(places, key=distance), False
 
@@ -115,7 +125,7 @@ def match_objects(question: str, objects: Sequence[Located]) -> Match | None:
     kinds: dict[str, list[Sequence[float]]] = {}
     for name, box in objects:
         kind = " ".join(singular_words(name))
-        if kind and (f" {kind} " in text or (kind == "person" and not PERSON_WORDS.isdisjoint(asked))):
+        if kind and (f" {kind} " in text or (kind == "person" and not _person_stems().isdisjoint(asked))):
             kinds.setdefault(kind, []).append(box)
     if not kinds:
         return None
@@ -125,15 +135,18 @@ def match_objects(question: str, objects: Sequence[Located]) -> Match | None:
 
 
 def singular_words(text: str) -> list[str]:
-    """The words of a text in lower case, plurals as singulars."""
-    return [_singular(word) for word in re.findall(r"[a-z0-9]+", text.lower())]
+    """The stems of a text's words in lower case, so that a plural equals its singular."""
+    return [_stem(word) for word in re.findall(r"[a-z0-9]+", text.lower())]
+
+
+@cache
+def _person_stems() -> frozenset[str]:
+    return frozenset(map(_stem, PERSON_WORDS))
 
 
 @lru_cache(maxsize=100_000)
-def _singular(word: str) -> str:
-    if len(word) < 4 or word.endswith(("ss", "us", "is")):
-        return word
-    return _INFLECT.singular_noun(word) or word
+def _stem(word: str) -> str:
+    return _STEMMER.stemWord(_IRREGULAR.get(word, word))
 
 
 def squeeze(text: str) -> str:

@@ -3,6 +3,7 @@
 A worker that fails ends the run with its error; one that is killed ends it too. A worker whose parent is gone stops.
 """
 
+import gc
 import multiprocessing
 import os
 import queue
@@ -15,6 +16,7 @@ from .config import RunError
 from .sample import DataError
 
 POLL_SECONDS = 1.0
+GC_THRESHOLD = 100_000  # a shard is many objects and no cycles, which the default would search again and again
 
 
 class Progress(NamedTuple):
@@ -80,6 +82,7 @@ def _run_processes(job: Job, workers: int, bar: "_Bar") -> None:
 
 def _work(job: Job, worker: int, workers: int, told: "multiprocessing.Queue", parent: int) -> None:
     """The life of a worker: progress, then None; or the message of what stopped it."""
+    gc.set_threshold(GC_THRESHOLD)
     try:
         for progress in job.run(worker, workers):
             if os.getppid() != parent:

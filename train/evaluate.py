@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
-from crop_model.regions import patch_mask
+from crop_model.patches import patch_mask
 from data_prep.config import ConfigError, parse_config, user_errors
 
 from .arguments import DataArguments

@@ -8,7 +8,8 @@ in order by every process, while only the one that owns a record turns it into q
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
@@ -73,9 +74,7 @@ class Source(ABC):
                 return self.schema.validate_json(raw.text)
             return self.schema.validate_python(raw.load() if isinstance(raw, LazyRow) else raw)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(str(part) for part in first["loc"]) or "record"
-            raise RecordError("schema", f"{place}: {first['msg']}") from None
+            raise RecordError("schema", first_error(error)) from None
 
 
 def look_up(adapter: TypeAdapter[Any], value: Any, name: str) -> Any:
@@ -83,9 +82,23 @@ def look_up(adapter: TypeAdapter[Any], value: Any, name: str) -> Any:
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise RecordError("schema", f"{name}: {place}: {first['msg']}") from None
+        raise RecordError("schema", first_error(error, name)) from None
+
+
+def first_error(error: ValidationError, *name: str) -> str:
+    """The first thing wrong with a value of that name: its place and what is wrong."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join([*name, *map(str, first['loc'])]) or 'record'}: {first['msg']}"
+
+
+def majority(answers: Sequence[str]) -> str:
+    """The most frequent of several annotators' answers, the first of equally frequent ones; "" of none."""
+    return Counter(answers).most_common(1)[0][0] if answers else ""
+
+
+def by_votes(answers: Sequence[str]) -> list[str]:
+    """The different answers that are not blank: the most frequent first, of equally frequent ones the first given."""
+    return [answer for answer, _ in Counter(answers).most_common() if answer.strip()]
 
 
 def xywh(x: float, y: float, width: float, height: float) -> XYXY:

@@ -5,15 +5,26 @@ A JSON list of {"id", "image"?, "conversations": [{"from": "human" | "gpt", "val
 """
 
 from dataclasses import dataclass
+from typing import Any, ClassVar, NotRequired
+
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from data_prep.streams import Stream, json_list
 
-from .llava_text import LlavaText
+from .llava_text import LlavaText, Utterance
+
+
+class Record(TypedDict):
+    image: NotRequired[str | list[str] | None]
+    conversations: list[Utterance]
 
 
 @dataclass(frozen=True)
 class LlavaMix(LlavaText):
     """LLaVA's instruction mix, a JSON list of conversations."""
+
+    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
 
     def records(self) -> Stream:
         return json_list(self.annotations)

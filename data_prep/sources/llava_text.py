@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, NotRequired, Self, cast
 
 from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from data_prep.images import existing_image, read_header
 from data_prep.joins import Joins
@@ -17,7 +18,8 @@ from data_prep.text_boxes import FrameTest, find_boxes
 
 from .base import Source
 
-FRAME_TEST_QUESTIONS = 2000
+FRAME_TEST_QUESTIONS, FRAME_TEST_RECORDS = 2000, 50_000
+Utterance = TypedDict("Utterance", {"from": str, "value": str, "type": NotRequired[str | None]})
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def measured_frame(source: LlavaText, image_root: Path | None) -> BoxFrame:
 
 
 def _boxes_with_sizes(source: LlavaText, image_root: Path | None) -> Iterator[tuple[Any, tuple[int, int]]]:
-    for raw in source.records():
+    for raw in islice(source.records(), FRAME_TEST_RECORDS):
         try:
             for question in source.questions(source.parse(raw)):
                 if isinstance(question, Question) and question.boxes:

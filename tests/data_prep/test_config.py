@@ -85,6 +85,16 @@ def test_refusals_name_file_and_key(config: str, tmp_path: Path) -> None:
     assert "more than one" in refusal(config, config)
 
 
+def test_a_file_may_serve_several_programs_but_the_command_line_may_not(tmp_path: Path) -> None:
+    shared = tmp_path / "shared.yaml"
+    shared.write_text("count: 3\nlearning_rate: 1.0\nlora: {r: 8}\n")
+    options = {"prog": "prog", "description": "Does things.", "ignore_others_in_file": True}
+    assert parse_config((Things,), [str(shared)], **options) == (Things(3),)
+    with pytest.raises(ConfigError, match="command line: unknown key 'learning_rate'"):
+        parse_config((Things,), [str(shared), "learning_rate=2"], **options)
+    assert "unknown key 'learning_rate'" in refusal(str(shared))
+
+
 def refuse(rows: list) -> None:
     raise DataError("a.json: record 3: no answer")
 

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from crop_model.patches import patch_mask
 from crop_model.processing_crop_llava import CropLlavaProcessor
-from crop_model.regions import expand_box, patch_mask
+from crop_model.regions import expand_box
 from data_prep.data_source import DataSource
 from data_prep.sample import DataError, RegionAnnotation, sample_id, write_regions
 from train.collator import Collator

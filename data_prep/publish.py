@@ -1,0 +1,165 @@
+"""Makes a data set for the Hub of region sidecars: a folder that `datasets` loads, with its card.
+
+    python -m data_prep.publish OUT regions=[regions/gqa, regions/textvqa] [push_to=owner/name] [key=value ...]
+
+    OUT/  README.md            the card: columns, counts, licences, how to load and to train
+          regions/<source>/    the sidecar: part-*.parquet, manifest.json       load_dataset(OUT, "<source>")
+          samples/<source>/    its questions and answers, where it has some     load_dataset(OUT, "<source>-samples")
+
+No image is published, nor `rejected.jsonl`, and of paths in the manifest only the names of files. Parts are linked
+where the file system can, else copied. The folder appears whole or not at all.
+"""
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from .config import ConfigError, RunError, parse_config, user_errors
+from .data_source import existing_paths
+from .dataset_card import Manifest, card_manifest, write_card
+from .sample import MANIFEST, DataError
+from .shards import SAMPLES
+
+PROG = "python -m data_prep.publish"
+
+
+@dataclass
+class PublishArguments:
+    """What to publish, and whereto."""
+
+    out: str = field(metadata={"help": "Folder to write; must not exist."})
+    regions: list[str] = field(metadata={"help": "Region sidecars: folders, or globs of such."})
+    push_to: str | None = field(
+        default=None, metadata={"help": "Hub data set, owner/name, to upload the folder to, by the login of `hf auth`."}
+    )
+    private: bool = field(default=True, metadata={"help": "Whether a repository that push_to creates is private."})
+    license: str = field(
+        default="other",
+        metadata={"help": "Licence of the whole, as the Hub writes it; see the card's table."},
+    )
+    title: str | None = field(default=None, metadata={"help": "Name on the card; of the repository or folder if null."})
+
+    def __post_init__(self) -> None:
+        for pattern in self.regions:
+            if not existing_paths(pattern):
+                raise ConfigError(f"regions: no such folder: {pattern}")
+        if Path(self.out).exists():
+            raise ConfigError(f"out: {self.out} exists; remove it or choose another")
+        if self.push_to is not None:
+            try:
+                validate_repo_id(self.push_to)
+            except HFValidationError as error:
+                raise ConfigError(f"push_to: {error}") from None
+
+
+def publish(arguments: PublishArguments) -> Path:
+    """Writes the folder, then uploads it where asked.
+
+    Raises:
+        DataError: a folder that is no sidecar, or two of one source.
+        RunError: the Hub refused; the folder stays.
+    """
+    out = Path(arguments.out)
+    sidecars = _sidecars([path for pattern in arguments.regions for path in existing_paths(pattern)])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
+        staged = Path(temporary) / "staged"
+        for folder, manifest in sidecars.items():
+            _link_parts(folder, staged / "regions" / manifest.source)
+            _link_parts(folder / SAMPLES, staged / SAMPLES / manifest.source)
+            (staged / "regions" / manifest.source / MANIFEST).write_text(published_manifest(folder))
+        name = arguments.push_to or out.name
+        write_card(
+            staged,
+            list(sidecars.values()),
+            name=name,
+            title=arguments.title or name.rpartition("/")[2],
+            data_license=arguments.license,
+        )
+        staged.rename(out)
+    print(f"{out}: {sum(manifest.rows for manifest in sidecars.values()):,} questions of {len(sidecars)} sources")
+    if arguments.push_to is not None:
+        _push(out, arguments.push_to, arguments.private)
+    return out
+
+
+def _sidecars(folders: Sequence[Path]) -> dict[Path, Manifest]:
+    sidecars = {folder: card_manifest(folder) for folder in folders}
+    seen: dict[str, Path] = {}
+    for folder, manifest in sidecars.items():
+        if manifest.source in seen:
+            raise DataError(f"{folder}: source {manifest.source!r} is {seen[manifest.source]}'s already; see name=")
+        seen[manifest.source] = folder
+    return sidecars
+
+
+def _link_parts(source: Path, target: Path) -> None:
+    """The parquet parts of a folder that may not exist, as hard links where possible."""
+    for part in sorted(source.glob("part-*.parquet")):
+        target.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(part, target / part.name)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(part, target / part.name)
+
+
+def published_manifest(folder: Path) -> str:
+    """The text of a sidecar's manifest, without the folders of the machine that made it."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    if "arguments" in manifest:
+        manifest["arguments"] = _without_folders(manifest["arguments"])
+    return json.dumps(manifest, indent=2) + "\n"
+
+
+def _without_folders(value: Any, key: str = "") -> Any:
+    """File names in place of paths, at any depth; a prompt is no path, and a join is PREFIX=PATH."""
+    if isinstance(value, Mapping):
+        return {name: _without_folders(item, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(item, key) for item in value]
+    if not isinstance(value, str) or key == "prompt":
+        return value
+    if key == "joins":
+        prefix, equals, path = value.partition("=")
+        return prefix + equals + _without_folders(path)
+    return value.rstrip("/").rpartition("/")[2]
+
+
+def _push(folder: Path, repository: str, private: bool) -> None:
+    """Upload with the token of `hf auth login`; a new repository is private unless asked otherwise."""
+    api = HfApi()
+    try:
+        api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
+        info = api.upload_folder(
+            repo_id=repository, repo_type="dataset", folder_path=folder, commit_message="Contextual regions"
+        )
+    except (HfHubHTTPError, OSError) as error:
+        raise RunError(f"push_to {repository}: {str(error).strip().splitlines()[0]}") from None
+    print(f"uploaded: {info}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: exit status 2 for a wrong call or a folder that is no sidecar, 1 where the Hub refused."""
+    with user_errors(PROG):
+        (arguments,) = parse_config(
+            (PublishArguments,),
+            sys.argv[1:] if argv is None else argv,
+            prog=PROG,
+            description="Make a data set for the Hub of region sidecars.",
+            positionals=("out",),
+        )
+        publish(arguments)
+
+
+if __name__ == "__main__":
+    main()

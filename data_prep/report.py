@@ -1,0 +1,180 @@
+"""One HTML page that shows what a data set's regions are like, for people to look at before training on them.
+
+    python -m data_prep.report CONFIG.yaml [out=report.html] [samples=12] [seed=0]
+
+CONFIG.yaml may be the training's own configuration. The page stands alone: pictures are part of it, and it loads
+nothing. Sidecars are read in batches, the annotations once, for the answers of the samples that are shown.
+"""
+
+import base64
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from PIL import Image
+
+from crop_model.regions import REGION_GRID, box_to_grid
+
+from .config import ConfigError, parse_config, user_errors
+from .data_source import DataLists, DataSource
+from .derive import FLAGS
+from .images import IMAGE_ERRORS, MAX_IMAGE_PIXELS, ImageFiles, existing_image, read_header
+from .question import RecordError
+from .records import conversation, image_names, read_records
+from .region_statistics import RegionStatistics, read_statistics
+from .sample import DataError, sample_id
+from .shards import write_atomically
+
+PROG = "python -m data_prep.report"
+THUMBNAIL = 384  # longest side, in pixels
+QUALITY = 72
+
+# Mean and median area, in % of the image, that data of Visual-CoT's sets is known to have.
+EXPECTED_AREA = {
+    "docvqa": (6.2, 0.5), "textvqa": (4.3, 1.0), "gqa": (16.4, 6.5), "flickr30k": (13.9, 8.6),
+    "openimages": (22.1, 11.8), "visual7w": (19.5, 5.7), "vsr": (37.5, 32.6), "visual_cot": (14.7, 4.6),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ReportArguments:
+    """What the page shows."""
+
+    out: str = field(default="report.html", metadata={"help": "The page."})
+    samples: int = field(default=12, metadata={"help": "Questions of each source that are shown with their image."})
+    seed: int = field(default=0, metadata={"help": "Of the choice of samples."})
+    max_image_pixels: int = field(default=MAX_IMAGE_PIXELS, metadata={"help": "Larger images are not shown."})
+
+    def __post_init__(self) -> None:
+        if self.samples < 0:
+            raise ConfigError(f"samples: {self.samples} must not be negative")
+
+
+def write_report(lists: DataLists, arguments: ReportArguments) -> None:
+    """Writes the page.
+
+    Raises:
+        DataError: a sidecar that cannot be read.
+    """
+    sources = [
+        _section(role, source, arguments)
+        for role, named in (("training", lists.train_data), ("held out", lists.eval_data))
+        for source in named
+    ]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    page = environment.get_template("report.html.jinja").render(sources=sources, flags=FLAGS)
+    Path(arguments.out).parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(Path(arguments.out), page.encode("utf-8", "xmlcharrefreplace"))
+
+
+def _section(role: str, source: DataSource, arguments: ReportArguments) -> dict[str, Any]:
+    """What the page tells of one source."""
+    section: dict[str, Any] = {"role": role, "source": source, "statistics": None, "cards": []}
+    if source.regions is None:
+        return section
+    statistics = read_statistics(Path(source.regions), arguments.samples, arguments.seed)
+    answers = _answers(source, statistics)
+    cards = [_card(row, answers.get(row["sample_id"]), source, arguments) for row in statistics.chosen]
+    cover = statistics.cover_shares()
+    return section | {
+        "statistics": statistics,
+        "bins": statistics.bins(),
+        "expected": _expected(statistics.source),
+        "cover": cover,
+        "most_covered": max(max(line) for line in cover),
+        "cards": cards,
+    }
+
+
+def _expected(source: str) -> tuple[str, float, float] | None:
+    """(set, mean, median) that a source of that name should be near to."""
+    name = source.casefold().replace("-", "_")
+    return next(((known, *areas) for known, areas in EXPECTED_AREA.items() if known in name), None)
+
+
+def _answers(source: DataSource, statistics: RegionStatistics) -> dict[str, str]:
+    """Answers of the chosen rows by sample_id, as far as the annotations can be read."""
+    missing = {row["sample_id"] for row in statistics.chosen}
+    answers: dict[str, str] = {}
+    records = read_records(source.annotations)
+    while missing:
+        try:
+            name, record = next(records)
+            images = image_names(name, record)
+            _, turns = conversation(name, record, len(images))
+        except StopIteration:
+            break
+        except DataError:  # `data_prep.validate` names it; after a broken file the next step stops
+            continue
+        for number, turn in enumerate(turns if images else []):
+            key = sample_id(statistics.source, images[0], number, turn.question)
+            if key in missing:
+                answers[key] = turn.answer
+                missing.discard(key)
+    return answers
+
+
+# ---- samples
+
+
+def _card(row: dict[str, Any], answer: str | None, source: DataSource, arguments: ReportArguments) -> dict[str, Any]:
+    """A sample: the row, its answer, its picture with region and grid."""
+    card = row | {"answer": answer, "picture": None, "error": None, "cells": []}
+    try:
+        card["picture"] = _thumbnail(existing_image(ImageFiles(source.image_root).root, row["image"]), arguments)
+    except RecordError as error:
+        card["error"] = str(error)
+    if row["region"] is not None:
+        card["cells"] = _touched(row)
+    return card
+
+
+def _touched(row: dict[str, Any]) -> list[tuple[int, int]]:
+    """The cells (x, y) of the region grid, laid over the image without padding, that the region touches."""
+    x1, y1, x2, y2 = row["region"]
+    width, height = row["width"], row["height"]
+    xmin, ymin, xmax, ymax = box_to_grid((x1 / width, y1 / height, x2 / width, y2 / height), REGION_GRID)
+    return [(x, y) for y in range(ymin, ymax + 1) for x in range(xmin, xmax + 1)]
+
+
+def _thumbnail(path: Path, arguments: ReportArguments) -> str:
+    """A small JPEG as a data URI. An EXIF orientation is not applied and not kept: boxes are of the stored pixels."""
+    read_header(path, arguments.max_image_pixels)
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (THUMBNAIL, THUMBNAIL))
+            small = image.convert("RGB")
+    except IMAGE_ERRORS as error:
+        raise RecordError("bad_image", f"{path}: {' '.join(str(error).split())}") from None
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    content = io.BytesIO()
+    small.save(content, "JPEG", quality=QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: exit status 2 for a wrong call or a sidecar that cannot be read."""
+    with user_errors(PROG):
+        lists, arguments = parse_config(
+            (DataLists, ReportArguments),
+            sys.argv[1:] if argv is None else argv,
+            prog=PROG,
+            description="Write a page about regions: counts, areas, where they lie, samples.",
+            ignore_others_in_file=True,
+        )
+        write_report(lists, arguments)
+        print(arguments.out)
+
+
+if __name__ == "__main__":
+    main()

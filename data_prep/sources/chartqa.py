@@ -1,0 +1,99 @@
+"""ChartQA: `<split>_human.json` and `<split>_augmented.json`, lists of {imgname, query, label}.
+
+    annotations/<name>.json   what is drawn in a chart, nested: {"text", "bbox": {x, y, w, h}} for titles and labels,
+                              {"values": [...], "bboxes": [...]} for an axis, {"name", "y": [...], "bboxes": [...]} for
+                              the bars, points or slices of a series; pixels
+
+These tell what stands where: texts and values are matched to the answer, names to the question.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pydantic_core
+from pydantic import BaseModel, TypeAdapter
+
+from data_prep.images import existing_image
+from data_prep.question import Located, Question, RecordError
+from data_prep.streams import Stream, errors_as, json_list
+
+from .base import Id, Source, xywh
+
+
+class Record(BaseModel):
+    imgname: str
+    query: str
+    label: Id | float
+
+
+@dataclass(frozen=True)
+class ChartQA(Source):
+    """ChartQA's questions about charts."""
+
+    annotations: str = field(metadata={"help": "<split>_human.json or <split>_augmented.json."})
+    elements: str | None = field(
+        default=None, metadata={"help": "Folder annotations/ of the same split; without it no region is found."}
+    )
+    folder: str = field(default="", metadata={"help": "Folder of the images below image_root, such as train/png."})
+
+    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
+    file_keys: ClassVar[tuple[str, ...]] = ("annotations", "elements")
+
+    def records(self) -> Stream:
+        return json_list(self.annotations)
+
+    def questions(self, record: Record) -> Iterator[Question | RecordError]:
+        elements = list(_elements(self._chart(record.imgname)))
+        yield Question(
+            image=f"{self.folder}/{record.imgname}" if self.folder else record.imgname,
+            text=record.query,
+            answer=str(record.label),
+            answers=[str(record.label)],
+            words=elements,
+            objects=elements,
+        )
+
+    def _chart(self, imgname: str) -> Any:
+        if self.elements is None:
+            return None
+        try:
+            path = existing_image(Path(self.elements).absolute(), f"{imgname.rpartition('.')[0]}.json")
+        except RecordError as error:
+            if error.reason == "no_image":  # not every chart is annotated
+                return None
+            raise
+        with errors_as(f"{path}: not JSON"):
+            return pydantic_core.from_json(path.read_bytes())
+
+
+def _elements(chart: Any) -> Iterator[Located]:
+    """The texts and values of a chart that have a box, in the order of the file."""
+    waiting = [chart]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, list):
+            waiting += reversed(node)
+        if not isinstance(node, dict):
+            continue
+        waiting += reversed(node.values())
+        if isinstance(node.get("bbox"), dict):
+            yield from _located([node.get("text")], [node["bbox"]])
+        boxes = node.get("bboxes")
+        for key in ("values", "y"):
+            if isinstance(boxes, list) and isinstance(node.get(key), list):
+                yield from _located(node[key], boxes)
+
+
+def _located(texts: list[Any], boxes: list[Any]) -> Iterator[Located]:
+    for text, box in zip(texts, boxes, strict=False):
+        match box:
+            case {
+                "x": int() | float() as x,
+                "y": int() | float() as y,
+                "w": int() | float() as w,
+                "h": int() | float() as h,
+            }:
+                if isinstance(text, str | int | float):
+                    yield Located(text if isinstance(text, str) else f"{text:.10g}", xywh(x, y, w, h))

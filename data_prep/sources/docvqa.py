@@ -1,0 +1,115 @@
+"""DocVQA: `<split>_v1.0.json` (`<split>_v1.0_withQT.json`), with a folder of the text of its pages.
+
+    {"data": [{"questionId", "question", "question_types"?, "image": "documents/<page>.png", "answers", ...}, ...]}
+    <page>.json: {"recognitionResults": [{"width", "height", "lines": [{"words": [{"text", "boundingBox": [x1, y1,
+                 x2, y2, x3, y3, x4, y4]}, ...]}, ...]}]}; pixels of a page of that size
+
+The test split has no answers.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from data_prep.question import Located, Question, RecordError
+from data_prep.streams import Stream, json_list
+
+from .base import Pixels, Source, by_votes, first_error
+from .rosetta import NO_OCR, UNREAD, ImageText
+
+CACHED_PAGES = 64  # questions of one page follow one another
+
+
+class Asked(BaseModel):
+    question: str
+    image: str
+    answers: list[str] = []
+    kinds: list[str] = Field(default=[], alias="question_types")
+
+
+class Word(BaseModel):
+    text: str
+    quad: tuple[float, float, float, float, float, float, float, float] = Field(alias="boundingBox")
+
+
+class Line(BaseModel):
+    words: list[Word] = []
+
+
+class Page(BaseModel):
+    width: Pixels
+    height: Pixels
+    lines: list[Line]
+
+
+class Recognized(BaseModel):
+    pages: list[Page] = Field(alias="recognitionResults", min_length=1)
+
+
+_RECOGNIZED = TypeAdapter(Recognized)
+
+
+@dataclass(frozen=True)
+class DocVqa(Source):
+    """DocVQA's questions; the region is where the page's text has the answer."""
+
+    annotations: str = field(metadata={"help": "<split>_v1.0.json."})
+    ocr: str | None = field(default=None, metadata={"help": "Folder of the text of the images, a JSON file each."})
+    folder: str = field(default="", metadata={"help": "Folder below image_root that the paths of images start from."})
+
+    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Asked)
+    file_keys: ClassVar[tuple[str, ...]] = ("annotations", "ocr")
+
+    def records(self) -> Stream:
+        return json_list(self.annotations, "data.item")
+
+    def questions(self, record: Any) -> Iterator[Question | RecordError]:
+        text, answers = UNREAD if self.ocr is None else self.text_of(Path(self.ocr), record), by_votes(record.answers)
+        yield Question(
+            image=f"{self.folder}/{record.image}" if self.folder else record.image,
+            text=record.question,
+            answer=answers[0] if answers else "",
+            kind=", ".join(record.kinds) or None,
+            size=text.size,
+            frame=text.frame,
+            answers=answers,
+            words=text.words,
+            whole_image=not answers,
+            flags=text.flags,
+        )
+
+    def text_of(self, folder: Path, record: Any) -> ImageText:
+        """The text of a record's image; flag `no_ocr` where `folder` has no file of it."""
+        return read_page(folder / f"{PurePosixPath(record.image).stem}.json")
+
+
+@lru_cache(maxsize=CACHED_PAGES)
+def read_page(path: Path) -> ImageText:
+    """The text of a page; RecordError where the file is of another form."""
+    found = read_ocr(_RECOGNIZED, path)
+    if found is None:
+        return NO_OCR
+    page = found.pages[0]  # a file is one page
+    words = [Located(word.text, _bounds(word.quad)) for line in page.lines for word in line.words]
+    return ImageText(words, "pixels", (page.width, page.height))
+
+
+def read_ocr(adapter: TypeAdapter[Any], path: Path) -> Any | None:
+    """A JSON file as its schema has it; None where there is no such file."""
+    try:
+        content = path.read_bytes()
+    except (OSError, ValueError):  # ValueError: a name that no file can have
+        return None
+    try:
+        return adapter.validate_json(content)
+    except ValidationError as error:
+        raise RecordError("bad_ocr", first_error(error, str(path))) from None
+
+
+def _bounds(quad: Sequence[float]) -> tuple[float, float, float, float]:
+    xs, ys = quad[0::2], quad[1::2]
+    return min(xs), min(ys), max(xs), max(ys)

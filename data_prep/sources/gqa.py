@@ -1,0 +1,126 @@
+"""GQA: `<split>_balanced_questions.json` or the ten `train_all_questions_*.json`, with `<split>_sceneGraphs.json`.
+
+    {qid: {"imageId", "question", "answer", "types": {"structural", "semantic", "detailed"},
+           "annotations": {"question": {word: ids}, "answer": {...}, "fullAnswer": {...}},
+           "semantic": [{"operation", "argument": "apple (547352)", "dependencies"}, ...], ...}}
+    {imageId: {"width", "height", "objects": {id: {"name", "x", "y", "w", "h", ...}}}}
+
+Ids in annotations are joined by commas; `(-)` in an argument is an object that the image does not have. The test splits
+have neither answers nor graphs.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, Field, TypeAdapter
+
+from data_prep.data_source import existing_paths
+from data_prep.index import Index
+from data_prep.question import Question, RecordError
+from data_prep.streams import Stream, chained, json_mapping
+
+from .base import Id, Pixels, Source, look_up, xywh
+
+_IDS = re.compile(r"\(([\d, ]+)\)")
+
+
+class Types(BaseModel):
+    structural: str | None = None
+    semantic: str | None = None
+
+
+class Annotations(BaseModel):
+    question: dict[str, str] = {}
+    answer: dict[str, str] = {}
+    full_answer: dict[str, str] = Field(default={}, alias="fullAnswer")
+
+
+class Step(BaseModel):
+    argument: str = ""
+
+
+class Asked(BaseModel):
+    image_id: Id = Field(alias="imageId")
+    question: str
+    answer: str = ""
+    types: Types = Types()
+    annotations: Annotations = Annotations()
+    semantic: list[Step] = []
+
+
+class GraphObject(BaseModel):
+    x: float
+    y: float
+    w: float
+    h: float
+
+
+class Graph(BaseModel):
+    width: Pixels
+    height: Pixels
+    objects: dict[str, GraphObject]
+
+
+_GRAPH = TypeAdapter(Graph)
+
+
+@dataclass(frozen=True)
+class Gqa(Source):
+    """GQA's questions, with the objects of its scene graphs."""
+
+    annotations: str = field(metadata={"help": "<split>_<balanced|all>_questions.json; a glob where they are several."})
+    scene_graphs: str | None = field(
+        default=None, metadata={"help": "<split>_sceneGraphs.json; the test splits have none."}
+    )
+    folder: str = field(default="images", metadata={"help": "Folder of the images below image_root."})
+    graphs: Index | None = field(init=False, default=None, repr=False, compare=False)
+
+    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(tuple[str, Asked])
+    file_keys: ClassVar[tuple[str, ...]] = ("annotations", "scene_graphs")
+
+    def prepare(self, folder: Path, image_root: Path | None) -> Self:
+        ready = replace(self)
+        if self.scene_graphs is not None:
+            index = Index.build(folder / "graphs.sqlite", json_mapping(self.scene_graphs))
+            object.__setattr__(ready, "graphs", index)
+        return ready
+
+    def records(self) -> Stream:
+        return chained([json_mapping(path) for path in existing_paths(self.annotations)])
+
+    def questions(self, record: tuple[str, Asked]) -> Iterator[Question | RecordError]:
+        _, asked = record
+        graph = self._graph(asked.image_id)
+        ids = [] if asked.types.semantic == "global" or _asks_of_scene(asked) else object_ids(asked)
+        found = [graph.objects[key] for key in ids if key in graph.objects] if graph else []
+        yield Question(
+            image=f"{self.folder}/{asked.image_id}.jpg",
+            text=asked.question,
+            answer=asked.answer,
+            kind=asked.types.structural,
+            size=(graph.width, graph.height) if graph else None,
+            boxes=[xywh(item.x, item.y, item.w, item.h) for item in found],
+            whole_image=not ids,
+            flags=["missing_object"] if self.graphs and len(found) < len(ids) else [],
+        )
+
+    def _graph(self, image_id: str) -> Graph | None:
+        found = self.graphs.get(image_id) if self.graphs else None
+        return None if found is None else look_up(_GRAPH, found, f"scene graph of image {image_id}")
+
+
+def object_ids(asked: Asked) -> list[str]:
+    """Ids of the objects that question, answer and full answer speak of, each once."""
+    notes = asked.annotations
+    lists = [*notes.question.values(), *notes.answer.values(), *notes.full_answer.values()]
+    for step in asked.semantic:
+        lists += _IDS.findall(step.argument)
+    ids = (key.strip() for text in lists for key in text.split(","))
+    return list(dict.fromkeys(key for key in ids if key))
+
+
+def _asks_of_scene(asked: Asked) -> bool:
+    return any(step.argument.partition("(")[0].strip() == "scene" for step in asked.semantic)

@@ -1,0 +1,122 @@
+"""Any data set in the form of `datasets`: a saved folder or parquet files, with columns as the configuration says.
+
+An image is a path, {"bytes", "path"} as `datasets` stores one, or a list of either, of which the first counts. Its file
+must lie below image_root all the same, where the path says: the trainer reads it there. Only `images: trust` opens
+none, and takes the size from the embedded bytes.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self, cast
+
+from pydantic import BaseModel, Field, TypeAdapter
+
+from data_prep.config import ConfigError
+from data_prep.data_source import existing_paths
+from data_prep.images import read_embedded
+from data_prep.question import BoxFrame, Question, RecordError
+from data_prep.streams import Stream, parquet_rows, saved_dataset
+
+from .base import Source, look_up, majority, xywh
+
+
+class Embedded(BaseModel):
+    path: str | None = None
+    content: bytes | None = Field(default=None, alias="bytes")
+
+
+_IMAGE = TypeAdapter(str | Embedded | list[str | Embedded])
+_TEXT = TypeAdapter(str)
+_ANSWER = TypeAdapter(str | list[str] | None)
+_NUMBERS = TypeAdapter(list[float] | list[list[float]] | None)
+
+
+@dataclass(frozen=True)
+class HfDataset(Source):
+    """A folder saved by `datasets`, or parquet files; columns are named here."""
+
+    data: str = field(metadata={"help": "The folder, or parquet by path or glob."})
+    image_column: str = field(default="image", metadata={"help": "Column of images: paths, or {bytes, path}."})
+    question_column: str = field(default="question", metadata={"help": "Column of questions."})
+    answer_column: str | None = field(
+        default="answer", metadata={"help": "Column of answers: a text, or several of which the most frequent counts."}
+    )
+    boxes_column: str | None = field(
+        default=None, metadata={"help": "Column of boxes: four numbers, or a list of such; null: there are none."}
+    )
+    box_format: str = field(
+        default="xyxy", metadata={"help": "Corners, or corner and size.", "choices": ("xyxy", "xywh")}
+    )
+    box_frame: str = field(
+        default="pixels",
+        metadata={"help": "Pixels, or fractions of width and height.", "choices": ("pixels", "unit")},
+    )
+
+    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(dict[str, Any])
+    file_keys: ClassVar[tuple[str, ...]] = ("data",)
+
+    @property
+    def columns(self) -> list[str]:
+        named = (self.image_column, self.question_column, self.answer_column, self.boxes_column)
+        return [column for column in named if column is not None]
+
+    def prepare(self, folder: Path, image_root: Path | None) -> Self:
+        """Checks on the first row that the columns are there.
+
+        Raises:
+            ConfigError: one of them is not.
+        """
+        for raw in self.records():
+            if missing := sorted(set(self.columns) - set(row := raw.load())):
+                raise ConfigError(f"{self.data}: no column {missing[0]!r}; of those named here it has {sorted(row)}")
+            break
+        return self
+
+    def records(self) -> Stream:
+        if Path(self.data).is_dir():
+            return saved_dataset(self.data)
+        return parquet_rows(existing_paths(self.data), self.columns)
+
+    def questions(self, record: Mapping[str, Any]) -> Iterator[Question | RecordError]:
+        image, size = _image(look_up(_IMAGE, record.get(self.image_column), self.image_column))
+        answer = self._value(record, self.answer_column, _ANSWER)
+        yield Question(
+            image=image,
+            text=self._value(record, self.question_column, _TEXT),
+            answer=majority(answer) if isinstance(answer, list) else answer or "",
+            size=size,
+            frame=cast(BoxFrame, self.box_frame),
+            boxes=[self._corners(box) for box in _boxes(self._value(record, self.boxes_column, _NUMBERS))],
+        )
+
+    def _value(self, record: Mapping[str, Any], column: str | None, adapter: TypeAdapter[Any]) -> Any:
+        return None if column is None else look_up(adapter, record.get(column), column)
+
+    def _corners(self, box: Sequence[float]) -> Sequence[float]:
+        return xywh(*box) if self.box_format == "xywh" and len(box) == 4 else box
+
+
+def _boxes(value: Sequence[Any] | None) -> Sequence[Sequence[float]]:
+    """One box, several or none, as several."""
+    if not value:
+        return []
+    return [value] if isinstance(value[0], float) else value
+
+
+def _image(value: str | Embedded | Sequence[str | Embedded]) -> tuple[str, tuple[int, int] | None]:
+    """The path of the (first) image, and its size where its bytes tell."""
+    first = value
+    if isinstance(value, list):
+        if not value:
+            raise RecordError("no_image", "the record has no image")
+        first = value[0]
+    if isinstance(first, str):
+        return first, None
+    assert isinstance(first, Embedded)
+    if not first.path:
+        raise RecordError("no_path", "the image is embedded without a path; the trainer reads images from files")
+    if first.content is None:
+        return first.path, None
+    path, header = read_embedded(first.content, first.path, "")
+    return path, (header.width, header.height)

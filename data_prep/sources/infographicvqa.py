@@ -1,0 +1,75 @@
+"""InfographicVQA: `infographicsVQA_<split>_v1.0.json`, with a folder of Amazon Textract's text of its images.
+
+    {"data": [{"questionId", "question", "image_local_name", "ocr_output_file", "answers", "answer_type"?, ...}, ...]}
+    <file>.json: {"PAGE": [...], "LINE": [...], "WORD": [{"BlockType": "WORD", "Text", "Geometry": {"BoundingBox":
+                 {"Left", "Top", "Width", "Height"}}, ...}, ...]}, or Textract's own {"Blocks": [...]}; fractions
+
+Four of ten answers are not in the text: counted, compared, or put together of several places. The test split has none.
+"""
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
+
+from pydantic import AliasChoices, BaseModel, Field, TypeAdapter
+
+from data_prep.question import Located
+
+from .base import xywh
+from .docvqa import CACHED_PAGES, DocVqa, read_ocr
+from .rosetta import NO_OCR, ImageText
+
+
+class Asked(BaseModel):
+    question: str
+    image: str = Field(alias="image_local_name")
+    ocr_file: str = Field(alias="ocr_output_file")
+    answers: list[str] = []
+    kinds: list[str] = Field(default=[], alias="answer_type")
+
+
+class BoundingBox(BaseModel):
+    left: float = Field(alias="Left")
+    top: float = Field(alias="Top")
+    width: float = Field(alias="Width")
+    height: float = Field(alias="Height")
+
+
+class Geometry(BaseModel):
+    box: BoundingBox = Field(alias="BoundingBox")
+
+
+class Block(BaseModel):
+    kind: str = Field(alias="BlockType")
+    text: str = Field(default="", alias="Text")
+    geometry: Geometry = Field(alias="Geometry")
+
+
+class Textract(BaseModel):
+    blocks: list[Block] = Field(validation_alias=AliasChoices("WORD", "Blocks"))
+
+
+_TEXTRACT = TypeAdapter(Textract)
+
+
+@dataclass(frozen=True)
+class InfographicVqa(DocVqa):
+    """InfographicVQA's questions; the region is where Textract read the answer."""
+
+    folder: str = field(default="infographicsvqa_images", metadata={"help": "Folder of the images below image_root."})
+
+    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Asked)
+
+    def text_of(self, folder: Path, record: Asked) -> ImageText:
+        return read_textract(folder / PurePosixPath(record.ocr_file).name)
+
+
+@lru_cache(maxsize=CACHED_PAGES)
+def read_textract(path: Path) -> ImageText:
+    """The text of an image; RecordError where the file is of another form."""
+    found = read_ocr(_TEXTRACT, path)
+    if found is None:
+        return NO_OCR
+    boxes = [(block.text, block.geometry.box) for block in found.blocks if block.kind == "WORD"]
+    return ImageText([Located(text, xywh(box.left, box.top, box.width, box.height)) for text, box in boxes])

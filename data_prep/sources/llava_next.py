@@ -1,0 +1,59 @@
+"""LLaVA-NeXT-Data, `data/train-*.parquet`: conversations with their images in the table.
+
+Columns: id, conversations, data_source, image {bytes, path}; image is null in text-only records. The trainer reads
+files: `python -m data_prep.unpack` puts the images below the image root, and the conversations beside them as JSONL.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NotRequired, cast
+
+from pydantic import BaseModel, Field, TypeAdapter
+from typing_extensions import TypedDict
+
+from data_prep.data_source import existing_paths
+from data_prep.images import read_embedded
+from data_prep.question import Question, RecordError
+from data_prep.streams import Stream, parquet_rows
+
+from .base import Id
+from .llava_text import LlavaText, Utterance
+
+COLUMNS = ("id", "conversations", "data_source", "image")
+
+
+class Embedded(BaseModel):
+    data: bytes | None = Field(default=None, alias="bytes")
+    path: str | None = None
+
+
+class Record(TypedDict):
+    id: Id
+    conversations: list[Utterance]
+    data_source: NotRequired[str | None]
+    image: NotRequired[Embedded | None]
+
+
+@dataclass(frozen=True)
+class LlavaNext(LlavaText):
+    """LLaVA-NeXT-Data: parquet with conversations and images."""
+
+    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
+
+    def records(self) -> Stream:
+        return parquet_rows(existing_paths(self.annotations), COLUMNS, block=1)
+
+    def questions(self, record: Mapping[str, Any]) -> Iterator[Question | RecordError]:
+        image = cast(Embedded | None, record.get("image"))
+        if image is None:
+            return
+        path, header = image.path, None
+        if image.data:
+            path, header = read_embedded(image.data, path, record["id"])
+        for question in super().questions({**record, "image": path}):
+            if isinstance(question, Question):
+                question.kind = record.get("data_source")
+                if header is not None:
+                    question.size = header.width, header.height
+                    question.flags = [*question.flags, *header.flags]
+            yield question

@@ -1,0 +1,79 @@
+"""OCR-VQA: `dataset.json`, questions about covers of books.
+
+    {key: {"imageURL", "title", "authorName", "genre", "questions": [...], "answers": [...], "split": 1 | 2 | 3}}
+
+The image of a record is called by its key, with the extension of its URL; several hundred are missing, and others are
+GIFs whatever their name. A cover shows its title, author and year, not its genre.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, Field, TypeAdapter
+
+from data_prep.question import Question, RecordError
+from data_prep.streams import Stream, json_mapping
+
+from .rosetta import RosettaText
+
+SPLITS = {"train": 1, "val": 2, "test": 3}
+YES_OR_NO = ("yes", "no")
+
+
+class Cover(BaseModel):
+    url: str = Field(alias="imageURL")
+    genre: str = ""
+    questions: list[str]
+    answers: list[str]
+    split: Literal[1, 2, 3]
+
+
+@dataclass(frozen=True)
+class OcrVqa(RosettaText):
+    """OCR-VQA's questions; the region is where the answer was read, where `rosetta` (image_id: the key) tells."""
+
+    annotations: str = field(kw_only=True, metadata={"help": "dataset.json."})
+    split: str = field(default="train", metadata={"help": "Which questions.", "choices": tuple(SPLITS)})
+    folder: str = field(default="images", metadata={"help": "Folder of the images below image_root."})
+    extension: str | None = field(
+        default=None, metadata={"help": "Of every image, such as .jpg for LLaVA's copy; null: as in its URL."}
+    )
+
+    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(tuple[str, Cover])
+    file_keys: ClassVar[tuple[str, ...]] = ("annotations", "rosetta")
+
+    def records(self) -> Stream:
+        return json_mapping(self.annotations)
+
+    def questions(self, record: tuple[str, Cover]) -> Iterator[Question | RecordError]:
+        key, cover = record
+        if cover.split != SPLITS[self.split]:
+            return
+        image = f"{self.folder}/{key}{_extension(cover.url) if self.extension is None else self.extension}"
+        if len(cover.questions) != len(cover.answers):
+            counts = f"{len(cover.questions)} questions, {len(cover.answers)} answers"
+            raise RecordError("answers", f"{key}: {counts}", image)
+        text = self.text_in(key)
+        for turn, (asked, answer) in enumerate(zip(cover.questions, cover.answers, strict=True)):
+            yield Question(
+                image=image,
+                text=asked,
+                answer=answer,
+                turn=turn,
+                size=text.size,
+                frame=text.frame,
+                answers=[answer],
+                words=text.words,
+                whole_image=answer.casefold() in (*YES_OR_NO, cover.genre.casefold()),
+                flags=text.flags,
+            )
+
+
+def _extension(url: str) -> str:
+    try:
+        return PurePosixPath(urlsplit(url).path).suffix
+    except ValueError as error:
+        raise RecordError("schema", f"imageURL: {error}") from None

@@ -1,0 +1,113 @@
+"""RefCOCO, RefCOCO+ and RefCOCOg: expressions that each refer to one object of a COCO image.
+
+    <folder>/refs(unc|google|umd).p   pickle, a list of {ref_id, ann_id, file_name, image_id, split,
+                                      sentences: [{raw, sent}]}; read as plain data (data_prep.restricted_pickle)
+             instances.json           COCO: images [{id, file_name, width, height}], annotations [{id, bbox}]; corner
+                                      and size in pixels
+
+`file_name` of a reference has the annotation's number in it and names no file: COCO's own name is used. There are no
+answers: the expressions are for a localizer.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, TypeAdapter
+
+from data_prep.config import ConfigError
+from data_prep.index import Index
+from data_prep.question import Question, RecordError
+from data_prep.restricted_pickle import load_plain
+from data_prep.sample import DataError
+from data_prep.streams import Stream, json_list
+
+from .base import Pixels, Source, look_up, xywh
+
+
+class Sentence(BaseModel):
+    sent: str
+
+
+class Ref(BaseModel):
+    ann_id: int
+    image_id: int
+    split: str
+    sentences: list[Sentence]
+
+
+class Image(BaseModel):
+    file_name: str
+    width: Pixels
+    height: Pixels
+
+
+_IMAGE, _BBOX = TypeAdapter(Image), TypeAdapter(tuple[float, float, float, float])
+
+
+@dataclass(frozen=True)
+class RefCoco(Source):
+    """RefCOCO, RefCOCO+ or RefCOCOg."""
+
+    folder: str = field(metadata={"help": "Folder of one of the sets, with its refs(<split_by>).p and instances.json."})
+    split_by: str = field(
+        default="unc", metadata={"help": "Whose splits: refs(<split_by>).p.", "choices": ("unc", "google", "umd")}
+    )
+    split: str | None = field(default="train", metadata={"help": "train, val, test, testA or testB; null: all."})
+    image_folder: str = field(default="", metadata={"help": "Folder of COCO's images below image_root: train2014."})
+    images: Index = field(init=False, repr=False, compare=False)
+    boxes: Index = field(init=False, repr=False, compare=False)
+
+    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Ref)
+    file_keys: ClassVar[tuple[str, ...]] = ("folder",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for path in self.files():
+            if not path.is_file():
+                raise ConfigError(f"folder: no such file: {path}")
+
+    def files(self) -> list[Path]:
+        return [Path(self.folder) / f"refs({self.split_by}).p", Path(self.folder) / "instances.json"]
+
+    def prepare(self, folder: Path, image_root: Path | None) -> Self:
+        ready, instances = replace(self), self.files()[1]
+        images = _keyed(json_list(instances, "images.item"))
+        object.__setattr__(ready, "images", Index.build(folder / "images.sqlite", images))
+        boxes = ((key, item.get("bbox")) for key, item in _keyed(json_list(instances, "annotations.item")))
+        object.__setattr__(ready, "boxes", Index.build(folder / "boxes.sqlite", boxes))
+        return ready
+
+    def records(self) -> Stream:
+        refs = load_plain(self.files()[0])
+        if not isinstance(refs, list):
+            raise DataError(f"{self.files()[0]}: expected a list of references, got {type(refs).__name__}")
+        read = 0
+
+        def count() -> Iterator[Any]:
+            nonlocal read
+            for ref in refs:
+                read += 1
+                yield ref
+
+        return Stream(count(), len(refs), lambda: read)
+
+    def questions(self, record: Ref) -> Iterator[Question | RecordError]:
+        if self.split not in (None, record.split):
+            return
+        found, bbox = self.images.get(str(record.image_id)), self.boxes.get(str(record.ann_id))
+        if found is None or bbox is None:
+            what = f"image {record.image_id}" if found is None else f"annotation {record.ann_id}"
+            raise RecordError("missing_instance", f"{what} is not in instances.json")
+        image = look_up(_IMAGE, found, f"instances.json: image {record.image_id}")
+        box = xywh(*look_up(_BBOX, bbox, f"instances.json: annotation {record.ann_id}"))
+        name = f"{self.image_folder}/{image.file_name}" if self.image_folder else image.file_name
+        for sentence in dict.fromkeys(sentence.sent for sentence in record.sentences):
+            yield Question(name, sentence, size=(image.width, image.height), boxes=[box])
+
+
+def _keyed(items: Iterator[Any]) -> Iterator[tuple[str, Any]]:
+    for item in items:
+        if isinstance(item, dict) and isinstance(item.get("id"), int):
+            yield str(item["id"]), item

@@ -1,0 +1,88 @@
+"""Text in images as the OCR system Rosetta wrote it down for TextVQA; other sources' text comes in its form as well.
+
+{"data": [{"image_id", "ocr_info": [{"word", "bounding_box": {"top_left_x", "top_left_y", "width", "height",
+ "rotation"}}, ...], ...}, ...]}       fractions of the image, some outside [0, 1]
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
+
+from pydantic import BaseModel, TypeAdapter
+
+from data_prep.index import Index
+from data_prep.question import BoxFrame, Located
+from data_prep.streams import json_list
+
+from .base import Source, look_up, xywh
+
+
+class ImageText(NamedTuple):
+    """What was read in an image: words in reading order, the frame of their boxes, the size that pixels refer to."""
+
+    words: Sequence[Located] = ()
+    frame: BoxFrame = "unit"
+    size: tuple[int, int] | None = None
+    flags: tuple[str, ...] = ()
+
+
+UNREAD = ImageText()
+NO_OCR = ImageText(flags=("no_ocr",))
+
+
+class RosettaBox(BaseModel):
+    top_left_x: float
+    top_left_y: float
+    width: float
+    height: float
+
+
+class RosettaWord(BaseModel):
+    word: str
+    bounding_box: RosettaBox
+
+
+_ROSETTA = TypeAdapter(list[RosettaWord])
+
+
+@dataclass(frozen=True)
+class RosettaText(Source):
+    """Questions about images whose text was read into a file of Rosetta's form."""
+
+    rosetta: str | None = field(
+        default=None, metadata={"help": "Text in the images, as TextVQA_Rosetta_OCR_v0.2_<split>.json has it."}
+    )
+    table: Index | None = field(init=False, default=None, repr=False, compare=False)
+
+    file_keys: ClassVar[tuple[str, ...]] = ("rosetta",)
+
+    def prepare(self, folder: Path, image_root: Path | None) -> Self:
+        return self.with_table(folder / "rosetta.sqlite", _rosetta_items(self.rosetta)) if self.rosetta else self
+
+    def with_table(self, path: Path, items: Iterator[tuple[str, Any]]) -> Self:
+        ready = replace(self)
+        object.__setattr__(ready, "table", Index.build(path, items))
+        return ready
+
+    def text_in(self, image_id: str) -> ImageText:
+        """The text in an image; flag `no_ocr` where the file does not know it."""
+        if self.table is None:
+            return UNREAD
+        found = self.table.get(image_id)
+        if found is None:
+            return NO_OCR
+        return ImageText([_located(word) for word in look_up(_ROSETTA, found, f"rosetta: image {image_id}")])
+
+
+def _rosetta_items(path: str) -> Iterator[tuple[str, Any]]:
+    for item in json_list(path, "data.item"):
+        match item:
+            case {"image_id": str() | int() as image_id, "ocr_info": words}:
+                yield str(image_id), words
+
+
+def _located(word: RosettaWord) -> Located:
+    """A word and its upright box; the rotation, which is mostly near 0, is left out."""
+    box = word.bounding_box
+    return Located(word.word, xywh(box.top_left_x, box.top_left_y, box.width, box.height))

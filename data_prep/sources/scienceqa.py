@@ -1,0 +1,60 @@
+"""ScienceQA's `problems.json`: school questions with choices, about half of them with an image.
+
+    {"<id>": {"question", "choices": [...], "answer": index, "hint", "image": "image.png" or null, "split", "subject",
+              "lecture", "solution", ...}, ...}         image at <split>/<id>/image.png
+
+No boxes and no named objects: every region is the whole image for want of better, until a localizer has been there.
+A question is put with its hint and its lettered choices, and answered by the letter.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from string import ascii_uppercase
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, Field, TypeAdapter
+
+from data_prep.question import Question, RecordError
+from data_prep.streams import Stream, json_mapping
+
+from .base import Source
+
+
+class Problem(BaseModel):
+    question: str
+    choices: list[str] = Field(min_length=1, max_length=len(ascii_uppercase))
+    answer: int
+    hint: str = ""
+    image: str | None
+    split: str
+    subject: str | None = None
+
+
+@dataclass(frozen=True)
+class ScienceQa(Source):
+    """ScienceQA's questions of one split that have an image."""
+
+    annotations: str = field(metadata={"help": "problems.json."})
+    split: str = field(
+        default="train", metadata={"help": "The questions of this split.", "choices": ("train", "val", "test")}
+    )
+
+    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(tuple[Annotated[str, Field(pattern=r"^\w+$")], Problem])
+    file_keys: ClassVar[tuple[str, ...]] = ("annotations",)
+
+    def records(self) -> Stream:
+        return json_mapping(self.annotations)
+
+    def questions(self, record: tuple[str, Problem]) -> Iterator[Question | RecordError]:
+        key, problem = record
+        if problem.split != self.split:
+            return
+        if problem.image is None:
+            raise RecordError("text_only", f"problem {key} has no image", "", problem.question)
+        image = f"{problem.split}/{key}/{problem.image}"
+        if not 0 <= problem.answer < len(problem.choices):
+            message = f"problem {key}: answer {problem.answer} is none of its {len(problem.choices)} choices"
+            raise RecordError("bad_answer", message, image, problem.question)
+        lines = [problem.question, f"Context: {problem.hint}"] if problem.hint else [problem.question]
+        lines += [f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, problem.choices, strict=False)]
+        yield Question(image, "\n".join(lines), ascii_uppercase[problem.answer], kind=problem.subject)

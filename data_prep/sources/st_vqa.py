@@ -1,0 +1,55 @@
+"""ST-VQA: `<split>_task_<n>.json`, questions about text in images of several sets.
+
+    {"data": [{"file_path": "coco-text/COCO_train2014_000000000081.jpg", "question", "question_id", "answers",
+               "dataset", ...}, ...]}
+
+Question ids repeat, and are not used. The tests of the tasks have no answers.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, TypeAdapter
+
+from data_prep.question import Question, RecordError
+from data_prep.streams import Stream, json_list
+
+from .base import by_votes
+from .rosetta import RosettaText
+
+
+class Asked(BaseModel):
+    file_path: str
+    question: str
+    answers: list[str] = []
+    dataset: str | None = None
+
+
+@dataclass(frozen=True)
+class StVqa(RosettaText):
+    """ST-VQA's questions; the region is where the answer was read, where `rosetta` (image_id: the file_path) tells."""
+
+    annotations: str = field(kw_only=True, metadata={"help": "<split>_task_<n>.json."})
+    folder: str = field(default="", metadata={"help": "Folder below image_root that file_path starts from."})
+
+    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Asked)
+    file_keys: ClassVar[tuple[str, ...]] = ("annotations", "rosetta")
+
+    def records(self) -> Stream:
+        return json_list(self.annotations, "data.item")
+
+    def questions(self, record: Asked) -> Iterator[Question | RecordError]:
+        text, answers = self.text_in(record.file_path), by_votes(record.answers)
+        yield Question(
+            image=f"{self.folder}/{record.file_path}" if self.folder else record.file_path,
+            text=record.question,
+            answer=answers[0] if answers else "",
+            kind=record.dataset,
+            size=text.size,
+            frame=text.frame,
+            answers=answers,
+            words=text.words,
+            whole_image=not answers,
+            flags=text.flags,
+        )

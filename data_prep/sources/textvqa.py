@@ -1,0 +1,127 @@
+"""TextVQA: `TextVQA_0.5.1_<split>.json`, with the text that Rosetta or TextOCR's annotators read in the images.
+
+    {"data": [{"question_id", "question", "image_id", "image_width", "image_height", "answers": [ten], ...}, ...]}
+
+    TextOCR   {"imgs": {image_id: {"width", "height", ...}}, "anns": {id: {"image_id", "bbox": [x, y, w, h],
+              "utf8_string", ...}}, "imgToAnns": {image_id: [id, ...]}}; pixels
+
+A question that most annotators could not answer from the text in the image is rejected. The test split has no answers.
+Rosetta's form is described in `rosetta.py`.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, TypeAdapter
+
+from data_prep.config import ConfigError
+from data_prep.index import Index
+from data_prep.question import Located, Question, RecordError
+from data_prep.streams import Stream, json_list, json_mapping
+
+from .base import Id, Pixels, by_votes, look_up, xywh
+from .rosetta import NO_OCR, ImageText, RosettaText
+
+NO_ANSWER = frozenset(("unanswerable", "answering does not require reading text in the image"))
+ENOUGH_ANNOTATORS = 3  # of ten: VQA's accuracy calls an answer that so many gave fully right
+
+
+class TextOcrImage(BaseModel):
+    width: Pixels
+    height: Pixels
+
+
+class TextOcrWord(BaseModel):
+    utf8_string: str
+    bbox: tuple[float, float, float, float]
+
+
+_IMAGE, _WORDS, _WORD = TypeAdapter(TextOcrImage), TypeAdapter(list[Id]), TypeAdapter(TextOcrWord)
+
+
+class Asked(BaseModel):
+    question: str
+    image_id: Id
+    image_width: Pixels | None = None
+    image_height: Pixels | None = None
+    answers: list[str] = []
+
+
+@dataclass(frozen=True)
+class TextVqa(RosettaText):
+    """TextVQA's questions; the region is where Rosetta or TextOCR has the answer."""
+
+    annotations: str = field(kw_only=True, metadata={"help": "TextVQA_0.5.1_<split>.json."})
+    textocr: str | None = field(
+        default=None, metadata={"help": "Text in the images, as TextOCR_0.1_<split>.json has it, instead of rosetta."}
+    )
+    folder: str = field(default="train_images", metadata={"help": "Folder of the images below image_root."})
+
+    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Asked)
+    file_keys: ClassVar[tuple[str, ...]] = ("annotations", "rosetta", "textocr")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rosetta and self.textocr:
+            raise ConfigError("textocr: give either rosetta or textocr")
+
+    def prepare(self, folder: Path, image_root: Path | None) -> Self:
+        if self.textocr is None:
+            return super().prepare(folder, image_root)
+        return self.with_table(folder / "textocr.sqlite", _textocr_items(self.textocr))
+
+    def text_in(self, image_id: str) -> ImageText:
+        return _textocr_text(self.table, image_id) if self.textocr and self.table else super().text_in(image_id)
+
+    def records(self) -> Stream:
+        return json_list(self.annotations, "data.item")
+
+    def questions(self, record: Asked) -> Iterator[Question | RecordError]:
+        image, ranked = f"{self.folder}/{record.image_id}.jpg", by_votes(record.answers)
+        if ranked and ranked[0].casefold() in NO_ANSWER:
+            raise RecordError("unanswerable", f"most annotators: {ranked[0]!r}", image, record.question)
+        text = self.text_in(record.image_id)
+        stated = (record.image_width, record.image_height) if record.image_width and record.image_height else None
+        yield Question(
+            image=image,
+            text=record.question,
+            answer=ranked[0] if ranked else "",
+            size=text.size or stated,
+            frame=text.frame,
+            answers=[answer for answer in ranked if record.answers.count(answer) >= ENOUGH_ANNOTATORS] or ranked[:1],
+            words=text.words,
+            whole_image=not ranked,
+            flags=text.flags,
+        )
+
+
+def _textocr_items(path: str) -> Iterator[tuple[str, Any]]:
+    for part in ("imgs", "imgToAnns", "anns"):
+        for key, value in json_mapping(path, part):
+            yield f"{part}/{key}", value
+
+
+def _textocr_text(table: Index, image_id: str) -> ImageText:
+    image = table.get(f"imgs/{image_id}")
+    if image is None:
+        return NO_OCR
+    name = f"textocr: image {image_id}"
+    size = look_up(_IMAGE, image, name)
+    words = []
+    for key in look_up(_WORDS, table.get(f"imgToAnns/{image_id}") or [], name):
+        word = look_up(_WORD, table.get(f"anns/{key}"), f"{name}: annotation {key}")
+        words.append(Located(word.utf8_string, xywh(*word.bbox)))
+    return ImageText(in_reading_order(words), "pixels", (size.width, size.height))
+
+
+def in_reading_order(words: Sequence[Located]) -> list[Located]:
+    """Words line by line: a line goes on while words are centred above the bottom of its topmost-centred one."""
+    lines: list[list[Located]] = []
+    for word in sorted(words, key=lambda word: word.box[1] + word.box[3]):
+        if lines and (word.box[1] + word.box[3]) / 2 < lines[-1][0].box[3]:
+            lines[-1].append(word)
+        else:
+            lines.append([word])
+    return [word for line in lines for word in sorted(line, key=lambda word: word.box[0])]

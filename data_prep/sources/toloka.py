@@ -1,0 +1,55 @@
+"""WSDM Cup 2023's visual question answering by Toloka: questions whose answer is a box, not a text.
+
+CSV with the columns image, width, height, left, top, right, bottom, question. As published, `image` is a URL; nothing
+is fetched: the file of that name is read below image_root.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, TypeAdapter
+
+from data_prep.question import Question, RecordError
+from data_prep.streams import Stream, csv_rows
+
+from .base import Pixels, Source
+
+
+class Row(BaseModel):
+    image: str
+    width: Pixels
+    height: Pixels
+    left: float
+    top: float
+    right: float
+    bottom: float
+    question: str
+
+
+@dataclass(frozen=True)
+class Toloka(Source):
+    """WSDM Cup 2023: questions that a box answers; they serve a localizer."""
+
+    annotations: str = field(metadata={"help": "train.csv, test_public.csv or test_private.csv."})
+
+    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Row)
+    file_keys: ClassVar[tuple[str, ...]] = ("annotations",)
+
+    def records(self) -> Stream:
+        return csv_rows(self.annotations)
+
+    def questions(self, record: Row) -> Iterator[Question | RecordError]:
+        yield Question(
+            image=_file_name(record.image),
+            text=record.question,
+            size=(record.width, record.height),
+            boxes=[(record.left, record.top, record.right, record.bottom)],
+        )
+
+
+def _file_name(image: str) -> str:
+    """The last part of a URL, without its query; a path stays as it is."""
+    if "://" not in image:
+        return image
+    return image.partition("?")[0].partition("#")[0].rpartition("/")[2]

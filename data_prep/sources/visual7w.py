@@ -1,0 +1,90 @@
+"""Visual7W, `dataset_v7w_telling.json` and `dataset_v7w_pointing.json`.
+
+    {"images": [{image_id, filename, split, qa_pairs: [{qa_id, question, answer, multiple_choices, type}]}],
+     "boxes": [{box_id, name, x, y, width, height}]}
+
+The answer of a pointing question (`which`) is the number of a box: the region, and no words to train on. Telling
+questions are answered in words and have no box.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, TypeAdapter
+
+from data_prep.index import Index
+from data_prep.question import Question, RecordError
+from data_prep.streams import Stream, json_list
+
+from .base import XYXY, Source, look_up, xywh
+
+
+class QA(BaseModel):
+    question: str
+    answer: int | str
+    type: str | None = None
+
+
+class Image(BaseModel):
+    filename: str
+    split: str | None = None
+    qa_pairs: list[QA]
+
+
+class Box(BaseModel):
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+_BOX = TypeAdapter(Box)
+
+
+@dataclass(frozen=True)
+class Visual7W(Source):
+    """Visual7W, telling or pointing."""
+
+    annotations: str = field(metadata={"help": "dataset_v7w_telling.json or dataset_v7w_pointing.json."})
+    split: str | None = field(default="train", metadata={"help": "Of the images: train, val or test; null: all."})
+    boxes: Index = field(init=False, repr=False, compare=False)
+
+    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Image)
+    file_keys: ClassVar[tuple[str, ...]] = ("annotations",)
+
+    def prepare(self, folder: Path, image_root: Path | None) -> Self:
+        ready = replace(self)
+        object.__setattr__(ready, "boxes", Index.build(folder / "boxes.sqlite", _boxes(self.annotations)))
+        return ready
+
+    def records(self) -> Stream:
+        return json_list(self.annotations, "images.item")
+
+    def questions(self, record: Image) -> Iterator[Question | RecordError]:
+        for qa in record.qa_pairs if self.split in (None, record.split) else []:
+            question = Question(record.filename, qa.question, kind=qa.type)
+            if isinstance(qa.answer, str):
+                question.answer = qa.answer
+                yield question
+                continue
+            try:
+                question.boxes = [self._box(qa.answer)]
+            except RecordError as error:
+                yield RecordError(error.reason, error.message, record.filename, qa.question)
+                continue
+            yield question
+
+    def _box(self, box_id: int) -> XYXY:
+        found = self.boxes.get(str(box_id))
+        if found is None:
+            raise RecordError("missing_box", f"box {box_id}, the answer, is not in boxes")
+        box = look_up(_BOX, found, f"box {box_id}")
+        return xywh(box.x, box.y, box.width, box.height)
+
+
+def _boxes(annotations: str) -> Iterator[tuple[str, Any]]:
+    for box in json_list(annotations, "boxes.item"):
+        if isinstance(box, dict) and isinstance(box.get("box_id"), int | str):
+            yield str(box["box_id"]), box

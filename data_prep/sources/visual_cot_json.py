@@ -1,0 +1,75 @@
+"""Visual-CoT's training file, `viscot_363k.json`: each question twice, first for its box, then for its answer.
+
+    {"image": ["cot/gqa/1.jpg", "cot/gqa/1.jpg###[x1, y1, x2, y2]"],
+     "conversations": [human: "<image>\\nWhat is it? Please provide the bounding box coordinate of the region ...",
+                       gpt:   "[0.123, 0.200, 0.456, 0.789]"          fractions of the padded square
+                       human: "<image>\\n...", gpt: "A cat."]}
+
+Behind ### stands the same box in pixels, which serves where the text has none.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, Field, TypeAdapter
+
+from data_prep.question import Question, RecordError
+from data_prep.records import conversation
+from data_prep.streams import Stream, json_list
+from data_prep.text_boxes import find_boxes
+
+from .base import XYXY, Source
+from .llava_text import Utterance
+
+_REQUEST = re.compile(
+    r"\s*please provide the bounding box coordinates? of the region "
+    r"that can help you answer the question better\.?\s*$",
+    re.IGNORECASE,
+)
+_NUMBER = r"\s*(-?\d+(?:\.\d*)?)\s*"
+_PIXELS = re.compile(rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]")
+
+
+class Record(BaseModel):
+    image: Annotated[list[str], Field(min_length=1)]
+    conversations: list[Utterance]
+
+
+@dataclass(frozen=True)
+class VisualCotJson(Source):
+    """Visual-CoT's training file in LLaVA's form (JSON list)."""
+
+    annotations: str = field(metadata={"help": "viscot_363k.json."})
+
+    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
+    file_keys: ClassVar[tuple[str, ...]] = ("annotations",)
+
+    def records(self) -> Stream:
+        return json_list(self.annotations)
+
+    def questions(self, record: Record) -> Iterator[Question | RecordError]:
+        image = record.image[0].partition("###")[0]
+        _, turns = conversation("record", record.model_dump(), len(record.image))
+        folders = image.split("/")
+        question = Question(
+            image=image,
+            text=_REQUEST.sub("", turns[0].question),
+            answer=turns[-1].answer,
+            kind=folders[1] if len(folders) > 2 else None,  # of cot/gqa/1.jpg: gqa
+            frame="padded_square",
+            boxes=find_boxes(turns[0].answer) if len(turns) > 1 else [],
+        )
+        if not question.boxes:
+            question.frame, question.boxes = "pixels", _pixel_boxes(record.image)
+        yield question
+
+
+def _pixel_boxes(images: list[str]) -> list[XYXY]:
+    boxes = []
+    for image in images:
+        if match := _PIXELS.fullmatch(image.partition("###")[2]):
+            x1, y1, x2, y2 = map(float, match.groups())
+            boxes.append((x1, y1, x2, y2))
+    return boxes

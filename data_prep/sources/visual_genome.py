@@ -1,0 +1,183 @@
+"""Visual Genome: questions (`question_answers.json`) and phrases (`region_descriptions.json`), with boxes on the image.
+
+    image_data.json             [{image_id, url, width, height}]    the url tells the folder: VG_100K or VG_100K_2
+    question_answers.json       [{id, qas: [{qa_id, image_id, question, answer, q_objects, a_objects}]}]
+    qa_to_region_mapping.json   {qa_id: region_id}
+    region_descriptions.json    [{id, regions: [{region_id, image_id, phrase, x, y, width, height}]}]
+    objects.json                [{image_id, objects: [{object_id, x, y, w, h, names}]}]
+
+Boxes are pixels: corner and size, called width and height in one file, w and h in the other; some are negative.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, TypeAdapter
+
+from data_prep.index import Index
+from data_prep.question import Question, RecordError
+from data_prep.streams import Stream, json_list, json_mapping
+
+from .base import XYXY, Id, Pixels, Source, look_up, xywh
+
+
+class ImageData(BaseModel):
+    url: str
+    width: Pixels
+    height: Pixels
+
+
+class Corner(BaseModel):
+    x: float
+    y: float
+    w: float = Field(validation_alias=AliasChoices("w", "width"))
+    h: float = Field(validation_alias=AliasChoices("h", "height"))
+
+    def box(self) -> XYXY:
+        return xywh(self.x, self.y, self.w, self.h)
+
+
+class Region(Corner):
+    phrase: str
+
+
+class Regions(BaseModel):
+    id: Id
+    regions: list[Region]
+
+
+class Named(BaseModel):
+    object_id: Id
+
+
+class QA(BaseModel):
+    qa_id: Id
+    question: str
+    answer: str
+    q_objects: Annotated[list[Named], BeforeValidator(lambda value: [] if value is None else value)] = []
+    a_objects: Annotated[list[Named], BeforeValidator(lambda value: [] if value is None else value)] = []
+
+
+class QAs(BaseModel):
+    id: Id
+    qas: list[QA]
+
+
+_IMAGE, _CORNER, _ID = TypeAdapter(ImageData), TypeAdapter(Corner), TypeAdapter(Id)
+
+
+@dataclass(frozen=True)
+class _VisualGenome(Source):
+    """Sizes and folders of the images, which both readers need."""
+
+    annotations: str = field(metadata={"help": "question_answers.json, or region_descriptions.json for the phrases."})
+    image_data: str = field(metadata={"help": "image_data.json."})
+    images: Index = field(init=False, repr=False, compare=False)
+
+    def prepare(self, folder: Path, image_root: Path | None) -> Self:
+        ready = replace(self)
+        items = _keyed(json_list(self.image_data), "image_id")
+        object.__setattr__(ready, "images", Index.build(folder / "images.sqlite", items))
+        return ready
+
+    def records(self) -> Stream:
+        return json_list(self.annotations)
+
+    def image(self, image_id: str) -> tuple[str, tuple[int, int]]:
+        """The path of an image, and its size."""
+        found = self.images.get(image_id)
+        if found is None:
+            raise RecordError("no_image_data", f"image {image_id} is not in {self.image_data}")
+        image = look_up(_IMAGE, found, f"{self.image_data}: image {image_id}")
+        return "/".join(image.url.split("/")[-2:]), (image.width, image.height)
+
+
+@dataclass(frozen=True)
+class VisualGenome(_VisualGenome):
+    """Visual Genome's questions; the region is the mapped one, else the objects of question and answer."""
+
+    qa_to_region: str | None = field(default=None, metadata={"help": "qa_to_region_mapping.json."})
+    regions: str | None = field(default=None, metadata={"help": "region_descriptions.json."})
+    objects: str | None = field(default=None, metadata={"help": "objects.json."})
+    tables: dict[str, Index] = field(init=False, default_factory=dict, repr=False, compare=False)
+
+    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(QAs)
+    file_keys: ClassVar[tuple[str, ...]] = ("annotations", "image_data", "qa_to_region", "regions", "objects")
+
+    def prepare(self, folder: Path, image_root: Path | None) -> Self:
+        ready = super().prepare(folder, image_root)
+        if self.qa_to_region:
+            ready.tables["mapping"] = Index.build(folder / "mapping.sqlite", json_mapping(self.qa_to_region))
+        if self.regions:
+            items = _keyed(_members(self.regions, "regions"), "region_id")
+            ready.tables["region"] = Index.build(folder / "regions.sqlite", items)
+        if self.objects:
+            items = _keyed(_members(self.objects, "objects"), "object_id")
+            ready.tables["object"] = Index.build(folder / "objects.sqlite", items)
+        return ready
+
+    def questions(self, record: QAs) -> Iterator[Question | RecordError]:
+        image, size = self.image(record.id)
+        for qa in record.qas:
+            flags: list[str] = []
+            try:
+                boxes = self._boxes(qa, flags)
+            except RecordError as error:
+                yield RecordError(error.reason, error.message, image, qa.question)
+                continue
+            yield Question(image, qa.question, qa.answer, size=size, boxes=boxes, flags=flags)
+
+    def _boxes(self, qa: QA, flags: list[str]) -> list[XYXY]:
+        region_id = self._find("mapping", qa.qa_id)
+        if region_id is not None:
+            region = self._box("region", look_up(_ID, region_id, f"{self.qa_to_region}: {qa.qa_id}"))
+            if region is not None:
+                return [region]
+        boxes = []
+        for named in [*qa.q_objects, *qa.a_objects]:
+            box = self._box("object", named.object_id)
+            if box is not None:
+                boxes.append(box)
+            elif "object" in self.tables:
+                flags.append("missing_object")
+        return boxes
+
+    def _find(self, table: str, key: str) -> Any | None:
+        return self.tables[table].get(key) if table in self.tables else None
+
+    def _box(self, table: str, key: str) -> XYXY | None:
+        found = self._find(table, key)
+        return None if found is None else look_up(_CORNER, found, f"{table} {key}").box()
+
+
+@dataclass(frozen=True)
+class VisualGenomeRegions(_VisualGenome):
+    """Visual Genome's phrases, each with the box it describes; without answers, for a localizer."""
+
+    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Regions)
+    file_keys: ClassVar[tuple[str, ...]] = ("annotations", "image_data")
+
+    def questions(self, record: Regions) -> Iterator[Question | RecordError]:
+        image, size = self.image(record.id)
+        boxes: dict[str, list[XYXY]] = {}
+        for region in record.regions:
+            boxes.setdefault(region.phrase.strip(), []).append(region.box())
+        for phrase, places in boxes.items():
+            flags = ["low_confidence"] if len(set(places)) > 1 else []  # one phrase for several places
+            yield Question(image, phrase, size=size, boxes=places, flags=flags)
+
+
+def _members(path: str, key: str) -> Iterator[Any]:
+    """The members of the list `key` of every record."""
+    for record in json_list(path):
+        members = record.get(key) if isinstance(record, dict) else None
+        yield from members if isinstance(members, list) else []
+
+
+def _keyed(items: Iterator[Any], key: str) -> Iterator[tuple[str, Any]]:
+    """Items of a look-up table; those without the key cannot be asked for."""
+    for item in items:
+        if isinstance(item, dict) and isinstance(item.get(key), int | str):
+            yield str(item[key]), item

@@ -1,0 +1,63 @@
+"""VizWiz-VQA-Grounding, `<split>_grounding.json`: what blind people asked, with a polygon around the answer.
+
+    {"<file>.jpg": {"question", "most_common_answer", "answers": [...], "width", "height",
+                    "answer_grounding": [{"x", "y"}, ...]}, ...}
+
+A polygon of fewer than three points encloses nothing: rejected. The test split has neither answers nor polygons.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, TypeAdapter
+
+from data_prep.question import Question, RecordError
+from data_prep.streams import Stream, json_mapping
+
+from .base import Pixels, Source
+
+
+class Point(BaseModel):
+    x: float
+    y: float
+
+
+class Grounding(BaseModel):
+    question: str
+    most_common_answer: str = ""
+    width: Pixels
+    height: Pixels
+    answer_grounding: list[Point] | None = None
+
+
+@dataclass(frozen=True)
+class VizWiz(Source):
+    """VizWiz-VQA-Grounding; the box is that around the answer's polygon."""
+
+    annotations: str = field(metadata={"help": "<split>_grounding.json."})
+
+    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(tuple[str, Grounding])
+    file_keys: ClassVar[tuple[str, ...]] = ("annotations",)
+
+    def records(self) -> Stream:
+        return json_mapping(self.annotations)
+
+    def questions(self, record: tuple[str, Grounding]) -> Iterator[Question | RecordError]:
+        image, found = record
+        polygon = found.answer_grounding
+        if polygon is not None and len(polygon) < 3:
+            message = f"{image}: the polygon has {len(polygon)} points"
+            raise RecordError("polygon", message, image, found.question)
+        yield Question(
+            image=image,
+            text=found.question,
+            answer=found.most_common_answer,
+            size=(found.width, found.height),
+            boxes=[] if polygon is None else [_bounds(polygon)],
+        )
+
+
+def _bounds(polygon: list[Point]) -> tuple[float, float, float, float]:
+    xs, ys = [point.x for point in polygon], [point.y for point in polygon]
+    return min(xs), min(ys), max(xs), max(ys)

@@ -1,0 +1,141 @@
+"""Puts images that lie in parquet files, as in LLaVA-NeXT-Data, below an image root, where the trainer reads them.
+
+    python -m data_prep.unpack 'data/train-*.parquet' images conversations=llava_next.jsonl
+
+An image goes to its own path, or, where the table has none, to <id>.<its format>, byte for byte. Files appear whole or
+not at all, and those that are there already are left: run again after whatever stopped it. `conversations` gets the
+table's records with those paths in place of the images: what a configuration's `annotations` names.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from pydantic import BaseModel, TypeAdapter
+from tqdm import tqdm
+
+from .config import ConfigError, parse_config, user_errors
+from .data_source import existing_paths
+from .images import MAX_IMAGE_PIXELS, expect_large_images, image_path, read_embedded
+from .question import RecordError
+from .sample import DataError
+from .shards import write_atomically
+from .sources.base import Id, look_up
+from .sources.llava_next import Embedded
+from .streams import errors_as, parquet_rows
+
+PROG = "python -m data_prep.unpack"
+CONVERSATIONS = ("conversations", "data_source")
+
+
+@dataclass(frozen=True)
+class UnpackArguments:
+    """From where, to where."""
+
+    parquet: str = field(metadata={"help": "The parquet files, by path or glob; column image {bytes, path}."})
+    image_root: str = field(metadata={"help": "Folder for the images."})
+    conversations: str | None = field(
+        default=None, metadata={"help": "JSONL to write: id, image (its path), conversations and data_source."}
+    )
+    max_image_pixels: int = field(default=MAX_IMAGE_PIXELS, metadata={"help": "Larger images are refused."})
+
+    def __post_init__(self) -> None:
+        if not existing_paths(self.parquet):
+            raise ConfigError(f"parquet: no such file: {self.parquet}")
+
+
+class Row(BaseModel):
+    """What of a row is read here; the rest is handed on."""
+
+    id: Id = ""
+    image: Embedded | None = None
+
+
+_ROW = TypeAdapter(Row)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: exit status 2 for a wrong call or a file that cannot be read."""
+    with user_errors(PROG):
+        (arguments,) = parse_config(
+            (UnpackArguments,),
+            sys.argv[1:] if argv is None else argv,
+            prog=PROG,
+            description="Put the images of parquet files below an image root.",
+            positionals=("parquet", "image_root"),
+        )
+        unpack(arguments)
+
+
+def unpack(arguments: UnpackArguments) -> None:
+    """Writes every image that is not there yet; a row that is bad is told on stderr and left out.
+
+    Raises:
+        DataError: a file that is not parquet or cannot be written.
+    """
+    expect_large_images()
+    records = _records(arguments)
+    if arguments.conversations is None:
+        for _ in records:
+            pass
+        return
+    path = Path(arguments.conversations)
+    partial = path.with_name(f".{path.name}.partial")
+    with errors_as(str(path)):
+        with partial.open("w") as file:
+            file.writelines(json.dumps(record) + "\n" for record in records)
+        partial.replace(path)
+
+
+def _records(arguments: UnpackArguments) -> Iterator[dict[str, Any]]:
+    """The records with paths for images, each once its image is there."""
+    root = Path(arguments.image_root).absolute()
+    paths = existing_paths(arguments.parquet)
+    written = refused = 0
+    rows = parquet_rows(paths, _columns(paths[0]), block=1)
+    for number, row in enumerate(tqdm(rows, total=rows.size, unit=" rows", disable=None)):
+        values = row.load()
+        try:
+            image, new = _unpack_row(root, values, arguments.max_image_pixels)
+        except RecordError as error:
+            refused += 1
+            tqdm.write(f"row {number}: {error}", file=sys.stderr)
+            continue
+        written += new
+        record = {"id": values.get("id"), **({"image": image} if image else {})}
+        yield record | {name: values[name] for name in CONVERSATIONS if name in values}
+    print(f"{root}: {written:,} images written, {refused:,} of {rows.size:,} rows refused")
+
+
+def _columns(path: Path) -> list[str]:
+    with errors_as(f"{path}: not parquet"):
+        names = pq.read_schema(path).names
+    if "image" not in names:
+        raise DataError(f"{path}: no column 'image', but {names}")
+    return [name for name in ("id", "image", *CONVERSATIONS) if name in names]
+
+
+def _unpack_row(root: Path, values: dict[str, Any], max_pixels: int) -> tuple[str | None, bool]:
+    """The path of the row's image, None for a row without, and whether it is written only now."""
+    row = look_up(_ROW, values, "row")
+    if row.image is None or not row.image.data:
+        return row.image.path if row.image else None, False
+    data = row.image.data
+    name, _ = read_embedded(data, row.image.path, row.id, max_pixels)
+    path = image_path(root, name)
+    with errors_as(str(path)):
+        if path.exists():
+            if path.read_bytes() != data:
+                raise RecordError("conflict", f"{path} is there already, with another image")
+            return name, False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, data)
+    return name, True
+
+
+if __name__ == "__main__":
+    main()

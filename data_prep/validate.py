@@ -1,0 +1,138 @@
+"""The pre-flight check: reads what the trainer will read and says whether to train.
+
+    python -m data_prep.validate CONFIG.yaml [key=value ...]
+
+CONFIG.yaml may be the training's own configuration: of it, `train_data`, `eval_data` and the keys of this program are
+read. A table of what was found is printed for each source (`data_prep.checks` says what each check means) and written
+as JSON on request.
+
+Exit status: 0 train; 1 do not, an error was found; 2 wrong call. Warnings forbid nothing.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .annotate import read_image_names
+from .checks import CHECKS
+from .config import ConfigError, parse_config, user_errors
+from .data_source import DataLists
+from .image_checks import Evaluation, ImagePool
+from .images import MAX_IMAGE_PIXELS
+from .shards import write_atomically
+from .source_check import SourceCheck
+
+PROG = "python -m data_prep.validate"
+
+
+@dataclass(frozen=True)
+class ValidateArguments:
+    """How thorough the check is."""
+
+    decode: bool = field(default=False, metadata={"help": "Decode every image whole: finds truncated files."})
+    workers: int = field(default=os.cpu_count() or 1, metadata={"help": "Processes that open images."})
+    max_image_pixels: int = field(default=MAX_IMAGE_PIXELS, metadata={"help": "Larger images are an error."})
+    evaluation_images: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Text files of image names, one a line, of evaluation sets: none of them may be trained on. The "
+            "images of eval_data count too."
+        },
+    )
+    max_bad_fraction: float = field(
+        default=0.0,
+        metadata={"help": "An error in at most this share of records, images or rows does not forbid training."},
+    )
+    report: str | None = field(default=None, metadata={"help": "File that the findings are written to, as JSON."})
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ConfigError(f"workers: {self.workers} must be at least 1")
+        if not 0 <= self.max_bad_fraction < 1:
+            raise ConfigError(f"max_bad_fraction: {self.max_bad_fraction} is not in [0, 1)")
+        for path in self.evaluation_images:
+            if not Path(path).is_file():
+                raise ConfigError(f"evaluation_images: no such file: {path}")
+
+
+def validate(lists: DataLists, arguments: ValidateArguments) -> dict[str, Any]:
+    """Checks all sources; the mapping that `report` gets: `train` (the verdict) and `sources`."""
+    evaluation = Evaluation(read_image_names(arguments.evaluation_images))
+    sources = []
+    with ImagePool(arguments.workers, arguments.max_image_pixels, arguments.decode) as pool:
+        # held-out data first: its images are what training data must not hold
+        for role in ("eval_data", "train_data"):
+            for source in getattr(lists, role):
+                check = SourceCheck(source, role, evaluation, pool)
+                check.run()
+                sources.append(_source_report(check, arguments.max_bad_fraction))
+    return {"train": not any(source["fatal"] for source in sources), "arguments": asdict(arguments), "sources": sources}
+
+
+def _source_report(check: SourceCheck, max_bad_fraction: float) -> dict[str, Any]:
+    findings, frame = check.findings, check.frame
+    checks = {
+        name: {
+            "severity": kind.severity,
+            "count": findings.counts[name],
+            "of": kind.of,
+            "total": findings.totals[kind.of],
+            "first": findings.first.get(name),
+        }
+        for name, kind in CHECKS.items()
+    }
+    return {
+        "role": check.role,
+        **asdict(check.source),
+        "counts": dict(findings.totals),
+        "text_boxes": {"boxes": frame.boxes, "outside_padded_square": frame.violations, "frame": frame.frame},
+        "fatal": findings.fatal(max_bad_fraction),
+        "checks": checks,
+    }
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report as lines of text: a table for each source, then the verdict."""
+    lines = []
+    for source in report["sources"]:
+        counts = ", ".join(f"{count:,} {name}" for name, count in source["counts"].items())
+        lines += [f"{source['annotations']} ({source['role']}): {counts or 'nothing'}"]
+        boxes = source["text_boxes"]
+        if boxes["boxes"]:
+            outside = f"{boxes['outside_padded_square']:,} could not be on the padded square"
+            lines.append(f"  {boxes['boxes']:,} boxes in text, {outside}: their frame is {boxes['frame']}")
+        found = {name: check for name, check in source["checks"].items() if check["count"]}
+        for name, check in sorted(found.items(), key=lambda item: item[1]["severity"]):
+            share = f"{check['count']:,} of {check['total']:,} {check['of']}" if check["total"] else f"{check['count']}"
+            lines.append(f"  {check['severity']:7}  {name:16}  {share:24}  {CHECKS[name].meaning}")
+            lines.append(f"{'':29}first: {check['first']}")
+        lines.append(f"  {len(CHECKS) - len(found)} checks found nothing")
+    fatal = [f"{name} in {source['annotations']}" for source in report["sources"] for name in source["fatal"]]
+    lines.append("train: yes" if report["train"] else f"train: NO - {'; '.join(fatal)}")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: exit status 0 to train, 1 not to, 2 for a wrong call."""
+    with user_errors(PROG):
+        lists, arguments = parse_config(
+            (DataLists, ValidateArguments),
+            sys.argv[1:] if argv is None else argv,
+            prog=PROG,
+            description="Check data before training on it.",
+            ignore_others_in_file=True,
+        )
+        report = validate(lists, arguments)
+        print(table(report))
+        if arguments.report is not None:
+            Path(arguments.report).parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(Path(arguments.report), (json.dumps(report, indent=2) + "\n").encode())
+    raise SystemExit(0 if report["train"] else 1)
+
+
+if __name__ == "__main__":
+    main()
