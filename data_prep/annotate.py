@@ -1,8 +1,9 @@
 """Turns what a public source publishes into its region sidecar.
 
-    python -m data_prep.annotate CONFIG.yaml [key=value ...]          --help source=gqa lists the keys of one source too
-    python -m data_prep.annotate CONFIG.yaml --shard i/n              on machine i of n that share a file system
-    srun / torchrun ... -m data_prep.annotate CONFIG.yaml             the same by the launcher's rank
+    python -m data_prep.annotate CONFIG.yaml [key=value ...]       --help source=gqa lists the keys of one source too
+    python -m data_prep.annotate CONFIG.yaml --shard i/n           on machine i of n that share a file system
+    torchrun ... --module data_prep.annotate CONFIG.yaml           the same by the launcher's RANK and WORLD_SIZE
+    srun bash -c 'python -m data_prep.annotate CONFIG.yaml --shard $SLURM_PROCID/$SLURM_NTASKS'
 
     out/part-00000.parquet ...  manifest.json     the sidecar (data_prep.sample)
         rejected.jsonl                            what could not be used: record, reason, message, image, question
