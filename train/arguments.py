@@ -142,6 +142,33 @@ class PlcTrainingArguments(TrainingArguments):
     projector_learning_rate: float = field(
         default=2e-5, metadata={"help": "Peak learning rate of the multi-modal projector."}
     )
+    pack_length: int | None = field(
+        default=None,
+        metadata={
+            "help": "Pack samples into rows of at most so many tokens, no fewer than max_length; the batch size then "
+            "counts rows. null: a row is a sample, padded."
+        },
+    )
+    split_turns: bool = field(
+        default=True,
+        metadata={
+            "help": "Each question about an image of train_data is a sample with a region of its own. false: a "
+            "conversation is one sample, its region the union of its questions' (none, if one of them has none)."
+        },
+    )
+    on_bad_sample: str = field(
+        default="raise",
+        metadata={
+            "help": "A sample that cannot be used ends the run, or is left out and told in quarantine.jsonl.",
+            "choices": ("raise", "skip"),
+        },
+    )
+    max_bad_fraction: float = field(
+        default=0.01, metadata={"help": "With on_bad_sample: skip, a run ends above this share of bad samples."}
+    )
+    profile_steps: int = field(
+        default=0, metadata={"help": "Record so many steps with torch.profiler, into output_dir/profile; 0: none."}
+    )
     picture_steps: int = field(
         default=0, metadata={"help": "Every so many steps, draw four evaluation samples into TensorBoard; 0: never."}
     )
@@ -163,6 +190,8 @@ class PlcTrainingArguments(TrainingArguments):
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide non-finite losses from the log."})
 
     def __post_init__(self) -> None:
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise ConfigError(f"max_bad_fraction: expected a share from 0 to 1, got {self.max_bad_fraction}")
         if self.remove_unused_columns:
             raise ConfigError("remove_unused_columns: must stay false: the collator reads the samples whole")
         if self.hub_token is not None:

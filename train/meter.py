@@ -38,12 +38,16 @@ class StepMeter(TrainerCallback):
         image_token_id: the placeholder of a visual token.
         shape: the model's, for its floating-point operations.
         bf16: whether it computes in bf16: of other types the device's peak is not known, and so no utilisation (MFU).
+        adapter_parameters: of LoRA's matrices, all together.
     """
 
-    def __init__(self, accelerator: Accelerator, image_token_id: int, shape: ModelShape, bf16: bool) -> None:
+    def __init__(
+        self, accelerator: Accelerator, image_token_id: int, shape: ModelShape, bf16: bool, adapter_parameters: int
+    ) -> None:
         self.accelerator = accelerator
         self.image_token_id = image_token_id
         self.shape = shape
+        self.adapter_parameters = adapter_parameters
         self.peak_flops = peak_flops() if bf16 else None
         self._start = 0.0
         self.rates: dict[str, float] = {}  # of the last step, by module group
@@ -69,16 +73,25 @@ class StepMeter(TrainerCallback):
         self.totals["forward_backward_s"] += time.perf_counter() - start
 
     def count(self, batches: Sequence[dict[str, Any]]) -> None:
-        """Adds a step's batches to the totals. The FLOPs are the model's own: recomputed activations do not count."""
-        lengths = torch.cat([batch["attention_mask"].sum(dim=1) for batch in batches])  # (samples of the step,)
-        visual = torch.cat([(batch["input_ids"] == self.image_token_id).sum(dim=1) for batch in batches])
-        self.totals["samples"] += len(lengths)
-        self.totals["places"] += sum(batch["attention_mask"].numel() for batch in batches)
-        for tokens, visual_tokens in torch.stack([lengths, visual], dim=1).tolist():  # the device is asked once a step
-            self.totals["tokens"] += tokens
-            self.totals["visual_tokens"] += visual_tokens
-            images = visual_tokens // self.shape.compressor.num_tokens
-            self.totals["flops"] += self.shape.training_step(tokens - visual_tokens, images).flops
+        """Adds a step's batches to the totals. The FLOPs are the model's own: recomputed activations do not count, and
+        neither do the pairs of tokens of a packed row that do not see each other."""
+        for batch in batches:
+            self.totals["places"] += batch["input_ids"].numel()
+            sizes = batch["sample_sizes"] if "sample_sizes" in batch else self._sizes(batch)
+            for tokens, images in sizes:
+                visual_tokens = images * self.shape.compressor.num_tokens
+                self.totals["samples"] += 1
+                self.totals["tokens"] += tokens
+                self.totals["visual_tokens"] += visual_tokens
+                self.totals["flops"] += self.shape.training_step(
+                    tokens - visual_tokens, images, adapter_parameters=self.adapter_parameters
+                ).flops
+
+    def _sizes(self, batch: dict[str, Any]) -> list[list[int]]:
+        """Tokens and images of every sample of a padded batch."""
+        tokens = batch["attention_mask"].sum(dim=1)  # (B,)
+        visual_tokens = (batch["input_ids"] == self.image_token_id).sum(dim=1)
+        return torch.stack([tokens, visual_tokens // self.shape.compressor.num_tokens], dim=1).tolist()
 
     def read(self) -> dict[str, float]:
         """The figures since the last call, and a fresh start. Every process has to call it."""

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import datasets
 import deepspeed
 import torch
 from peft import PeftModel
@@ -29,6 +30,9 @@ from .checkpoint import build_model, load_config, load_processor
 from .collator import Collator
 from .config import write_config
 from .data import load_samples
+from .packing import PackedRows
+from .profiler import ProfileCallback
+from .quarantine import QUARANTINE_FILE, BadSample, Quarantine
 from .trainer import PlcTrainer, what_trains
 
 PROG = "python -m train.plc"
@@ -77,27 +81,59 @@ def build_trainer(
         raise ConfigError("train_data: no data to train on")
     if not data_arguments.eval_data and (args.eval_strategy != "no" or args.picture_steps):
         raise ConfigError("eval_data: eval_strategy and picture_steps need it")
+    if args.pack_length is not None and args.pack_length < data_arguments.max_length:
+        raise ConfigError(f"pack_length: {args.pack_length} is below max_length, {data_arguments.max_length}")
     config = load_config(model_arguments.model, **model_arguments.compressor())
     processor = load_processor(model_arguments.model, config, **model_arguments.processor())
     if model_arguments.chat_template is not None:
         processor.chat_template = Path(model_arguments.chat_template).read_text(encoding="utf-8")
-    train_samples = load_samples(data_arguments.train_data, processor, data_arguments.max_length, args.seed)
-    eval_samples = None
-    if data_arguments.eval_data:
-        eval_samples = load_samples(data_arguments.eval_data, processor, data_arguments.max_length, args.seed)
-    collator = Collator(processor, data_arguments.max_image_pixels)
+    bad: list[BadSample] | None = [] if args.on_bad_sample == "skip" else None
+    with args.main_process_first(desc="the samples"):  # the other processes find them in the cache
+        train_samples = load_samples(
+            data_arguments.train_data, processor, data_arguments.max_length, args.seed, args.split_turns, bad
+        )
+        eval_samples = None
+        if data_arguments.eval_data:
+            eval_samples = load_samples(
+                data_arguments.eval_data, processor, data_arguments.max_length, args.seed, bad=bad
+            )
+    quarantine = None if bad is None else _quarantine(args, len(train_samples) + len(eval_samples or ()), bad)
+    collator = Collator(processor, data_arguments.max_image_pixels, skip_bad=bad is not None)
     callbacks: list[TrainerCallback] = [ResumeCheck()]
+    if args.profile_steps:
+        callbacks.append(ProfileCallback(Path(args.output_dir) / "profile", args.profile_steps))
     if args.picture_steps and eval_samples is not None:
         callbacks.append(PictureCallback(eval_samples, collator, args.picture_steps))
     return PlcTrainer(
         model=_build_model(model_arguments, config, args),
         args=args,
         data_collator=collator,
-        train_dataset=train_samples,
+        train_dataset=_packed(train_samples, args),
         eval_dataset=eval_samples,
         processing_class=processor,
         callbacks=callbacks,
+        quarantine=quarantine,
     )
+
+
+def _quarantine(args: PlcTrainingArguments, good: int, bad: Sequence[BadSample]) -> Quarantine:
+    """With what was found while loading; DataError if that is too much already."""
+    quarantine = Quarantine(
+        Path(args.output_dir) / QUARANTINE_FILE,
+        total=good + len(bad),
+        max_bad_fraction=args.max_bad_fraction,
+        writes=args.process_index == 0,
+        resumed=args.resume_from_checkpoint is not None,
+    )
+    quarantine.add(bad)
+    return quarantine
+
+
+def _packed(samples: datasets.Dataset, args: PlcTrainingArguments) -> datasets.Dataset | PackedRows:
+    if args.pack_length is None:
+        return samples
+    global_batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return PackedRows(samples, args.pack_length, args.seed, global_batch)
 
 
 def _build_model(
