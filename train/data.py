@@ -109,7 +109,7 @@ def _read_source(
     """
     files = [source.annotations] if source.regions is None else [source.annotations, source.regions]
     code = [Path(str(module)).read_bytes() for module in (__file__, records.__file__, images.__file__)]
-    tokenizer = processor.tokenizer.backend_tokenizer.to_str()
+    tokenizer = json.loads(processor.tokenizer.backend_tokenizer.to_str()) | {"padding": None, "truncation": None}
     made_of = [asdict(source) | {"weight": None}, [_stamps(file) for file in files], code, tokenizer]
     made_of += [processor.chat_template, processor.image_token, processor.token_budget, max_length, split_turns]
     try:

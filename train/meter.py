@@ -77,10 +77,10 @@ class StepMeter(TrainerCallback):
         neither do the pairs of tokens of a packed row that do not see each other."""
         for batch in batches:
             self.totals["places"] += batch["input_ids"].numel()
+            self.totals["samples"] += len(batch["sample_ids"])  # empty places are none
             sizes = batch["sample_sizes"] if "sample_sizes" in batch else self._sizes(batch)
             for tokens, images in sizes:
                 visual_tokens = images * self.shape.compressor.num_tokens
-                self.totals["samples"] += 1
                 self.totals["tokens"] += tokens
                 self.totals["visual_tokens"] += visual_tokens
                 self.totals["flops"] += self.shape.training_step(
@@ -109,7 +109,7 @@ class StepMeter(TrainerCallback):
             | {
                 "samples_per_s": sums["samples"] / times["step_s"],
                 "tokens_per_s": sums["tokens"] / times["step_s"],
-                "visual_tokens_per_sample": sums["visual_tokens"] / sums["samples"],
+                "visual_tokens_per_sample": sums["visual_tokens"] / max(sums["samples"], 1),
                 "padding_fraction": 1 - sums["tokens"] / sums["places"],
                 "step_s": times["step_s"] / steps,
                 "data_s": times["data_s"] / steps,
