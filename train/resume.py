@@ -81,7 +81,7 @@ def run_identity(
     data_arguments: DataArguments,
     args: PlcTrainingArguments,
 ) -> dict[str, Any]:
-    """What has to stay for a run to go on exactly: `data`, a hash of the samples, and `config`, all but the free keys."""
+    """What a run that goes on exactly shares with its start: a hash of the `data`, and all but the free keys."""
     values = resolved_config(model_arguments, data_arguments, args)
     config = {key: value for key, value in values.items() if key not in FREE_KEYS and not key.startswith(FREE_PREFIXES)}
     config["global_batch"] = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
