@@ -173,7 +173,17 @@ class PlcTrainingArguments(TrainingArguments):
         default=0, metadata={"help": "Every so many steps, draw four evaluation samples into TensorBoard; 0: never."}
     )
     resume_from_checkpoint: str | None = field(
-        default=None, metadata={"help": "Checkpoint folder to go on from, or last: the newest of output_dir."}
+        default=None,
+        metadata={
+            "help": "Checkpoint folder to go on from, or last: the newest whole one of output_dir, or auto: last where "
+            "there is one, else from the start."
+        },
+    )
+    resume_with_changes: bool = field(
+        default=False,
+        metadata={
+            "help": "Go on from a checkpoint although data or configuration are not those that it was made with."
+        },
     )
     report_to: list[str] = field(
         default_factory=lambda: ["tensorboard"],
@@ -194,6 +204,14 @@ class PlcTrainingArguments(TrainingArguments):
             raise ConfigError(f"max_bad_fraction: expected a share from 0 to 1, got {self.max_bad_fraction}")
         if self.remove_unused_columns:
             raise ConfigError("remove_unused_columns: must stay false: the collator reads the samples whole")
+        if self.save_on_each_node:
+            raise ConfigError("save_on_each_node: must stay false: every node has to see the same output_dir")
+        if self.save_only_model:
+            raise ConfigError(
+                "save_only_model: must stay false: a checkpoint is to go on from; `final` is the model alone"
+            )
+        if self.push_to_hub and self.hub_strategy in ("checkpoint", "all_checkpoints"):
+            raise ConfigError(f"hub_strategy: {self.hub_strategy} would send checkpoints while they are being renamed")
         if self.hub_token is not None:
             raise ConfigError("hub_token: not read from a configuration, where it would be stored; use `hf auth login`")
         if (

@@ -126,7 +126,9 @@ class StepMeter(TrainerCallback):
         path = Path(args.output_dir) / LOG_FILE
         if state.is_world_process_zero and path.is_file():
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            path.write_text("".join(x for x in lines if json.loads(x)["step"] <= state.global_step), encoding="utf-8")
+            kept = path.with_suffix(".kept")  # renamed when whole: a killed run loses no line
+            kept.write_text("".join(x for x in lines if json.loads(x)["step"] <= state.global_step), encoding="utf-8")
+            kept.replace(path)
 
     def on_optimizer_step(
         self,

@@ -17,7 +17,6 @@ import deepspeed
 import torch
 from peft import PeftModel
 from transformers import TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from crop_model.configuration_crop_llava import CropLlavaConfig
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
@@ -25,7 +24,7 @@ from data_prep.config import ConfigError, RunError, parse_config, user_errors
 from data_prep.sample import DataError
 
 from .arguments import DataArguments, ModelArguments, PlcTrainingArguments
-from .callbacks import PictureCallback, ResumeCheck
+from .callbacks import PictureCallback
 from .checkpoint import build_model, load_config, load_processor
 from .collator import Collator
 from .config import write_config
@@ -33,43 +32,62 @@ from .data import load_samples
 from .packing import PackedRows
 from .profiler import ProfileCallback
 from .quarantine import QUARANTINE_FILE, BadSample, Quarantine
+from .resume import ResumeCheck, check_identity, checkpoint_to_resume, run_identity
+from .signals import STOPPED_STATUS, StopOnSignal
 from .trainer import PlcTrainer, what_trains
 
 PROG = "python -m train.plc"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: exit status 2 for a wrong call, configuration or data, 1 for a run that failed once it trained."""
-    with user_errors(PROG):
+    """Entry point. Exit status 2: a wrong call, configuration or data; 1: the run failed once it trained; 75: a signal
+    stopped it, and it can go on."""
+    with user_errors(PROG), StopOnSignal() as stop:
         model_arguments, data_arguments, args = parse_config(
             (ModelArguments, DataArguments, PlcTrainingArguments),
             sys.argv[1:] if argv is None else argv,
             prog=PROG,
             description="Fine-tune a LLaVA on compressed visual tokens.",
         )
-        train(model_arguments, data_arguments, args)
+        train(model_arguments, data_arguments, args, stop)
 
 
-def train(model_arguments: ModelArguments, data_arguments: DataArguments, args: PlcTrainingArguments) -> PlcTrainer:
+def train(
+    model_arguments: ModelArguments,
+    data_arguments: DataArguments,
+    args: PlcTrainingArguments,
+    stop: StopOnSignal | None = None,
+) -> PlcTrainer:
     """Train as configured and save the result to `final` in the output folder.
 
     Raises:
         ConfigError, DataError: what is wrong with the call or the data, before the first step.
         RunError: a loss that is not finite, a resumed schedule that does not fit, an image that does not open.
+        SystemExit: `stop` noted a signal: with `STOPPED_STATUS`, behind a saved step.
     """
-    checkpoint = _checkpoint_to_resume(args)
+    stop = stop or StopOnSignal()
     if args.deepspeed:  # before the model is built: ZeRO-3 spreads its weights while they are loaded
         deepspeed.init_distributed()
+    checkpoint = checkpoint_to_resume(args)
     trainer = build_trainer(model_arguments, data_arguments, args)
-    if args.should_save:
-        write_config(Path(args.output_dir) / "config.yaml", model_arguments, data_arguments, args)
+    trainer.add_callback(stop)
     if args.process_index == 0:
+        data = trainer.train_dataset
+        samples = data.samples if isinstance(data, PackedRows) else data
+        trainer.identity = run_identity(samples, model_arguments, data_arguments, args)
+        if checkpoint is not None:
+            check_identity(checkpoint, trainer.identity, args.resume_with_changes)
+        write_config(Path(args.output_dir) / "config.yaml", model_arguments, data_arguments, args)
         print(what_trains(trainer.model, args), flush=True)
     try:
-        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except DataError as error:
         raise RunError(str(error)) from error
-    trainer.save_model(str(Path(args.output_dir) / "final"))
+    if stop.stopped:
+        if args.process_index == 0:
+            print(f"stopped by a signal; resume_from_checkpoint=last goes on at step {trainer.state.global_step}")
+        raise SystemExit(STOPPED_STATUS)
+    trainer.save_final()
     return trainer
 
 
@@ -146,17 +164,6 @@ def _build_model(
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
     return model
-
-
-def _checkpoint_to_resume(args: PlcTrainingArguments) -> str | None:
-    """The folder that `resume_from_checkpoint` names; `last` is the newest of the output folder."""
-    if args.resume_from_checkpoint is None:
-        return None
-    wanted = args.resume_from_checkpoint
-    folder = wanted if wanted != "last" else Path(args.output_dir).is_dir() and get_last_checkpoint(args.output_dir)
-    if not folder or not (Path(folder) / "trainer_state.json").is_file():
-        raise ConfigError(f"resume_from_checkpoint: no checkpoint in {folder or args.output_dir}")
-    return folder
 
 
 if __name__ == "__main__":

@@ -12,12 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import EvalPrediction, Trainer
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import rotate_checkpoints
 
 from crop_model.cost import ModelShape
 from data_prep.config import RunError
 
 from .arguments import PlcTrainingArguments
 from .checkpoint import MODULE_MARKS, module_group, trainable_parameters
+from .checkpoint_files import STAGING, clear_staging, publish, write_manifest
 from .meter import StepMeter
 from .quarantine import Quarantine
 from .sampler import EpochSampler
@@ -47,6 +50,8 @@ class PlcTrainer(Trainer):
         adapter = sum(_shape(p).numel() for _, p in trainable_parameters(self.model).get("lora", []))
         self.meter = StepMeter(self.accelerator, self.processing_class.image_token_id, shape, self.args.bf16, adapter)
         self.add_callback(self.meter)
+        self.identity: dict[str, Any] = {}  # of the run, for its checkpoints: `train.resume.run_identity`
+        self._saving_aside = False
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW, or what `optim` names, over `parameter_groups`."""
@@ -112,6 +117,11 @@ class PlcTrainer(Trainer):
         file.write_text(json.dumps({"after_step": step, name: str(value.item()), "sample_ids": sample_ids}, indent=1))
         raise RunError(f"{name} is {value.item()} after step {step}, samples {' '.join(sample_ids)} (also in {file})")
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Leaves the random state as it was, so that evaluation does not change what is trained after it."""
+        with torch.random.fork_rng(devices=[self.args.device] if self.args.device.type == "cuda" else []):
+            return super().evaluate(*args, **kwargs)
+
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
     ) -> Any:
@@ -129,6 +139,48 @@ class PlcTrainer(Trainer):
             del logs["learning_rate"]
             logs |= self.meter.read()
         super().log(logs, start_time)
+
+    def _run_epoch(self, **kwargs: Any) -> None:
+        """Nothing where a resumed run is at its last step already; the Trainer would take one more."""
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(**kwargs)
+
+    def _get_output_dir(self, trial: Any = None) -> str:
+        folder = super()._get_output_dir(trial)
+        return str(Path(folder) / STAGING) if self._saving_aside else folder
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
+        """The Trainer's checkpoint, written aside and renamed when it is whole; only then older ones are removed."""
+        run, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
+        staged = self._aside(name)
+        self._saving_aside = True
+        super()._save_checkpoint(model, trial)
+        self._saving_aside = False
+        if self.state.best_global_step == self.state.global_step:  # looked for where it was written
+            self.state.best_model_checkpoint = str(run / name)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            self.state.save_to_json(str(staged / TRAINER_STATE_NAME))
+            write_manifest(staged, self.state.global_step, self.args.world_size, self.identity)
+            publish(run, name)
+            rotate_checkpoints(str(run), self.args.save_total_limit, self.state.best_model_checkpoint, use_mtime=True)
+        self.accelerator.wait_for_everyone()
+
+    def save_final(self) -> None:
+        """The trained model in the run's folder `final`, which is whole as soon as it is there."""
+        staged = self._aside("final")
+        self.save_model(str(staged))
+        if self.args.should_save:
+            publish(Path(self.args.output_dir), "final")
+        self.accelerator.wait_for_everyone()
+
+    def _aside(self, name: str) -> Path:
+        """Where to write a folder of that name; empty on every process's return."""
+        run = Path(self.args.output_dir)
+        if self.args.should_save:
+            clear_staging(run)
+        self.accelerator.wait_for_everyone()
+        return run / STAGING / name
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """The Trainer's files and, which PEFT leaves out, the model's configuration."""
