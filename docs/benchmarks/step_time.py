@@ -1,12 +1,12 @@
 """Time of a training step against the number of visual tokens, beside the limit that its operations set.
 
-    python docs/benchmarks/step_time.py                                   # about 5 minutes on one core
+    python docs/benchmarks/step_time.py                                   # two minutes of one core
 
-A LLaVA with random weights, large enough to be bound by arithmetic: 576 patches, a language model of width 1024, LoRA on
-its linear layers; compressor and projector train, the vision tower is frozen and runs. One step is forward, backward and
-AdamW on the same images and questions at every budget. All budgets are timed in turn, round after round, and compared
-within a round; it is the processor time of one thread that counts, which other work on the machine hardly changes.
-The limit is `crop_model.cost`'s: the ratio of multiply-accumulates of the two steps. Prints a Markdown table.
+A LLaVA with random weights, large enough to be bound by arithmetic: 576 patches, a language model of width 1024, LoRA
+on its linear layers; compressor and projector train, the vision tower is frozen and runs. One step is forward, backward
+and AdamW on the same images and questions at every budget. All budgets are timed in turn, round after round, and
+compared within a round; it is the processor time of one thread that counts, which other work on the machine hardly
+changes. The limit is `crop_model.cost`'s: the ratio of multiply-accumulates of the two steps. Prints a Markdown table.
 """
 
 import argparse
