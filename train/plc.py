@@ -31,6 +31,7 @@ from .data import load_samples
 from .resume import ResumeCheck, check_identity, checkpoint_to_resume, run_identity
 from .signals import STOPPED_STATUS, StopOnSignal
 from .trainer import PlcTrainer, what_trains
+from .universal import is_universal, load_as_universal
 
 PROG = "python -m train.plc"
 
@@ -67,6 +68,8 @@ def train(
     checkpoint = checkpoint_to_resume(args)
     trainer = build_trainer(model_arguments, data_arguments, args)
     trainer.add_callback(stop)
+    if checkpoint is not None and is_universal(checkpoint):
+        load_as_universal(trainer.accelerator)
     if args.process_index == 0:
         trainer.identity = run_identity(trainer.train_dataset, model_arguments, data_arguments, args)
         if checkpoint is not None:
