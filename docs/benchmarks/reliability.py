@@ -40,7 +40,7 @@ PROG = "python docs/benchmarks/reliability.py"
 PROCESSES = 2
 RESULT = "reliability.json"
 KILLS_A_CHAIN = 7
-LAUNCH_LIMIT_S = 300
+LAUNCH_LIMIT_S = 900
 
 
 @dataclass(frozen=True)
@@ -269,6 +269,7 @@ def main() -> None:
         preset = arguments.presets[chains % len(arguments.presets)]
         reference, run = out / f"undisturbed-{preset}", out / f"chain-{chains}"
         if not (reference / "final").exists():
+            shutil.rmtree(reference, ignore_errors=True)
             Launch(reference, arguments, preset).finish()
         shutil.rmtree(run, ignore_errors=True)
         kills = min(KILLS_A_CHAIN, arguments.kills - len(events))
