@@ -28,6 +28,7 @@ from .checkpoint import build_model, load_config, load_processor
 from .collator import Collator
 from .config import write_config
 from .data import load_samples
+from .kernels import apply_kernels
 from .resume import ResumeCheck, check_identity, checkpoint_to_resume, run_identity
 from .signals import STOPPED_STATUS, StopOnSignal
 from .trainer import PlcTrainer, what_trains
@@ -123,7 +124,10 @@ def _build_model(
     model_arguments: ModelArguments, config: CropLlavaConfig, args: PlcTrainingArguments
 ) -> CropLlavaForConditionalGeneration | PeftModel:
     dtype = torch.bfloat16 if args.bf16 else torch.float32
-    model = build_model(model_arguments.model, config, model_arguments.lora_config(), dtype, args.seed)
+    model = build_model(
+        model_arguments.model, config, model_arguments.lora_config(), dtype, args.seed, **model_arguments.loading()
+    )
+    apply_kernels(model, args)
     if not args.deepspeed:  # DeepSpeed keeps fp32 copies of what it trains by itself
         for parameter in model.parameters():
             if parameter.requires_grad:
