@@ -56,8 +56,8 @@ class Collator:
             place of padding, and use_cache False: from these transformers derives the attention, within samples alone.
             Unless every sample is text alone, pixel_values (images, 3, S, S) and region_mask (images, N) over all
             images in order.
-            For the trainer, not for the model: sample_ids; bad_samples, if any; of packed rows, sample_sizes, the
-            tokens and images of every sample.
+            For the trainer, not for the model: sample_ids; bad_samples, if any; of packed rows, sample_sizes, for each
+            row the tokens and images of its samples.
 
         Raises:
             DataError: an image that does not open, is too large or has another size than its region's; a sample whose
@@ -73,8 +73,8 @@ class Collator:
         batch = self._lay_out([[next(pieces) for _ in row] for row in rows], packed) | images
         batch["sample_ids"] = [sample["sample_id"] for sample, _ in samples]
         if packed:
-            pairs = zip(encoded, samples, strict=True)
-            batch["sample_sizes"] = [(len(ids), len(opened)) for (ids, _), (_, opened) in pairs]
+            tokens = iter([len(ids) for ids, _ in encoded])
+            batch["sample_sizes"] = [[(next(tokens), len(opened)) for _, opened in row] for row in rows]
         if bad:
             batch["bad_samples"] = bad
         return batch

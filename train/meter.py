@@ -14,6 +14,7 @@ import resource
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,8 @@ class StepMeter(TrainerCallback):
         for batch in batches:
             self.totals["places"] += batch["input_ids"].numel()
             self.totals["samples"] += len(batch["sample_ids"])  # empty places are none
-            sizes = batch["sample_sizes"] if "sample_sizes" in batch else self._sizes(batch)
-            for tokens, images in sizes:
+            rows = batch["sample_sizes"] if "sample_sizes" in batch else [self._sizes(batch)]
+            for tokens, images in chain.from_iterable(rows):
                 visual_tokens = images * self.shape.compressor.num_tokens
                 self.totals["tokens"] += tokens
                 self.totals["visual_tokens"] += visual_tokens

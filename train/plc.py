@@ -29,12 +29,14 @@ from .checkpoint import build_model, load_config, load_processor
 from .collator import Collator
 from .config import write_config
 from .data import load_samples
+from .kernels import apply_kernels
 from .packing import PackedRows
 from .profiler import ProfileCallback
 from .quarantine import QUARANTINE_FILE, BadSample, Quarantine
 from .resume import ResumeCheck, check_identity, checkpoint_to_resume, run_identity
 from .signals import STOPPED_STATUS, StopOnSignal
 from .trainer import PlcTrainer, what_trains
+from .universal import is_universal, load_as_universal
 
 PROG = "python -m train.plc"
 
@@ -71,6 +73,8 @@ def train(
     checkpoint = checkpoint_to_resume(args)
     trainer = build_trainer(model_arguments, data_arguments, args)
     trainer.add_callback(stop)
+    if checkpoint is not None and is_universal(checkpoint):
+        load_as_universal(trainer.accelerator)
     if args.process_index == 0:
         data = trainer.train_dataset
         samples = data.samples if isinstance(data, PackedRows) else data
@@ -101,6 +105,11 @@ def build_trainer(
         raise ConfigError("eval_data: eval_strategy and picture_steps need it")
     if args.pack_length is not None and args.pack_length < data_arguments.max_length:
         raise ConfigError(f"pack_length: {args.pack_length} is below max_length, {data_arguments.max_length}")
+    flash = model_arguments.attention == "flash_attention_2"
+    if args.pack_length is not None and flash and args.per_device_train_batch_size > 1:
+        raise ConfigError(
+            "per_device_train_batch_size: FlashAttention takes packed rows one by one: 1 of a longer pack_length"
+        )
     config = load_config(model_arguments.model, **model_arguments.compressor())
     processor = load_processor(model_arguments.model, config, **model_arguments.processor())
     if model_arguments.chat_template is not None:
@@ -158,7 +167,10 @@ def _build_model(
     model_arguments: ModelArguments, config: CropLlavaConfig, args: PlcTrainingArguments
 ) -> CropLlavaForConditionalGeneration | PeftModel:
     dtype = torch.bfloat16 if args.bf16 else torch.float32
-    model = build_model(model_arguments.model, config, model_arguments.lora_config(), dtype, args.seed)
+    model = build_model(
+        model_arguments.model, config, model_arguments.lora_config(), dtype, args.seed, **model_arguments.loading()
+    )
+    apply_kernels(model, args)
     if not args.deepspeed:  # DeepSpeed keeps fp32 copies of what it trains by itself
         for parameter in model.parameters():
             if parameter.requires_grad:

@@ -20,6 +20,7 @@ from data_prep.config import ConfigError, RunError
 from .arguments import DataArguments, ModelArguments, PlcTrainingArguments
 from .checkpoint_files import check_whole, newest_whole, read_manifest
 from .config import resolved_config
+from .universal import depends_on_processes
 
 # Keys that do not change what a step computes; all others have to be as they were. Batch sizes and accumulation are
 # compared by their product over all processes, data by its content, wherever it lies.
@@ -52,7 +53,11 @@ def checkpoint_to_resume(args: PlcTrainingArguments) -> Path | None:
     Raises:
         ConfigError: no such checkpoint, a damaged one, or a run from the start that would mix with an earlier run's.
     """
-    found = _find(args) if args.process_index == 0 else None  # one reads all the bytes, and complains once
+    found = None
+    if args.process_index == 0:  # one reads all the bytes, and complains once
+        found = _find(args)
+        if found is not None and args.deepspeed:
+            _check_processes(found, args.world_size)
     return broadcast_object_list([found])[0]
 
 
@@ -79,6 +84,15 @@ def _find(args: PlcTrainingArguments) -> Path | None:
     for problem in problems:
         tqdm.write(f"WARNING: broken checkpoint {problem}; going on from {folder}")
     return folder
+
+
+def _check_processes(checkpoint: Path, processes: int) -> None:
+    written_by = read_manifest(checkpoint)["processes"]
+    if depends_on_processes(checkpoint) and written_by != processes:
+        raise ConfigError(
+            f"resume_from_checkpoint: {checkpoint} is of {written_by} processes, this run has {processes}; "
+            f"`python -m train.universal {checkpoint} OUT` makes of it one for any number"
+        )
 
 
 # ---- the same run?

@@ -22,6 +22,7 @@ from .arguments import PlcTrainingArguments
 from .checkpoint import MODULE_MARKS, module_group, trainable_parameters
 from .checkpoint_files import STAGING, clear_staging, publish, write_manifest
 from .meter import StepMeter
+from .packed_attention import BY_SAMPLE
 from .quarantine import Quarantine
 from .sampler import EpochSampler
 
@@ -95,7 +96,9 @@ class PlcTrainer(Trainer):
     ) -> Tensor:
         """One forward and backward pass; RunError where the loss is not finite."""
         sample_ids = inputs.pop("sample_ids")
-        inputs.pop("sample_sizes", None)
+        sizes = inputs.pop("sample_sizes", None)
+        if sizes is not None and self.model.config.get_text_config()._attn_implementation == BY_SAMPLE:
+            inputs["sample_lengths"] = [[tokens for tokens, _ in row] for row in sizes]
         with self.meter.forward_backward():
             loss = super().training_step(model, inputs, num_items_in_batch)
         self._check_finite("loss", loss, sample_ids)

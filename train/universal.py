@@ -3,9 +3,9 @@
     python -m train.universal runs/NAME/checkpoint-500 runs/NAME-on-4/checkpoint-500
     PROCESSES=4 ./launch/train.sh CONFIG.yaml output_dir=runs/NAME-on-4 resume_from_checkpoint=last
 
-ZeRO's files hold each process's part of the optimizer; DeepSpeed's universal format holds it by parameter. The order of
-the samples stays where the global batch does: per_device_train_batch_size x processes x gradient_accumulation_steps. The
-processes' random states are left out: dropout's masks are others than without the move.
+ZeRO's files hold each process's part of the optimizer; DeepSpeed's universal format holds it by parameter. The order
+of the samples stays if the global batch does: per_device_train_batch_size x gradient_accumulation_steps x processes.
+The random state of each process is left out: dropout masks are others than without the move.
 """
 
 import shutil
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from accelerate import Accelerator
 from deepspeed.checkpoint import ds_to_universal
 
 from data_prep.config import ConfigError, parse_config, user_errors
@@ -85,6 +86,11 @@ def is_universal(checkpoint: Path) -> bool:
 def depends_on_processes(checkpoint: Path) -> bool:
     """Whether it holds state that is spread over the processes that wrote it."""
     return not is_universal(checkpoint) and any(checkpoint.glob("global_step*/*zero_pp_rank_*_optim_states.pt"))
+
+
+def load_as_universal(accelerator: Accelerator) -> None:
+    """Tell DeepSpeed that the checkpoint to load is a universal one. It writes its usual ones from then on."""
+    accelerator.state.deepspeed_plugin.deepspeed_config["checkpoint"] = {"load_universal": True}
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     pip install -e '.[bench]'
     python docs/benchmarks/against_trl.py                                 # three minutes of one core
 
-Model: `demo_llava.py`, 256 visual tokens an image. Data: the demo's questions, one a sample. TRL trains on all tokens as
-its guide for vision-language models says: `SFTTrainer` with messages and images, its own collator, `max_length=None`,
+Model: `demo_llava.py`, 256 visual tokens an image. Data: the demo's questions, one a sample. TRL trains on all tokens
+as its guide for vision-language models says: `SFTTrainer` with messages and images, its collator, `max_length=None`,
 loss on the assistant's turns; its packing does not take images. Both train LoRA of rank 16 on the language model's
 linear layers, in fp32, 16 samples a step (packed: rows that hold as many), without activation checkpointing, which TRL
 has on by default and which would cost it one forward pass more. This trainer also trains projector and compressor.

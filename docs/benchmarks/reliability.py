@@ -16,6 +16,7 @@ every process. Exit status 1 where anything differs. OUT/reliability.json holds 
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -37,8 +38,9 @@ from train.checkpoint_files import STAGING, check_whole
 ROOT = Path(__file__).parents[2]
 PROG = "python docs/benchmarks/reliability.py"
 PROCESSES = 2
+RESULT = "reliability.json"
 KILLS_A_CHAIN = 7
-LAUNCH_LIMIT_S = 300
+LAUNCH_LIMIT_S = 900
 
 
 @dataclass(frozen=True)
@@ -260,18 +262,18 @@ def main() -> None:
     out = Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
     write_demo(out / "data", DemoArguments(train_images=16, test_images=1))
-    moments = random.Random(arguments.seed)
     begun = time.time()
-    events: list[dict[str, Any]] = []
-    wrong: list[str] = []
-    chains = 0
+    before = json.loads((out / RESULT).read_text()) if (out / RESULT).exists() else {}
+    events, wrong, chains = before.get("events", []), before.get("differences", []), before.get("chains", 0)
     while len(events) < arguments.kills:
         preset = arguments.presets[chains % len(arguments.presets)]
         reference, run = out / f"undisturbed-{preset}", out / f"chain-{chains}"
-        if not reference.exists():
+        if not (reference / "final").exists():
+            shutil.rmtree(reference, ignore_errors=True)
             Launch(reference, arguments, preset).finish()
+        shutil.rmtree(run, ignore_errors=True)
         kills = min(KILLS_A_CHAIN, arguments.kills - len(events))
-        events += run_chain(run, arguments, preset, kills, moments)
+        events += run_chain(run, arguments, preset, kills, random.Random(f"{arguments.seed}/{chains}"))
         wrong += differences(run, reference)
         chains += 1
         result = {
@@ -280,12 +282,12 @@ def main() -> None:
             "kills_of_one_process": sum(event["target"] != "all" for event in events),
             "chains": chains,
             "differences": wrong,
-            "minutes": round((time.time() - begun) / 60, 1),
+            "minutes": round(before.get("minutes", 0) + (time.time() - begun) / 60, 1),
             "torch": torch.__version__,
             "arguments": vars(arguments),
         }
         print(json.dumps(result), flush=True)
-        (out / "reliability.json").write_text(json.dumps({**result, "events": events}, indent=1))
+        (out / RESULT).write_text(json.dumps({**result, "events": events}, indent=1))
     raise SystemExit(1 if wrong else 0)
 
 

@@ -3,6 +3,7 @@
 import json
 import random
 from collections import Counter
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from train.arguments import DataArguments, ModelArguments, PlcTrainingArguments
 from train.checkpoint import load_checkpoint
 from train.collator import Collator
 from train.data import load_samples
+from train.packed_attention import BY_SAMPLE, use_attention_by_sample
 from train.packing import PackedRows, plan_rows
 from train.plc import build_trainer
 from train.trainer import PlcTrainer
@@ -91,7 +93,10 @@ def samples(mixed_words: str, tiny_llava: Path) -> Any:
 
 @pytest.mark.parametrize("kind", ["text", "several images", "mixed"])
 def test_a_packed_step_is_the_unpacked_step(kind: str, samples: Any, tiny_crop_llava: Path) -> None:
-    """Loss to 1e-6 and every gradient to 1e-5, in fp32; and the packed row without its positions is another step."""
+    """Loss to 1e-6 and every gradient to 1e-5, in fp32; and the packed row without its positions is another step.
+
+    In one row, and in rows of several lengths one of which has no sample; by transformers' mask and sample by sample.
+    """
     model, processor = load_checkpoint(tiny_crop_llava)
     model.train()
     chosen = {
@@ -102,8 +107,10 @@ def test_a_packed_step_is_the_unpacked_step(kind: str, samples: Any, tiny_crop_l
     assert len(chosen) > 3
     collator = Collator(processor)
 
-    def step(items: list[Any], drop: str = "") -> tuple[float, dict[str, torch.Tensor]]:
+    def step(items: list[Any], drop: str = "", by_sample: bool = False) -> tuple[float, dict[str, torch.Tensor]]:
         batch = collator(items)
+        if by_sample:
+            batch["sample_lengths"] = [[tokens for tokens, _ in row] for row in batch["sample_sizes"]]
         for key in ("sample_ids", "sample_sizes", drop):
             batch.pop(key, None)
         targets = (batch["labels"] != -100).sum()
@@ -113,8 +120,10 @@ def test_a_packed_step_is_the_unpacked_step(kind: str, samples: Any, tiny_crop_l
         return loss.item(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
     loss, gradients = step(chosen)
-    for items in ([chosen], [chosen[:2], chosen[2:], []]):  # one row; and rows of several lengths, one without a sample
-        packed_loss, packed_gradients = step(items)
+    for by_sample, items in product((False, True), ([chosen], [chosen[:2], chosen[2:], []])):
+        if by_sample:
+            use_attention_by_sample(model.model.language_model)
+        packed_loss, packed_gradients = step(items, by_sample=by_sample)
         assert packed_loss == pytest.approx(loss, abs=1e-6)
         assert packed_gradients.keys() == gradients.keys()
         for name, gradient in gradients.items():
@@ -129,7 +138,8 @@ def test_a_packed_batch(samples: Any, tiny_llava: Path) -> None:
     collator = Collator(processor)
     batch, alone = collator([rows[:3], rows[3:], []]), [collator([row]) for row in rows]
     lengths = [row["length"] for row in rows]
-    assert batch["sample_sizes"] == [(length, len(row["images"])) for length, row in zip(lengths, rows, strict=True)]
+    sizes = [(length, len(row["images"])) for length, row in zip(lengths, rows, strict=True)]
+    assert batch["sample_sizes"] == [sizes[:3], sizes[3:], []]
     assert batch["sample_ids"] == [row["sample_id"] for row in rows]
     assert "attention_mask" not in batch
     for name, padding in (("input_ids", processor.tokenizer.pad_token_id), ("labels", -100)):
@@ -183,6 +193,8 @@ def test_a_packed_run_learns_what_a_padded_one_does(plc_words: list[str], mixed_
         words, "per_device_train_batch_size=1", "gradient_accumulation_steps=8", "pack_length=512", "max_length=512"
     )
     assert 2 <= sum(bool(row) for row in packed.train_dataset.rows) < 8
+    text_configs = [trainer.model.config.get_text_config() for trainer in (padded, packed)]
+    assert [config._attn_implementation for config in text_configs] == ["sdpa", BY_SAMPLE]
     assert padded.train().training_loss == pytest.approx(packed.train().training_loss, abs=1e-6)
     for (name, one), other in zip(padded.model.named_parameters(), packed.model.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6, msg=name)
@@ -194,6 +206,12 @@ def test_a_packed_run_learns_what_a_padded_one_does(plc_words: list[str], mixed_
     assert line["visual_tokens_per_sample"] == other["visual_tokens_per_sample"]
     for key in ("tokens_per_s", "samples_per_s"):  # the same samples and tokens: the times alone differ
         assert line[key] * line["step_s"] == pytest.approx(other[key] * other["step_s"])
+
+
+def test_a_packed_run_leaves_a_plain_model(plc_words: list[str], tmp_path: Path) -> None:
+    build(plc_words, "pack_length=2048", "max_steps=1").save_model(str(tmp_path / "final"))
+    model, _ = load_checkpoint(tmp_path / "final")
+    assert model.config.get_text_config()._attn_implementation == "sdpa"
 
 
 def test_rows_shorter_than_samples_are_refused(plc_words: list[str]) -> None:
