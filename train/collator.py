@@ -134,9 +134,7 @@ class Collator:
                     raise DataError(reason)
                 bad.append(bad_sample(row, reason))
             labels = ids.masked_fill(~answer, IGNORE_INDEX)
-            labels[0] = (
-                IGNORE_INDEX  # nothing comes before it that could predict it - in a packed row: but another sample
-            )
+            labels[0] = IGNORE_INDEX  # in a packed row, what stands before it is another sample
             encoded.append((ids[is_token], labels[is_token]))
         return encoded, batch
 
