@@ -132,7 +132,7 @@ class ModelArguments:
                 bnb_4bit_quant_type="nf4",
                 bnb_4bit_use_double_quant=True,
                 bnb_4bit_compute_dtype=torch.bfloat16,
-                llm_int8_skip_modules=["vision_tower", "compressor", "multi_modal_projector", "lm_head"],
+                llm_int8_skip_modules=[r"(?!.*language_model).*"],  # matched from the start of a module's name
             )
         return options
 

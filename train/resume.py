@@ -57,7 +57,7 @@ def checkpoint_to_resume(args: PlcTrainingArguments) -> Path | None:
     if args.process_index == 0:  # one reads all the bytes, and complains once
         found = _find(args)
         if found is not None and args.deepspeed:
-            _check_processes(found, args.world_size)
+            check_processes(found, args.world_size)
     return broadcast_object_list([found])[0]
 
 
@@ -86,7 +86,8 @@ def _find(args: PlcTrainingArguments) -> Path | None:
     return folder
 
 
-def _check_processes(checkpoint: Path, processes: int) -> None:
+def check_processes(checkpoint: Path, processes: int) -> None:
+    """ConfigError where a checkpoint holds state by process, and of another number of them."""
     written_by = read_manifest(checkpoint)["processes"]
     if depends_on_processes(checkpoint) and written_by != processes:
         raise ConfigError(

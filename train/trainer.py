@@ -3,6 +3,7 @@
 Everything else - the loop, accumulation, the loss by target tokens, DeepSpeed, saving and resuming - is the Trainer's.
 """
 
+import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -189,7 +190,9 @@ class PlcTrainer(Trainer):
         """The Trainer's files and, which PEFT leaves out, the model's configuration."""
         super()._save(output_dir, state_dict)
         if self.args.should_save:
-            self.model.config.save_pretrained(output_dir or self.args.output_dir)
+            config = copy.copy(self.model.config)
+            vars(config).pop("quantization_config", None)  # of QLoRA: what was trained goes onto whole weights too
+            config.save_pretrained(output_dir or self.args.output_dir)
 
 
 def parameter_groups(model: nn.Module, args: PlcTrainingArguments) -> list[dict[str, Any]]:

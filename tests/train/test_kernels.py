@@ -1,13 +1,19 @@
 """Optional kernels: refused in one line where they are not installed, the same numbers where they are."""
 
+import json
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
+from transformers import BitsAndBytesConfig
 
 from data_prep.config import ConfigError, parse_config
 from train.arguments import DataArguments, ModelArguments, PlcTrainingArguments
+from train.checkpoint import load_checkpoint
 from train.plc import build_trainer
 
 
@@ -38,7 +44,20 @@ def test_four_bits_without_an_adapter_are_refused(plc_words: list[str], monkeypa
         arguments([*plc_words, "quantization=4bit", "lora=null"])
     options = arguments([*plc_words, "quantization=4bit"])[0].loading()["quantization_config"]
     assert options.bnb_4bit_quant_type == "nf4"
-    assert "compressor" in options.llm_int8_skip_modules
+    (skipped,) = options.llm_int8_skip_modules
+    assert re.match(skipped, "model.multi_modal_projector.linear_1")
+    assert re.match(skipped, "lm_head")
+    assert not re.match(skipped, "model.language_model.layers.0.mlp.up_proj")
+
+
+def test_what_four_bits_trained_loads_without_them(plc_words: list[str], tmp_path: Path) -> None:
+    trainer = build_trainer(*arguments(plc_words))
+    trainer.model.config.quantization_config = BitsAndBytesConfig(load_in_4bit=True)
+    trainer.save_model(str(tmp_path / "saved"))
+    assert "quantization_config" not in json.loads((tmp_path / "saved" / "config.json").read_text())
+    model, _ = load_checkpoint(tmp_path / "saved")
+    assert model.merge_and_unload().lm_head.weight.dtype == torch.float32
+    assert trainer.model.config.quantization_config.load_in_4bit
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -5,6 +5,7 @@ One process here; two, killed, in tests/integration/test_reliability.py.
 
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Sequence
@@ -20,8 +21,9 @@ from train.arguments import DataArguments, ModelArguments, PlcTrainingArguments
 from train.checkpoint_files import read_manifest, write_manifest
 from train.collator import Collator
 from train.plc import main, train
-from train.resume import check_identity, checkpoint_to_resume, data_fingerprint
+from train.resume import check_identity, check_processes, checkpoint_to_resume, data_fingerprint
 from train.trainer import PlcTrainer
+from train.universal import convert
 
 STEPS = 7  # an epoch has four
 
@@ -176,6 +178,26 @@ def test_from_the_start_or_not_at_all(run_words: list[str], tmp_path: Path) -> N
         resumed(run_words)
     with pytest.raises(ConfigError, match=r"no whole checkpoint in .*checkpoint-3: no manifest"):
         resumed(run_words, "resume_from_checkpoint=auto")
+
+
+def test_zero_checkpoints_of_another_number_of_processes_name_the_command(tmp_path: Path) -> None:
+    parts = tmp_path / "checkpoint-3" / "global_step3"
+    parts.mkdir(parents=True)
+    (parts / "zero_pp_rank_1_mp_rank_00_optim_states.pt").write_text("")
+    for process in range(2):
+        (parts.parent / f"rng_state_{process}.pth").write_text("")
+    write_manifest(parts.parent, 3, 2, {})
+    check_processes(parts.parent, 2)
+    command = re.escape(f"`python -m train.universal {parts.parent} OUT`")
+    with pytest.raises(ConfigError, match=f"checkpoint-3 is of 2 processes, this run has 1; {command}"):
+        check_processes(parts.parent, 1)
+    with pytest.raises(ConfigError, match=r"out: .*checkpoint-3 is there already"):
+        convert(parts.parent, parts.parent)
+    (parts.parent / "latest_universal").write_text("global_step3")
+    write_manifest(parts.parent, 3, 1, {})
+    check_processes(parts.parent, 4)
+    with pytest.raises(ConfigError, match="holds no state by process"):
+        convert(parts.parent, tmp_path / "out")
 
 
 # ---- the same run
