@@ -111,7 +111,14 @@ def _read_source(
     code = [Path(str(module)).read_bytes() for module in (__file__, records.__file__, images.__file__)]
     tokenizer = json.loads(processor.tokenizer.backend_tokenizer.to_str()) | {"padding": None, "truncation": None}
     made_of = [asdict(source) | {"weight": None}, [_stamps(file) for file in files], code, tokenizer]
-    made_of += [processor.chat_template, processor.image_token, processor.token_budget, max_length, split_turns]
+    made_of += [
+        str(Path(source.image_root or "").absolute()),
+        processor.chat_template,
+        processor.image_token,
+        processor.token_budget,
+        max_length,
+        split_turns,
+    ]
     try:
         return datasets.Dataset.from_generator(
             partial(_read, source, processor, max_length, split_turns, raises),
@@ -162,13 +169,14 @@ def _rows(source: DataSource, split_turns: bool) -> Iterator[dict[str, Any]]:
     files = ImageFiles(source.image_root)
     matched = 0
     for record_name, record in read_records(source.annotations):
-        empty = dict.fromkeys(FEATURES) | {"record": record_name, "images": []}
+        empty = dict.fromkeys(FEATURES) | {"record": record_name}
+        image_files: list[str] = []
         try:
             image_files = image_names(record_name, record)
             system, turns = conversation(record_name, record, len(image_files))
         except DataError as error:  # a record that makes no sample has no question to be known by, but its first text
-            key = sample_id(name, "", 0, first_text(record) or record_name)
-            yield empty | {"sample_id": key, "bad": str(error)}
+            key = sample_id(name, image_files[0] if image_files else "", 0, first_text(record) or record_name)
+            yield empty | {"sample_id": key, "images": image_files, "bad": str(error)}
             continue
         whole = not (split_turns and image_files)
         for first, asked in [(0, turns)] if whole else [(number, [turn]) for number, turn in enumerate(turns)]:
