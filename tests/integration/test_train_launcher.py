@@ -59,7 +59,7 @@ def launch(words: Sequence[str]) -> subprocess.CompletedProcess:
         "HF_HUB_OFFLINE": "1",
         "PATH": f"{launcher.parent}{os.pathsep}{os.environ['PATH']}",
     }
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
 
 def logged(run: Path) -> list[dict[str, Any]]:
