@@ -92,7 +92,7 @@ def check_processes(checkpoint: Path, processes: int) -> None:
     if depends_on_processes(checkpoint) and written_by != processes:
         raise ConfigError(
             f"resume_from_checkpoint: {checkpoint} is of {written_by} processes, this run has {processes}; "
-            f"`python -m train.universal {checkpoint} OUT` makes of it one for any number"
+            f"`python -m train.universal {checkpoint} OUT` makes of it one for any number, except under ZeRO-3"
         )
 
 

@@ -1,4 +1,4 @@
-"""Makes a checkpoint of a DeepSpeed run one that any number of processes goes on from.
+"""Makes a checkpoint of a DeepSpeed run (ZeRO-1 or 2) one that any number of processes goes on from.
 
     python -m train.universal runs/NAME/checkpoint-500 runs/NAME-on-4/checkpoint-500
     PROCESSES=4 ./launch/train.sh CONFIG.yaml output_dir=runs/NAME-on-4 resume_from_checkpoint=last
@@ -51,7 +51,7 @@ def convert(checkpoint: Path, out: Path) -> None:
     """Write `out`, whole or not at all; `checkpoint` stays as it is.
 
     Raises:
-        ConfigError: `checkpoint` is not whole or without ZeRO's files, or `out` is there already.
+        ConfigError: `checkpoint` is not whole, not of ZeRO-1 or 2, or `out` is there already.
     """
     check_whole(checkpoint)
     if not depends_on_processes(checkpoint):
@@ -59,6 +59,10 @@ def convert(checkpoint: Path, out: Path) -> None:
     if out.exists():
         raise ConfigError(f"out: {out} is there already")
     (parts,) = checkpoint.glob("global_step*")
+    if any(parts.glob("zero_pp_rank_*_model_states.pt")):  # seen with DeepSpeed 0.19.8: one group is left after loading
+        raise ConfigError(
+            f"checkpoint: {checkpoint} is of ZeRO-3, whose learning rates by module the format would lose"
+        )
     clear_staging(out.parent)
     staged = out.parent / STAGING / out.name
     shutil.copytree(checkpoint, staged, ignore=shutil.ignore_patterns("rng_state*", "latest", parts.name))

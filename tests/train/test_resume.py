@@ -193,6 +193,10 @@ def test_zero_checkpoints_of_another_number_of_processes_name_the_command(tmp_pa
         check_processes(parts.parent, 1)
     with pytest.raises(ConfigError, match=r"out: .*checkpoint-3 is there already"):
         convert(parts.parent, parts.parent)
+    (parts / "zero_pp_rank_1_mp_rank_00_model_states.pt").write_text("")
+    write_manifest(parts.parent, 3, 2, {})
+    with pytest.raises(ConfigError, match=r"checkpoint-3 is of ZeRO-3, whose learning rates"):
+        convert(parts.parent, tmp_path / "out")
     (parts.parent / "latest_universal").write_text("global_step3")
     write_manifest(parts.parent, 3, 1, {})
     check_processes(parts.parent, 4)
