@@ -28,7 +28,7 @@ from crop_model.regions import Box, RegionError, sanitize_box, union_box
 from data_prep import images, records
 from data_prep.data_source import DataSource, existing_paths
 from data_prep.images import ImageFiles
-from data_prep.records import Turn, conversation, first_text, image_names, read_records
+from data_prep.records import Turn, conversation, first_text, image_names, read_records, rejected_records
 from data_prep.sample import DataError, RegionAnnotation, read_regions, sample_id
 
 from .quarantine import BadSample
@@ -168,7 +168,10 @@ def _rows(source: DataSource, split_turns: bool) -> Iterator[dict[str, Any]]:
     name = table.source if table is not None else Path(source.annotations).stem
     files = ImageFiles(source.image_root)
     matched = 0
-    for record_name, record in read_records(source.annotations):
+    left_out = rejected_records(source.annotations, source.regions)
+    if left_out:
+        print(f"{source.annotations}: {len(left_out)} records passed over, as {source.regions} rejected them", flush=True)
+    for record_name, record in read_records(source.annotations, left_out):
         empty = dict.fromkeys(FEATURES) | {"record": record_name}
         image_files: list[str] = []
         try:
@@ -185,11 +188,11 @@ def _rows(source: DataSource, split_turns: bool) -> Iterator[dict[str, Any]]:
             try:
                 row["images"] = [files.path(record_name, image) for image in image_files]
                 if image_files:
-                    row |= _record_region(record_name, record, row["images"][0])
                     keys = [sample_id(name, image_files[0], first + i, turn.question) for i, turn in enumerate(asked)]
                     found = [] if table is None else [table.get(key) for key in keys]
                     matched += any(found)
-                    row |= _region_of_turns(record_name, first, found)
+                    place = _region_of_turns(record_name, first, found)
+                    row |= place or _record_region(record_name, record, row["images"][0])
             except DataError as error:
                 row |= {"images": image_files, "bad": str(error)}
             yield row

@@ -30,7 +30,6 @@ FREE_KEYS = {
         "disable_tqdm",
         "debug",
         "ddp_timeout",
-        "profile_steps",
         "log_level",
         "log_level_replica",
         "log_on_each_node",
@@ -39,6 +38,7 @@ FREE_KEYS = {
     *("train_data", "eval_data", "per_device_train_batch_size", "gradient_accumulation_steps"),
     *("per_device_eval_batch_size", "dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers"),
     *("dataloader_prefetch_factor", "do_eval", "profile_steps"),
+    *("on_bad_sample", "max_bad_fraction"),  # the samples that they leave are compared as data
 }
 FREE_PREFIXES = ("logging_", "save_", "hub_", "trackio_", "eval_")
 SAMPLES_AT_ONCE = 10_000
