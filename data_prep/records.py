@@ -111,6 +111,14 @@ def _utterance(name: str, entry: Any) -> tuple[str, str, str | None]:
     raise DataError(f"{name}: expected {{from, value}} or {{role, content}} of text and images, got {entry!r}")
 
 
+def first_text(record: Mapping[str, Any]) -> str | None:
+    """The first text of a conversation, without image tags, also where it is otherwise not one that can be used."""
+    said = record.get("conversations") or record.get("messages")
+    entry = said[0] if isinstance(said, list) and said else None
+    text = _text(entry.get("value") or entry.get("content")) if isinstance(entry, dict) else None
+    return text.replace(IMAGE_TAG, "").strip() if text else None
+
+
 def _text(content: Any) -> str | None:
     """A content as text, where every image is a tag: of the parts of a list, one after the other. None: neither."""
     if not isinstance(content, list):
