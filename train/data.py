@@ -170,7 +170,9 @@ def _rows(source: DataSource, split_turns: bool) -> Iterator[dict[str, Any]]:
     matched = 0
     left_out = rejected_records(source.annotations, source.regions)
     if left_out:
-        print(f"{source.annotations}: {len(left_out)} records passed over, as {source.regions} rejected them", flush=True)
+        print(
+            f"{source.annotations}: {len(left_out)} records passed over, as {source.regions} rejected them", flush=True
+        )
     for record_name, record in read_records(source.annotations, left_out):
         empty = dict.fromkeys(FEATURES) | {"record": record_name}
         image_files: list[str] = []

@@ -23,7 +23,7 @@ def row(record: int, question: str | None = None) -> tuple[Any, ...]:
     question = question or f"What is {record}?"
     key = hashlib.sha1(question.encode()).hexdigest()
     box = [0.0, 0.0, 4.0, 3.0]
-    return key, "s", "a.jpg", 0, question, 4, 3, [box], box, "human", 1.0, [], "this", None, record
+    return key, "s", "a.jpg", 0, question, 4, 3, [box], box, "human", 1.0, [], "this", None, ["a.jpg"], record
 
 
 def work_at(out: Path, plan: dict[str, Any] = PLAN, records_per_shard: int = 2) -> Work:
