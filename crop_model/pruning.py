@@ -76,10 +76,9 @@ class PruningConfig:
             raise ValueError(f"rest: {self.rest!r} is none of {', '.join(get_args(Rest))}")
 
     def mean_tokens(self, visual_tokens: int, num_layers: int) -> float:
-        """Visual tokens an image averaged over layers, the other convention: (K N + (L - K) b) / L.
+        """Visual tokens an image averaged over layers, (K N + (L - K) b) / L; `token_budget` counts them after layer K.
 
-        FastV and PyramidDrop report so; `token_budget` itself is the count after layer K. With N = 576, L = 32, K = 2:
-        b = 64 is 96 on average.
+        Both conventions are in use: with N = 576, L = 32, K = 2, a budget of 64 is 96 on average.
         """
         return (self.layer * visual_tokens + (num_layers - self.layer) * self.token_budget) / num_layers
 
@@ -113,7 +112,7 @@ def prune(model: CropLlavaForConditionalGeneration, config: PruningConfig) -> It
     Raises:
         ValueError: on entry, a layer or a budget that the model does not have, or another LLM than Llama; in a forward
             pass, embeddings instead of ids, a prepared 4D mask (as static caches need), an image after the first
-            part of a prompt, or a cache filled elsewhere.
+            part of a prompt, or images encoded or a cache filled elsewhere.
     """
     _check(model, config)
     handles = _Pruner(model, config).attach()
@@ -152,7 +151,7 @@ class _Pruner:
         self.llm: LlamaModel = model.model.language_model
         self.config = config
         self.prompts: WeakKeyDictionary[Cache, _Prompt] = WeakKeyDictionary()
-        self.images: tuple[torch.Tensor, torch.Tensor]  # of those encoded last: region and place of tokens, (M, T)
+        self.images: tuple[torch.Tensor, ...] = ()  # of those encoded last: region and place of tokens, (M, T) each
         self.input_ids: torch.Tensor
         self.real: torch.Tensor | None = None  # the attention mask, bool, padding is False
         self.queries: torch.Tensor  # (B, S, heads * head size) of layer K - 1, before rotation
@@ -248,7 +247,7 @@ class _Pruner:
             "position_embeddings": tuple(
                 part.expand(len(keep), -1, -1).gather(1, along(self.pruned.index, part)) for part in rotary
             ),
-            "position_ids": None,  # they are in the embeddings; FlashAttention would take gaps for packed sequences
+            "position_ids": None,  # in the embeddings already; FlashAttention takes gaps for packed sequences
         }
         return hidden_states
 
@@ -256,6 +255,8 @@ class _Pruner:
         self, visual: torch.Tensor, real: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The tokens of all images that stay, bool (M, T), and for `pooled` the runs they stand for, (M, T)."""
+        if not self.images or int(visual.sum()) % self.images[0].numel():
+            raise ValueError("mm_encoder_outputs: these are not the images encoded last under this pruning")
         region, place = (self._of_rows(of_images, visual) for of_images in self.images)
         if self.config.rest == "attention":
             attention = self.llm.layers[self.config.layer - 1].self_attn

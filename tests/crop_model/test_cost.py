@@ -159,10 +159,17 @@ def test_limits_of_training_speed(text_tokens, budget, limit):
     assert speedup_limit(llava_7b(), llava_7b("region_ratio", budget), text_tokens) == pytest.approx(limit, rel=0.02)
 
 
-def test_limits_of_the_first_token():
-    full, pruning = llava_7b(), PruningConfig(layer=2, token_budget=64)
-    assert prefill_speedup_limit(full, llava_7b("region_ratio", 64), 150) == pytest.approx(3.17, abs=0.005)
-    assert prefill_speedup_limit(full, full, 150, pruning) == pytest.approx(2.78, abs=0.005)
+@pytest.mark.parametrize(
+    "budget, mean, pruned, compressed, megabytes",
+    [(192, 216, 1.93, 2.07, 113), (128, 156, 2.28, 2.50, 82), (64, 96, 2.78, 3.17, 50)],
+)
+def test_the_table_of_pruning(budget, mean, pruned, compressed, megabytes):
+    """The figures of docs/method.md."""
+    full, pruning = llava_7b(), PruningConfig(layer=2, token_budget=budget)
+    assert pruning.mean_tokens(576, 32) == mean
+    assert prefill_speedup_limit(full, full, 150, pruning) == pytest.approx(pruned, abs=0.005)
+    assert prefill_speedup_limit(full, llava_7b("region_ratio", budget), 150) == pytest.approx(compressed, abs=0.005)
+    assert full.kv_bytes(0, pruning=pruning) / 1e6 == pytest.approx(megabytes, abs=0.5)
 
 
 def test_the_compressor_costs_next_to_nothing():

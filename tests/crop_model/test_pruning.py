@@ -190,24 +190,33 @@ def test_batch_equals_each_sample_alone(models, processors, rest):
             assert together[row].tolist() == alone[0, ids["input_ids"].shape[1] :].tolist()
 
 
-def test_the_cache_shrinks_and_goes_on(models, processors):
+@pytest.mark.parametrize("masked", [True, False], ids=["padded", "no mask"])
+def test_the_cache_shrinks_and_goes_on(models, processors, masked):
     """Layers >= K hold the tokens kept alone, and a second turn of text goes on from there."""
-    model, inputs = models["none"], batch(processors["none"])
+    texts = TEXTS if masked else TEXTS[2:3]
+    model, inputs = models["none"], batch(processors["none"], texts)
     config = PruningConfig(2, 9)
-    turn = torch.tensor([[7, 8, 9]]).expand(len(TEXTS), -1)
+    turn = torch.tensor([[7, 8, 9]]).expand(len(texts), -1)
     mask = torch.cat([inputs["attention_mask"], torch.ones_like(turn)], dim=1)
-    kept = int((inputs["attention_mask"].sum(dim=1) - torch.tensor([2, 0, 1, 1]) * (64 - 9)).max())
+    images = torch.tensor([text.count("<image>") for text in texts])
+    kept = int((inputs["attention_mask"].sum(dim=1) - images * (64 - 9)).max())
     with torch.no_grad():
         with hidden(model, inputs, config):
             whole = {**inputs, "input_ids": torch.cat([inputs["input_ids"], turn], dim=1), "attention_mask": mask}
             expected = model(**whole, use_cache=False).logits[:, -3:]
         with prune(model, config):
-            cache = model(**inputs, use_cache=True).past_key_values
+            prompt = inputs if masked else {**inputs, "attention_mask": None}
+            cache = model(**prompt, use_cache=True).past_key_values
             lengths = [layer.keys.shape[2] for layer in cache.layers]
             assert lengths == [inputs["input_ids"].shape[1]] * 2 + [kept] * 2
             positions = torch.arange(mask.shape[1])[None, -3:]
-            arguments = {"attention_mask": mask, "position_ids": positions, "past_key_values": cache}
-            close(model(input_ids=turn, **arguments).logits, expected)
+            for place in range(3):  # one by one, then all at once
+                step = {"attention_mask": mask[:, : mask.shape[1] - 2 + place] if masked else None}
+                step |= {"position_ids": positions[:, [place]], "past_key_values": cache}
+                close(model(input_ids=turn[:, [place]], **step).logits, expected[:, [place]])
+            cache.crop(-3)
+            together = {"attention_mask": mask if masked else None, "position_ids": positions}
+            close(model(input_ids=turn, past_key_values=cache, **together).logits, expected)
 
 
 def test_region_decides_what_stays(models, processors):
@@ -260,10 +269,12 @@ def test_configuration_that_the_model_does_not_have(models, config, key):
 def test_wrong_calls(models, processors):
     model, inputs = models["none"], batch(processors["none"], [TEXTS[2]])
     cache = model(**inputs, use_cache=True).past_key_values
-    word = torch.tensor([[7]])
+    word, encoded_before = torch.tensor([[7]]), model.model.get_image_features(inputs["pixel_values"])
     with torch.no_grad(), prune(model, PruningConfig(1, 4)):
         with pytest.raises(ValueError, match="past_key_values"):
             model(input_ids=word, past_key_values=cache)
+        with pytest.raises(ValueError, match="encoded last"):
+            model(input_ids=inputs["input_ids"], mm_encoder_outputs={"image": encoded_before})
         cache = model(**inputs, use_cache=True).past_key_values
         with pytest.raises(ValueError, match="images in its first forward pass"):
             model(**{**inputs, "attention_mask": None}, past_key_values=cache)
