@@ -19,6 +19,7 @@ from typing import Literal
 from .compressor import LARGEST_HEAD_SIZE
 from .configuration_crop_llava import CropLlavaConfig
 from .pruning import PruningConfig
+from .training_free import Method, visionzip_counts
 
 Training = Literal["lora", "full"]
 
@@ -63,6 +64,7 @@ class VisionTowerShape:
     patch_size: int
     num_patches: int
     extra_tokens: int  # CLS
+    head_size: int
 
     def macs(self) -> int:
         """One image, forward; all layers run, whichever one the features are taken from."""
@@ -153,6 +155,7 @@ class ModelShape:
                 patch_size=vision.patch_size,
                 num_patches=rows * columns,
                 extra_tokens=1 if config.vision_feature_select_strategy == "default" else 0,  # "default" drops CLS
+                head_size=vision.hidden_size // vision.num_attention_heads,
             ),
             CompressorShape(
                 compressor_type=config.compressor_type,
@@ -167,6 +170,20 @@ class ModelShape:
         """LLaVA's two layers, on one image's tokens."""
         width = self.language_model.hidden_size
         return self.compressor.num_tokens * (self.compressor.hidden_size * width + width**2)
+
+    def training_free_macs(self, method: Method) -> int:
+        """What `training_free` adds to one image, beside a compressor that selects patches for nothing.
+
+        DivPrune: all patches through the projector, and their distances. VisionZip: keys of a layer and the attention
+        of CLS anew, likeness of keys, merging.
+        """
+        n, width, vision = self.compressor.num_patches, self.language_model.hidden_size, self.vision_tower
+        d = vision.hidden_size
+        if method == "divprune":
+            return n * (d * width + width**2) + n**2 * width
+        dominant, contextual = visionzip_counts(self.compressor.num_tokens)
+        attention = d**2 + (n + 1) * (d**2 + d)
+        return attention + contextual * (n - dominant) * (vision.head_size + d)
 
     def tokens(self, text_tokens: int, images: int = 1) -> int:
         """Length of the LLM's sequence."""

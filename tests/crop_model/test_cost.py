@@ -10,6 +10,7 @@ from crop_model.configuration_crop_llava import CropLlavaConfig
 from crop_model.cost import ModelShape, prefill_speedup_limit, speedup_limit
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from crop_model.pruning import PruningConfig, prune
+from crop_model.training_free import training_free
 
 TEXT_TOKENS = 11
 
@@ -99,6 +100,17 @@ def test_pruned_prefill_is_what_torch_counts(compressor_type, rest):
     shape, pruning = ModelShape.from_config(config), PruningConfig(1, 5, rest)
     with prune(model, pruning):
         assert counted(model, shape, images=2, logits_to_keep=1) == shape.prefill(TEXT_TOKENS, 2, pruning).total
+
+
+@pytest.mark.parametrize("method", ["divprune", "visionzip"])
+def test_training_free_baselines_are_what_torch_counts(method):
+    config = tiny_config("random")
+    config._attn_implementation = "eager"
+    model = CropLlavaForConditionalGeneration(config).eval()
+    shape = ModelShape.from_config(config)
+    expected = shape.prefill(TEXT_TOKENS, images=2).total + 2 * shape.training_free_macs(method)
+    with training_free(model, method):
+        assert counted(model, shape, images=2, logits_to_keep=1) == expected
 
 
 @pytest.mark.parametrize("budget", [1, 5, 16])
