@@ -34,16 +34,15 @@ def training_free(model: CropLlavaForConditionalGeneration, method: Method) -> I
         ValueError: an unknown method, another compressor, or, for VisionZip, a tower without CLIP's CLS and layers.
     """
     _check(model, method)
-    tower_saw: list[tuple[torch.Tensor, ...]] = []
+    tower_said: list[BaseModelOutputWithPooling] = []
 
     def read_tower(tower: Any, args: tuple, output: BaseModelOutputWithPooling) -> None:
-        tower_saw[:] = [output.hidden_states]
+        tower_said[:] = [output]  # as a whole: later hooks may change it
 
     def replace_tokens(compressor: Compressor, args: tuple[torch.Tensor, torch.Tensor], _: torch.Tensor):
         features, _ = args  # (B, N, D)
         if method == "visionzip":
-            (hidden_states,) = tower_saw
-            layer = model.config.vision_feature_layer
+            hidden_states, layer = tower_said[0].hidden_states, model.config.vision_feature_layer
             return visionzip(*_cls_attention(model.model.vision_tower, hidden_states, layer), compressor.num_tokens)
         kept = max_min_diverse(model.model.multi_modal_projector(features), compressor.num_tokens)
         return features.gather(1, along(kept, features))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from crop_model.processing_crop_llava import CropLlavaProcessor
 from crop_model.training_free import max_min_diverse, training_free, visionzip
+from train.evaluate import each_image_once
 
 BUDGET = 12
 
@@ -153,6 +154,17 @@ def test_generate_uses_them_and_leaves_no_trace(model, inputs, method):
     torch.testing.assert_close(generated.logits[0], logits, atol=1e-5, rtol=1e-5)
     assert (logits - before).abs().max() > 1e-3
     assert torch.equal(model.generate(**arguments).logits[0], before)
+
+
+@pytest.mark.parametrize("method", ["divprune", "visionzip"])
+@torch.no_grad()
+def test_images_that_evaluation_encodes_once(model, inputs, method):
+    pixels = inputs["pixel_values"][[0, 0, 1]]
+    with training_free(model, method):
+        expected = model.model.get_image_features(pixels).pooler_output
+        with each_image_once(model.model.vision_tower):
+            ours = model.model.get_image_features(pixels).pooler_output
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_wrong_calls(model, tiny_llava: Path):
