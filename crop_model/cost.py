@@ -7,7 +7,8 @@ kernels and papers count it; FLOPs = 2 x MACs. Norms, activations, softmax and o
         linear     n * (2 d^2 + 2 d k + 3 d m)         = 4 n d^2 + 3 n d m without grouped keys
         attention  2 n^2 d
     pruned from layer K on (ILP): n tokens in the first K layers, n' in the others
-    training step with LoRA:  2 x linear (frozen weights get no gradient) + 3 x attention
+    training step with LoRA:  2 x linear (frozen weights get no gradient) + 3 x attention + 3 x the adapter's matrices,
+                              each parameter of which is one MAC a token
     full fine-tuning:         3 x both;   activation checkpointing: one forward more
 
 LLaVA-1.5-7B with 576 visual tokens alone: 3.82 T MACs = 7.63 T FLOPs, and 302 MB of KV cache in fp16.
@@ -229,11 +230,16 @@ class ModelShape:
         return 0
 
     def training_step(
-        self, text_tokens: int, images: int = 1, training: Training = "lora", activation_checkpointing: bool = False
+        self,
+        text_tokens: int,
+        images: int = 1,
+        training: Training = "lora",
+        activation_checkpointing: bool = False,
+        adapter_parameters: int = 0,
     ) -> Macs:
         """MACs of one sample's forward and backward; the vision tower is frozen, compressor and projector train.
 
-        `text_tokens` counts question and answer. LoRA's own small matrices are left out.
+        `text_tokens` counts question and answer, `adapter_parameters` those of LoRA's matrices in the language model.
         """
         forward = self.prefill(text_tokens, images)
         head = self.language_model.head_macs(self.tokens(text_tokens, images))
@@ -243,7 +249,8 @@ class ModelShape:
             vision_tower=forward.vision_tower,
             compressor=3 * forward.compressor,
             projector=3 * forward.projector,
-            language_linear=(linear + again) * forward.language_linear,
+            language_linear=(linear + again) * forward.language_linear
+            + (3 + again) * self.tokens(text_tokens, images) * adapter_parameters,
             language_attention=(3 + again) * forward.language_attention,
             head=linear * head,
         )

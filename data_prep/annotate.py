@@ -14,6 +14,7 @@ alone: not on workers, machines or interruptions. The process that finds the las
 """
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
@@ -41,6 +42,7 @@ from .workers import Progress, run_workers
 
 PROG = "python -m data_prep.annotate"
 RECORDS_PER_SHARD = 10_000
+ANY_ROOT = Path("/images")  # stands for an image root that is not known: a path may not leave it either
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,11 @@ class AnnotateArguments:
             raise ConfigError(f"workers: {self.workers} must be at least 1")
         if "{question}" not in self.prompt:
             raise ConfigError("prompt: has no {question} in it")
+        if not re.fullmatch(r"{question}(\n(?s:.*)\S)?", self.prompt) or IMAGE_TAG in self.prompt:
+            # the trainer strips texts and counts tags; joins know a question by its first line
+            raise ConfigError(
+                f"prompt: {{question}} stands alone on its first line; no {IMAGE_TAG}, no white space at the end"
+            )
         if self.prompt != "{question}" and SOURCES[self.source].trains_itself:
             raise ConfigError(f"prompt: the trainer reads {self.source}'s own file, whose questions are as they are")
         if self.image_root is not None and not Path(self.image_root).is_dir():
@@ -121,7 +128,7 @@ def annotate(arguments: AnnotateArguments, reader: Source) -> bool:
         RunError: a worker died.
     """
     out, name = Path(arguments.out), arguments.name or arguments.source
-    work = Work(out, name, _plan(arguments, reader))
+    work = Work(out, name, _plan(arguments, reader), RECORDS_PER_SHARD)
     if work.is_done():
         print(f"{out}: complete, nothing to do")
         return True
@@ -214,16 +221,21 @@ class ShardRows:
             raise RecordError("image_tag", f"the text holds {IMAGE_TAG}, which stands for an image")
         if not _is_unicode(question.image, text, answer, question.kind or ""):
             raise RecordError("not_unicode", "the text holds half of a surrogate pair, which no file can hold")
-        if self.excluded and image_key(question.image) in self.excluded:
+        images = (question.image, *question.other_images)
+        if self.excluded and any(image_key(image) in self.excluded for image in images):
             raise RecordError("evaluation_image", "the image is of an evaluation set (exclude_images)")
-        header = self._header(question)
+        header = self._header(question.image, question.size)
+        for image in question.other_images:
+            self._header(image, question.size)
         place = derive(question, header.width, header.height)
         text = self.job.arguments.prompt.replace("{question}", text)
+        # a sample is one question, so that for the trainer it is its record's first
+        turn = question.turn if self.job.reader.trains_itself or not answer else 0
         row = (
-            sample_id(self.job.name, question.image, question.turn, text),
+            sample_id(self.job.name, question.image, turn, text),
             self.job.name,
             question.image,
-            question.turn,
+            turn,
             text,
             header.width,
             header.height,
@@ -234,23 +246,23 @@ class ShardRows:
             sorted({*place.flags, *header.flags}) if header.flags else place.flags,
             answer,
             question.kind,
+            images,
             number,
         )
         self.rows.append(row)
 
-    def _header(self, question: Question) -> ImageHeader:
+    def _header(self, image: str, stated: tuple[int, int] | None) -> ImageHeader:
         arguments, root = self.job.arguments, self.job.root
         if arguments.images == "trust":
-            if root is not None:
-                image_path(root, question.image)
-            if question.size is None:
+            image_path(root or ANY_ROOT, image)
+            if stated is None:
                 raise RecordError("no_size", "the annotation tells no size of the image; images=header opens it")
-            return ImageHeader(*question.size)
-        header = self.headers.get(question.image)
+            return ImageHeader(*stated)
+        header = self.headers.get(image)
         if header is None:
-            path = existing_image(root, question.image)
+            path = existing_image(root, image)
             header = read_header(path, arguments.max_image_pixels, arguments.images == "decode")
-            self.headers[question.image] = header
+            self.headers[image] = header
         return header
 
     def _reject(self, number: int, error: DataError, question: Question | None = None) -> None:

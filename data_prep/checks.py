@@ -29,6 +29,7 @@ class Check(NamedTuple):
 CHECKS = {
     # of the annotations
     "annotations": Check("error", "files", "the file cannot be read to its end, or holds no sample"),
+    "left_out": Check("warning", "records", "in the sidecar's rejected.jsonl: the trainer passes over it too"),
     "record": Check("error", "records", "not a conversation of questions, each with its answer, about its images"),
     "empty_answer": Check("error", "records", "a question has no answer to train on"),
     "record_boxes": Check("error", "records", "objects.bbox are not boxes in pixels of the image"),

@@ -11,7 +11,9 @@ import argparse
 import dataclasses
 import difflib
 import json
+import os
 import re
+import signal
 import sys
 import typing
 from collections.abc import Iterator, Sequence
@@ -149,10 +151,11 @@ def _read_words(argv: Sequence[str], positionals: Sequence[str]) -> tuple[dict[s
     return values, origin
 
 
-def peek_value(argv: Sequence[str], key: str) -> Any:
-    """The value that `argv` gives `key`, or None: for a key that decides which other keys there are."""
+def peek_value(argv: Sequence[str], key: str) -> str | None:
+    """The text that `argv` gives `key`, or None: for a key that decides which other keys there are."""
     values, _ = _read_words([word for word in argv if word not in HELP], ())
-    return values.get(key)
+    value = values.get(key)
+    return value if isinstance(value, str) else None
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -216,12 +219,20 @@ def _help(dataclass_types: Sequence[type], prog: str, description: str, position
 
 @contextmanager
 def user_errors(prog: str) -> Iterator[None]:
-    """Turn an error into one line on stderr and an exit status: 2 for a wrong call or data, 1 for a failed run."""
+    """Turn an error into one line on stderr and an exit status: 2 for a wrong call or data, 1 for a failed run or
+    what the system refuses (a full disk), 130 for Ctrl-C, 141 without a line where nobody reads stdout any more."""
     try:
         yield
-    except (ConfigError, DataError, RegionError, RunError) as error:
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        tqdm.write(f"{prog}: interrupted", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else its last flush, at exit, complains
+        raise SystemExit(128 + signal.SIGPIPE) from None
+    except (ConfigError, DataError, RegionError, RunError, OSError) as error:
         text = str(error)
         if "Traceback (most recent call last)" in text:  # of a data loader's process, with the message at its end
             text = text.strip().splitlines()[-1].partition(": ")[2]
         tqdm.write(f"{prog}: error: {' '.join(text.split())}", file=sys.stderr)  # after progress bars are cleared
-        raise SystemExit(1 if isinstance(error, RunError) else 2) from None
+        raise SystemExit(1 if isinstance(error, RunError | OSError) else 2) from None

@@ -27,7 +27,7 @@ pre-LLM compression of visual tokens (PLC, one stage of CROP, EMNLP 2025), and s
 ```python
 from datasets import load_dataset
 
-regions = load_dataset("{name}", "{first}", split="train")
+regions = load_dataset("{place}", "{first}", split="train"){where}
 ```
 
 Each source is a configuration. Where the questions with their answers are published too, they are `<source>-samples`.
@@ -80,7 +80,7 @@ These are questions and boxes of other people's data sets. What is known of them
 
 ## Train
 
-With this project, after `hf download {name} --repo-type dataset --local-dir DATA`:
+With this project, {download}:
 
 ```yaml
 train_data:
@@ -131,13 +131,22 @@ def card_manifest(folder: Path) -> Manifest:
         raise DataError(f"{folder / MANIFEST}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def write_card(folder: Path, manifests: Sequence[Manifest], *, name: str, title: str, data_license: str) -> None:
+def write_card(
+    folder: Path,
+    manifests: Sequence[Manifest],
+    *,
+    folder_name: str,
+    repository: str | None,
+    title: str,
+    data_license: str,
+) -> None:
     """Writes README.md beside `regions/` and `samples/`.
 
     Args:
         folder: of the published data set.
         manifests: of its sidecars.
-        name: what `load_dataset` is called with: a Hub name or a folder's.
+        folder_name: of it once it is complete.
+        repository: on the Hub, owner/name; None: it stays a folder.
         title: of the card.
         data_license: of the whole, in the Hub's words.
     """
@@ -155,7 +164,11 @@ def write_card(folder: Path, manifests: Sequence[Manifest], *, name: str, title:
     text = CARD.format(
         metadata=metadata.to_yaml(),
         title=title,
-        name=name,
+        place=repository or f"./{folder_name}",
+        where="" if repository else "  # from the folder that holds this one",
+        download=f"after `hf download {repository} --repo-type dataset --local-dir DATA`"
+        if repository
+        else "where DATA is this folder",
         rows=rows,
         first=manifests[0].source,
         methods=", ".join(sorted({method for manifest in manifests for method in manifest.methods})) or "-",

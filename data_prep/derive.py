@@ -139,11 +139,12 @@ def _matched(method: str, match: Match, pixels: _Pixels) -> Place | None:
     boxes = pixels.sanitized(match.boxes, flags)
     if boxes is None:
         return None
-    return _place(boxes, method, match.score / 2 if match.ambiguous else match.score, flags, match.ambiguous)
+    score = match.score / 2 if match.ambiguous else match.score
+    return _place(boxes, method, score, flags, weak=score < 1)
 
 
-def _place(boxes: tuple[Box, ...], method: str, score: float, flags: list[str], ambiguous: bool = False) -> Place:
-    return Place(boxes, union_box(boxes), method, score, _unique([*flags, *["low_confidence"] * ambiguous]))
+def _place(boxes: tuple[Box, ...], method: str, score: float, flags: list[str], weak: bool = False) -> Place:
+    return Place(boxes, union_box(boxes), method, score, _unique([*flags, *["low_confidence"] * weak]))
 
 
 def _agreed(places: Sequence[Place], flags: list[str], width: int, height: int) -> Place:

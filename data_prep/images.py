@@ -7,6 +7,7 @@ import struct
 import warnings
 import zlib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePath
 from typing import IO
 
@@ -21,7 +22,8 @@ IMAGE_ERRORS = (
     Image.DecompressionBombError,
 )  # fmt: skip
 MAX_IMAGE_PIXELS = 89_478_485  # Pillow's own warning limit
-EXTENSIONS = {"JPEG": {".jpg", ".jpeg"}, "MPO": {".jpg", ".jpeg"}, "PNG": {".png"}, "GIF": {".gif"}}
+# Read at all: another format may start a program, as EPS does. MPO files are opened as JPEG.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 FILE_TYPES = {"JPEG": ".jpg", "MPO": ".jpg"}  # of other formats, the format's name
 MISNAMED = "format_mismatch"
 
@@ -79,7 +81,7 @@ class ImageHeader:
 
 
 def read_header(path: Path, max_pixels: int = MAX_IMAGE_PIXELS, decode: bool = False) -> ImageHeader:
-    """Opens an image; with `decode`, all of its pixels too, which is what finds a truncated file.
+    """Opens an image of one of `FORMATS`; with `decode`, all of its pixels too, which finds a truncated file.
 
     Flags: `format_mismatch` (a GIF named .jpg), `exif_rotated`, `cmyk`.
 
@@ -90,7 +92,7 @@ def read_header(path: Path, max_pixels: int = MAX_IMAGE_PIXELS, decode: bool = F
 
 
 def read_embedded(
-    data: bytes, path: str | None, record_id: str, max_pixels: int = MAX_IMAGE_PIXELS
+    data: bytes, path: str | None, record_id: str | None, max_pixels: int = MAX_IMAGE_PIXELS
 ) -> tuple[str, ImageHeader]:
     """An image that lies in the bytes of a table's cell: where it belongs below the image root, and its header.
 
@@ -98,19 +100,21 @@ def read_embedded(
         path: as the table tells it; None: the record's id, with the extension of the image's format.
 
     Raises:
-        RecordError: as of `read_header`.
+        RecordError: as of `read_header`; there is neither a path nor an id.
     """
-    form, header = _read(io.BytesIO(data), PurePath(path or record_id), max_pixels, decode=False)
+    if not path and not record_id:
+        raise RecordError("no_name", "the embedded image has no name: neither a path nor an id")
+    form, header = _read(io.BytesIO(data), PurePath(path or str(record_id)), max_pixels, decode=False)
     if path:
         return path, header
-    name = record_id + FILE_TYPES.get(form, f".{form.lower()}")
+    name = str(record_id) + FILE_TYPES.get(form, f".{form.lower()}")
     return name, ImageHeader(header.width, header.height, tuple(flag for flag in header.flags if flag != MISNAMED))
 
 
 def _read(file: Path | IO[bytes], path: PurePath, max_pixels: int, decode: bool) -> tuple[str, ImageHeader]:
     """The format and the header of an image file; `path` names it."""
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 size = f"{image.width}x{image.height}"
                 raise RecordError("too_large", f"{path} is {size}, above max_image_pixels {max_pixels}")
@@ -129,14 +133,20 @@ def _read(file: Path | IO[bytes], path: PurePath, max_pixels: int, decode: bool)
 
 def _header_flags(image: Image.Image, path: PurePath) -> tuple[str, ...]:
     flags = []
-    extensions = EXTENSIONS.get(image.format or "")
-    if extensions is not None and path.suffix.lower() not in extensions:
+    if path.suffix.lower() not in _extensions(image.format or ""):
         flags.append(MISNAMED)
     if "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1):
         flags.append("exif_rotated")
     if image.mode == "CMYK":
         flags.append("cmyk")
     return tuple(flags)
+
+
+@cache
+def _extensions(form: str) -> frozenset[str]:
+    """What names of files of a format may end in. MPO is JPEG with more pictures behind the first, and called so."""
+    forms = {form, "JPEG"} if form == "MPO" else {form}
+    return frozenset(end for end, known in Image.registered_extensions().items() if known in forms)
 
 
 def expect_large_images() -> None:

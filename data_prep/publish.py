@@ -29,8 +29,10 @@ from .data_source import existing_paths
 from .dataset_card import Manifest, card_manifest, write_card
 from .sample import MANIFEST, DataError
 from .shards import SAMPLES
+from .sources import SOURCES
 
 PROG = "python -m data_prep.publish"
+FILE_KEYS = ("image_root", "exclude_images")  # of every source
 
 
 @dataclass
@@ -78,12 +80,12 @@ def publish(arguments: PublishArguments) -> Path:
             _link_parts(folder, staged / "regions" / manifest.source)
             _link_parts(folder / SAMPLES, staged / SAMPLES / manifest.source)
             (staged / "regions" / manifest.source / MANIFEST).write_text(published_manifest(folder))
-        name = arguments.push_to or out.name
         write_card(
             staged,
             list(sidecars.values()),
-            name=name,
-            title=arguments.title or name.rpartition("/")[2],
+            folder_name=out.name,
+            repository=arguments.push_to,
+            title=arguments.title or (arguments.push_to or out.name).rpartition("/")[2],
             data_license=arguments.license,
         )
         staged.rename(out)
@@ -116,23 +118,36 @@ def _link_parts(source: Path, target: Path) -> None:
 def published_manifest(folder: Path) -> str:
     """The text of a sidecar's manifest, without the folders of the machine that made it."""
     manifest = json.loads((folder / MANIFEST).read_text())
+    arguments = manifest.get("arguments", {})
+    reader = SOURCES.get(str(arguments.get("source")))
+    file_keys = None if reader is None else frozenset((*reader.file_keys, *FILE_KEYS))
     if "arguments" in manifest:
-        manifest["arguments"] = _without_folders(manifest["arguments"])
+        manifest["arguments"] = _without_folders(arguments, file_keys)
     return json.dumps(manifest, indent=2) + "\n"
 
 
-def _without_folders(value: Any, key: str = "") -> Any:
-    """File names in place of paths, at any depth; a prompt is no path, and a join is PREFIX=PATH."""
+def _without_folders(value: Any, file_keys: frozenset[str] | None, key: str = "") -> Any:
+    """File names in place of paths, at any depth; a prompt is no path, and a join is PREFIX=PATH.
+
+    Args:
+        file_keys: the keys that name files; None: any key may. What is absolute is a path of this machine anyhow.
+    """
     if isinstance(value, Mapping):
-        return {name: _without_folders(item, name) for name, item in value.items()}
+        return {name: _without_folders(item, file_keys, name) for name, item in value.items()}
     if isinstance(value, list):
-        return [_without_folders(item, key) for item in value]
+        return [_without_folders(item, file_keys, key) for item in value]
     if not isinstance(value, str) or key == "prompt":
         return value
     if key == "joins":
         prefix, equals, path = value.partition("=")
-        return prefix + equals + _without_folders(path)
-    return value.rstrip("/").rpartition("/")[2]
+        return prefix + equals + _file_name(path)
+    if file_keys is None or key in file_keys or value.startswith("/"):
+        return _file_name(value)
+    return value
+
+
+def _file_name(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]
 
 
 def _push(folder: Path, repository: str, private: bool) -> None:

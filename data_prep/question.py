@@ -37,7 +37,7 @@ class Question:
     """One question about one image, with everything its source tells that may lead to its region.
 
     Args:
-        image: path relative to the image root.
+        image: path relative to the image root; regions are of this one.
         text, answer: as they are trained on; an empty answer makes a question that only a localizer learns from.
         turn: counts the questions of the record from 0.
         kind: sort of question, where the source tells.
@@ -50,6 +50,7 @@ class Question:
         whole_image: the source says that the question needs the whole image.
         joined: the annotation of the same question in its native source.
         flags: defects and doubts the reader saw.
+        other_images: what the record shows besides `image`.
     """
 
     image: str
@@ -66,6 +67,7 @@ class Question:
     whole_image: bool = False
     joined: RegionAnnotation | None = None
     flags: Sequence[str] = ()
+    other_images: Sequence[str] = ()
 
 
 def to_pixels(box: Sequence[float], frame: BoxFrame, width: int, height: int) -> Box:

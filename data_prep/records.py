@@ -10,13 +10,14 @@ Known forms of a record:
 All errors are `DataError`s that name file and record.
 """
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .data_source import existing_paths
-from .sample import DataError
+from .sample import REJECTED, DataError, read_manifest
 from .streams import LazyRow, Line, Stream, errors_as, json_lines, json_list, parquet_rows, saved_dataset
 
 IMAGE_TAG = "<image>"
@@ -32,10 +33,28 @@ class Turn:
     kind: str | None
 
 
-def read_records(annotations: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(name for messages, record) of a JSON list, a JSONL file, parquet by path or glob, or a `datasets` folder."""
+def read_records(annotations: str, left_out: Container[int] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(name for messages, record) of a JSON list, a JSONL file, parquet by path or glob, or a `datasets` folder.
+
+    Args:
+        left_out: numbers of records to pass over, as of `rejected_records`.
+    """
     for number, raw in enumerate(record_stream(annotations)):
-        yield named_record(annotations, number, raw)
+        if number not in left_out:
+            yield named_record(annotations, number, raw)
+
+
+def rejected_records(annotations: str, regions: str | None) -> frozenset[int]:
+    """Numbers of the records of `annotations` that became no region, as its sidecar's rejected.jsonl tells.
+
+    Only where the sidecar was made of this very file, whose records it counts; of samples made beside a sidecar nothing
+    was rejected. A duplicate has its region: that of the first.
+    """
+    path = Path(regions or "") / REJECTED
+    if regions is None or not path.is_file() or Path(annotations).name not in read_manifest(Path(regions))["inputs"]:
+        return frozenset()
+    lines = map(json.loads, path.open("rb"))
+    return frozenset(line["record"] for line in lines if line["reason"] != "duplicate")
 
 
 def named_record(annotations: str, number: int, raw: Any) -> tuple[str, dict[str, Any]]:
@@ -90,6 +109,14 @@ def _utterance(name: str, entry: Any) -> tuple[str, str, str | None]:
         if role is not None and text is not None and isinstance(kind, str | None):
             return role, text, kind
     raise DataError(f"{name}: expected {{from, value}} or {{role, content}} of text and images, got {entry!r}")
+
+
+def first_text(record: Mapping[str, Any]) -> str | None:
+    """The first text of a conversation, without image tags, also where it is otherwise not one that can be used."""
+    said = record.get("conversations") or record.get("messages")
+    entry = said[0] if isinstance(said, list) and said else None
+    text = _text(entry.get("value") or entry.get("content")) if isinstance(entry, dict) else None
+    return text.replace(IMAGE_TAG, "").strip() if text else None
 
 
 def _text(content: Any) -> str | None:

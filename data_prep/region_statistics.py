@@ -16,8 +16,7 @@ import pyarrow.compute as pc
 from crop_model.regions import REGION_GRID, box_to_grid
 
 from .checks import hash64
-from .sample import DataError, sidecar_batches
-from .shards import REJECTED
+from .sample import REJECTED, DataError, sidecar_batches
 from .streams import json_lines
 
 AREA_BINS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)  # edges, in % of the image

@@ -10,6 +10,7 @@ import base64
 import io
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,9 @@ from crop_model.regions import REGION_GRID, box_to_grid
 from .config import ConfigError, parse_config, user_errors
 from .data_source import DataLists, DataSource
 from .derive import FLAGS
-from .images import IMAGE_ERRORS, MAX_IMAGE_PIXELS, ImageFiles, existing_image, read_header
+from .images import FORMATS, IMAGE_ERRORS, MAX_IMAGE_PIXELS, ImageFiles, existing_image, read_header
 from .question import RecordError
-from .records import conversation, image_names, read_records
+from .records import Turn, conversation, image_names, named_record, record_stream
 from .region_statistics import RegionStatistics, read_statistics
 from .sample import DataError, sample_id
 from .shards import write_atomically
@@ -106,22 +107,27 @@ def _answers(source: DataSource, statistics: RegionStatistics) -> dict[str, str]
     """Answers of the chosen rows by sample_id, as far as the annotations can be read."""
     missing = {row["sample_id"] for row in statistics.chosen}
     answers: dict[str, str] = {}
-    records = read_records(source.annotations)
-    while missing:
-        try:
-            name, record = next(records)
-            images = image_names(name, record)
-            _, turns = conversation(name, record, len(images))
-        except StopIteration:
-            break
-        except DataError:  # `data_prep.validate` names it; after a broken file the next step stops
-            continue
-        for number, turn in enumerate(turns if images else []):
-            key = sample_id(statistics.source, images[0], number, turn.question)
-            if key in missing:
-                answers[key] = turn.answer
-                missing.discard(key)
+    with suppress(DataError):  # `data_prep.validate` names a file that cannot be read on
+        for index, raw in enumerate(record_stream(source.annotations)):
+            for number, (image, turn) in enumerate(_turns(source.annotations, index, raw)):
+                key = sample_id(statistics.source, image, number, turn.question)
+                if key in missing:
+                    answers[key] = turn.answer
+                    missing.discard(key)
+            if not missing:
+                break
     return answers
+
+
+def _turns(annotations: str, index: int, raw: Any) -> list[tuple[str, Turn]]:
+    """(first image, turn) of a record's turns; none of a record without images, or that `data_prep.validate` names."""
+    try:
+        name, record = named_record(annotations, index, raw)
+        images = image_names(name, record)
+        _, turns = conversation(name, record, len(images))
+    except DataError:
+        return []
+    return [(images[0], turn) for turn in turns] if images else []
 
 
 # ---- samples
@@ -151,7 +157,7 @@ def _thumbnail(path: Path, arguments: ReportArguments) -> str:
     """A small JPEG as a data URI. An EXIF orientation is not applied and not kept: boxes are of the stored pixels."""
     read_header(path, arguments.max_image_pixels)
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             image.draft("RGB", (THUMBNAIL, THUMBNAIL))
             small = image.convert("RGB")
     except IMAGE_ERRORS as error:

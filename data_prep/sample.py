@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from crop_model.regions import Box
 
 SCHEMA_VERSION = 1
-MANIFEST = "manifest.json"
+MANIFEST, REJECTED = "manifest.json", "rejected.jsonl"  # data_prep.annotate writes the second
 ROWS_PER_PART, ROWS_PER_BATCH = 500_000, 10_000
 EXIF_POLICY = "stored pixels: width, height and boxes ignore EXIF orientation"
 METHODS = ("human", "ocr_match", "object_match", "localizer", "zero_shot", "global")
@@ -179,11 +179,18 @@ def _counts(values: pa.ChunkedArray) -> dict[str, int]:
 def file_hashes(paths: Iterable[str | Path]) -> dict[str, str]:
     """sha256 (hex) of each file by its name, for a manifest's `inputs`; of a folder, over its files and their names.
 
-    Files of one name are told apart by their folders' names as well.
+    Files of one name are told apart by the names of as many parent folders as it takes.
     """
-    given = list(map(Path, paths))
-    names = Counter(path.name for path in given)
-    return {path.name if names[path.name] == 1 else f"{path.parent.name}/{path.name}": _hash(path) for path in given}
+    given = list(dict.fromkeys(map(Path, paths)))
+    depths = range(1, max((len(path.parts) for path in given), default=0) + 1)
+    tails = [Counter(path.parts[-depth:] for path in given) for depth in depths]
+    return {"/".join(_unique_tail(path, tails)): _hash(path) for path in given}
+
+
+def _unique_tail(path: Path, tails: Sequence[Counter[tuple[str, ...]]]) -> tuple[str, ...]:
+    """The shortest end of a path that occurs once; `tails` counts the ends of one part, of two, ..."""
+    ends = (path.parts[-depth:] for depth in range(1, len(tails) + 1))
+    return next(end for end, counts in zip(ends, tails, strict=True) if counts[end] == 1)
 
 
 def _hash(path: Path) -> str:

@@ -12,7 +12,7 @@ from .checks import Findings, SidecarRows, check_sidecar, hash64
 from .data_source import DataSource
 from .image_checks import Evaluation, ImagePool, ImageTask, Seen
 from .images import ImageFiles, existing_image
-from .records import ROLES, Turn, conversation, image_names, named_record, record_stream
+from .records import ROLES, Turn, conversation, image_names, named_record, record_stream, rejected_records
 from .sample import DataError, sample_id
 from .text_boxes import FrameTest, find_boxes
 
@@ -64,8 +64,12 @@ class SourceCheck:
         try:
             stream = record_stream(annotations)
             with tqdm(total=stream.size, desc=annotations, unit_scale=True, disable=None) as bar:
+                left_out = rejected_records(annotations, self.source.regions)
                 for number, raw in enumerate(stream):
                     bar.update(stream.position() - bar.n)
+                    if number in left_out:
+                        findings.add("left_out", f"{annotations}: record {number}")
+                        continue
                     findings.totals["records"] += 1
                     try:
                         yield number, *named_record(annotations, number, raw)

@@ -22,16 +22,23 @@ from .question import BoxFrame
 _NUMBER = r"\s*([01]?\.\d+|[01])\s*"
 _BOX = re.compile(rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]")
 
-MAX_VIOLATIONS = 0.01  # share of boxes outside the band from which a source is not on the padded square
+MAX_VIOLATIONS = 0.01  # share of boxes outside the band above which a source is not on the padded square,
+MIN_VIOLATIONS = 5  # and of how many such boxes at least
+MIN_DECIMALS = 2  # numbers of a box that are written with a decimal point: [0, 0, 1, 1] is a list
 ROUNDING = 0.011  # two decimals, cut or rounded
 MIN_BAND = 0.02  # an image nearer to square than this tells nothing
 
 
-def find_boxes(text: str) -> list[tuple[float, ...]]:
-    """All boxes of fractions in a text."""
+def find_boxes(text: str) -> list[tuple[float, float, float, float]]:
+    """All boxes of fractions in a text; four fractions whose corners are not in order are something else."""
     if "[" not in text:
         return []
-    return [tuple(map(float, match.groups())) for match in _BOX.finditer(text)]
+    boxes = []
+    for match in _BOX.finditer(text):
+        x1, y1, x2, y2 = map(float, match.groups())
+        if x1 < x2 and y1 < y2 and match.group().count(".") >= MIN_DECIMALS:
+            boxes.append((x1, y1, x2, y2))
+    return boxes
 
 
 @dataclass
@@ -56,4 +63,5 @@ class FrameTest:
     @property
     def frame(self) -> BoxFrame:
         """The frame that the boxes are in; without evidence LLaVA's own."""
-        return "unit" if self.violations > MAX_VIOLATIONS * self.boxes else "padded_square"
+        enough = self.violations >= MIN_VIOLATIONS and self.violations > MAX_VIOLATIONS * self.boxes
+        return "unit" if enough else "padded_square"

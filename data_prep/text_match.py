@@ -19,6 +19,12 @@ _CUTOFF = MIN_SIMILARITY - 1e-6  # in floats, 1 - 0.8 is below 0.2, and one lett
 MAX_ANSWER_WORDS = 12  # a longer answer is a sentence, not a place in the image
 EXTRA_WORDS = 1  # OCR splits and joins words: a run may have so many more or fewer words than the answer
 _SPACES = re.compile(r"[\W_]+")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_EXACT = re.compile(
+    r"(?<![\w%])-(?=[^\w\s]?\.?\d)"  # a sign; a currency may stand behind it
+    r"|(?<!\w)\.(?=\d)|(?<=\d)[.,/:](?=\d)"  # what stands before or within a number
+    r"|\d+|[^\W\d_]+|%"
+)
 _STEMMER = snowballstemmer.stemmer("english")
 _IRREGULAR = {
     "buses": "bus",
@@ -64,15 +70,18 @@ def match_answer(answers: Sequence[str], words: Sequence[Located], question: str
     """The run of words that shows one of the answers, as `Match` of its words' boxes; None where there is none.
 
     A run counts where its normalised Levenshtein similarity to the answer, without case, spaces and punctuation, is at
-    least `MIN_SIMILARITY`. Answers are tried in their order. Of several equally good runs, the one nearest to words of
-    the question is taken, and `ambiguous` set where no such word tells them apart.
+    least `MIN_SIMILARITY`; where the answer has digits, only where `exact` makes them equal: a letter misread is still
+    the word, a digit misread is another number. Answers are tried in their order. Of several equally good runs, the one
+    nearest to words of the question is taken, and `ambiguous` set where no such word tells them apart.
     """
     texts = [squeeze(word.text) for word in words]
     for answer in answers:
         count, target = len(answer.split()), squeeze(answer)
         if not target or target in ("yes", "no") or count > MAX_ANSWER_WORDS:  # a yes in the image is not the answer
             continue
-        runs = _similar_runs(texts, target, range(max(1, count - EXTRA_WORDS), count + EXTRA_WORDS + 1))
+        lengths = range(max(1, count - EXTRA_WORDS), count + EXTRA_WORDS + 1)
+        has_digits = any(letter.isdecimal() for letter in answer)
+        runs = _same_runs(words, exact(answer), lengths) if has_digits else _similar_runs(texts, target, lengths)
         if not runs:
             continue
         best = max(score for score, _, _ in runs)
@@ -93,6 +102,20 @@ def _similar_runs(texts: Sequence[str], target: str, lengths: range) -> list[tup
             if score >= _CUTOFF and texts[start] and texts[start + length - 1]:
                 runs.append((score, start, start + length))
     return runs
+
+
+def _same_runs(words: Sequence[Located], target: str, lengths: range) -> list[tuple[float, int, int]]:
+    """As `_similar_runs`, of the runs that `exact` makes equal to the target."""
+    numbers = [exact(word.text) for word in words]
+    return [
+        (1.0, start, start + length)
+        for length in lengths
+        for start in range(len(numbers) - length + 1)
+        if numbers[start]
+        and target.startswith(numbers[start])
+        and numbers[start + length - 1]
+        and _joined(numbers[start : start + length]) == target
+    ]
 
 
 def _nearest_to_question(
@@ -152,6 +175,24 @@ def _stem(word: str) -> str:
 def squeeze(text: str) -> str:
     """Case folded, without spaces and punctuation."""
     return _SPACES.sub("", text.casefold())
+
+
+@lru_cache(maxsize=100_000)
+def exact(text: str) -> str:
+    """Case folded, without what does not tell one number from another.
+
+    Signs, decimal points, `/`, `:` and `%` stay, and a space between two numbers; currencies, a comma between thousands
+    and other punctuation go: "-$1,500.5" is "-1500.5", and "50 %" is "50%".
+    """
+    return _joined(_EXACT.findall(_THOUSANDS.sub("", text.casefold().replace("\u2212", "-")))).replace(",", ".")
+
+
+def _joined(parts: Sequence[str]) -> str:
+    """One text, with a space between two parts only where their digits would become one number."""
+    text = ""
+    for part in parts:
+        text += f" {part}" if text[-1:].isdecimal() and part[:1].isdecimal() else part
+    return text
 
 
 def _centre(box: Sequence[float]) -> tuple[float, float]:

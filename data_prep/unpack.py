@@ -2,9 +2,10 @@
 
     python -m data_prep.unpack 'data/train-*.parquet' images conversations=llava_next.jsonl
 
-An image goes to its own path, or, where the table has none, to <id>.<its format>, byte for byte. Files appear whole or
-not at all, and those that are there already are left: run again after whatever stopped it. `conversations` gets the
-table's records with those paths in place of the images: what a configuration's `annotations` names.
+An image goes to its own path, which may also stand in a column imgname, or, where the table has none, to <id>.<its
+format>, byte for byte. Files appear whole or not at all, and those that are there already are left: run again after
+whatever stopped it. `conversations` gets the table's records with those paths in place of the images: what a
+configuration's `annotations` names.
 """
 
 import json
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 from tqdm import tqdm
 
 from .config import ConfigError, parse_config, user_errors
@@ -24,8 +25,7 @@ from .images import MAX_IMAGE_PIXELS, expect_large_images, image_path, read_embe
 from .question import RecordError
 from .sample import DataError
 from .shards import write_atomically
-from .sources.base import Id, look_up
-from .sources.llava_next import Embedded
+from .sources.base import ImageCells, look_up
 from .streams import errors_as, parquet_rows
 
 PROG = "python -m data_prep.unpack"
@@ -48,14 +48,7 @@ class UnpackArguments:
             raise ConfigError(f"parquet: no such file: {self.parquet}")
 
 
-class Row(BaseModel):
-    """What of a row is read here; the rest is handed on."""
-
-    id: Id = ""
-    image: Embedded | None = None
-
-
-_ROW = TypeAdapter(Row)
+_CELLS = TypeAdapter(ImageCells)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -116,16 +109,17 @@ def _columns(path: Path) -> list[str]:
         names = pq.read_schema(path).names
     if "image" not in names:
         raise DataError(f"{path}: no column 'image', but {names}")
-    return [name for name in ("id", "image", *CONVERSATIONS) if name in names]
+    return [name for name in (*ImageCells.model_fields, *CONVERSATIONS) if name in names]
 
 
 def _unpack_row(root: Path, values: dict[str, Any], max_pixels: int) -> tuple[str | None, bool]:
     """The path of the row's image, None for a row without, and whether it is written only now."""
-    row = look_up(_ROW, values, "row")
-    if row.image is None or not row.image.data:
-        return row.image.path if row.image else None, False
-    data = row.image.data
-    name, _ = read_embedded(data, row.image.path, row.id, max_pixels)
+    cells: ImageCells = look_up(_CELLS, values, "row")
+    image = cells.image_of()
+    if not image.data:
+        return image.path, False
+    data = image.data
+    name, _ = read_embedded(data, image.path, cells.id, max_pixels)
     path = image_path(root, name)
     with errors_as(str(path)):
         if path.exists():

@@ -1,12 +1,15 @@
 """The same job in several processes, each doing its share, with one progress bar.
 
 A worker that fails ends the run with its error; one that is killed ends it too. A worker whose parent is gone stops.
+Ctrl-C reaches the parent alone, which ends the workers.
 """
 
 import gc
 import multiprocessing
 import os
 import queue
+import signal
+import time
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
@@ -20,7 +23,10 @@ GC_THRESHOLD = 100_000  # a shard is many objects and no cycles, which the defau
 
 
 class Progress(NamedTuple):
-    """How far a worker has read, and what it did since it last told."""
+    """How far a worker has read, and what it did since it last told.
+
+    `position` of `size` is in the stream's unit; `records` leaves out what others do and what was done before.
+    """
 
     position: int
     size: int
@@ -40,7 +46,7 @@ def run_workers(job: Job, workers: int) -> None:
 
     Raises:
         DataError: as a worker raised it.
-        RunError: a worker was killed.
+        RunError: a worker was killed, or met an OSError.
     """
     with _Bar(workers) as bar:
         if workers == 1:
@@ -57,8 +63,10 @@ def _run_processes(job: Job, workers: int, bar: "_Bar") -> None:
         context.Process(target=_work, args=(job, worker, workers, told, os.getpid()), daemon=True)
         for worker in range(workers)
     ]
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as the workers have it from their first moment
     for process in processes:
         process.start()
+    signal.signal(signal.SIGINT, handler)
     try:
         running = workers
         while running:
@@ -68,8 +76,8 @@ def _run_processes(job: Job, workers: int, bar: "_Bar") -> None:
                 if dead := [process.exitcode for process in processes if process.exitcode]:
                     raise RunError(f"a worker died (exit code {dead[0]}); what it finished stays, run again") from None
                 continue
-            if isinstance(progress, str):
-                raise DataError(progress)
+            if isinstance(progress, Exception):
+                raise progress
             if progress is None:
                 running -= 1
             else:
@@ -81,7 +89,7 @@ def _run_processes(job: Job, workers: int, bar: "_Bar") -> None:
 
 
 def _work(job: Job, worker: int, workers: int, told: "multiprocessing.Queue", parent: int) -> None:
-    """The life of a worker: progress, then None; or the message of what stopped it."""
+    """The life of a worker: progress, then None; or what stopped it."""
     gc.set_threshold(GC_THRESHOLD)
     try:
         for progress in job.run(worker, workers):
@@ -89,31 +97,36 @@ def _work(job: Job, worker: int, workers: int, told: "multiprocessing.Queue", pa
                 return
             told.put((worker, progress))
     except DataError as error:
-        told.put((worker, str(error)))
+        told.put((worker, DataError(str(error))))  # subclasses with more fields cannot be pickled
+    except OSError as error:
+        told.put((worker, RunError(str(error))))
     else:
         told.put((worker, None))
 
 
 class _Bar:
-    """Place in the input, records and rejections a second, time left."""
+    """Place in the input, time left, records and their rate since the first one, rejections."""
 
     def __init__(self, workers: int) -> None:
         self.places = [0] * workers
         self.records = self.rejected = 0
+        self.start = time.monotonic()
 
     def __enter__(self) -> "_Bar":
-        self.bar = tqdm(unit="B", unit_scale=True, disable=None)
+        self.bar = tqdm(bar_format="{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}", disable=None)
         return self
 
     def __exit__(self, *error: object) -> None:
         self.bar.close()
 
     def update(self, worker: int, progress: Progress) -> None:
+        if not self.records and not progress.records:  # passing over what was done before
+            self.start = time.monotonic()
         self.places[worker] = progress.position
         self.records += progress.records
         self.rejected += progress.rejected
         self.bar.total = progress.size
-        seconds = self.bar.format_dict["elapsed"]
+        seconds = time.monotonic() - self.start
         rate = f"{self.records / seconds:,.0f}" if seconds else "?"
         self.bar.set_postfix_str(f"{self.records:,} records, {rate}/s, {self.rejected:,} rejected", refresh=False)
         self.bar.update(sum(self.places) // len(self.places) - self.bar.n)

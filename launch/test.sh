@@ -14,6 +14,6 @@ ruff format --check .
 ruff check .
 mypy
 lint-imports
-shellcheck launch/*.sh .ci/run
+shellcheck -x launch/*.sh launch/slurm.sbatch .ci/run
 python -m pytest tests -m "not integration" -n 2 --quiet
 python -m pytest tests -m integration --durations=10

@@ -1,8 +1,10 @@
 """What tests of several packages share: a LLaVA in llava-hf format, built, trained and saved in a second."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -49,6 +51,16 @@ def _tokenizer() -> PreTrainedTokenizerFast:
         additional_special_tokens=["<image>"],
         padding_side="left",
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sample_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Tables of samples are cached in a folder of the tests' own, by launched processes too."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_DATASETS_CACHE", str(folder))
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder)
+        yield folder
 
 
 @pytest.fixture(scope="session")

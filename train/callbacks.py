@@ -1,4 +1,4 @@
-"""What a run shows besides its curves: pictures of what the model sees and answers, and where a resumed run stands."""
+"""What a run shows besides its curves: pictures of what the model sees and answers."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-
-from data_prep.config import RunError
 
 from .collator import Collator
 from .pictures import contact_sheet, draw_sample
@@ -104,25 +102,3 @@ class PictureCallback(TrainerCallback):
             answer,
             row["answer"],
         )
-
-
-class ResumeCheck(TrainerCallback):
-    """Says where a resumed run goes on, and stops it where the learning rates' schedule is at another step."""
-
-    def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        lr_scheduler: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        if state.global_step == 0:
-            return
-        rates = ", ".join(f"{rate:.3g}" for rate in lr_scheduler.get_last_lr())
-        if state.is_world_process_zero:
-            print(f"resuming at step {state.global_step} of {state.max_steps}, epoch {state.epoch:.3f}, rates {rates}")
-        if lr_scheduler.last_epoch != state.global_step:
-            raise RunError(
-                f"the schedule is at step {lr_scheduler.last_epoch}, the run at {state.global_step}: not the same run"
-            )

@@ -77,12 +77,18 @@ def load_processor(name: str | Path, config: CropLlavaConfig, **options: Any) ->
 
 
 def build_model(
-    name: str, config: CropLlavaConfig, lora: LoraConfig | None, dtype: torch.dtype = torch.float32, seed: int = 0
+    name: str,
+    config: CropLlavaConfig,
+    lora: LoraConfig | None,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    **loading: Any,
 ) -> CropLlavaForConditionalGeneration | PeftModel:
     """A model to train: compressor and projector, and the adapter where there is one; nothing else.
 
-    With a LoRA configuration, compressor and projector become its `modules_to_save`, so that PEFT's checkpoints hold
-    them. `seed` is of what is new, compressor and adapter, whatever else draws random numbers while loading.
+    `loading` goes to `from_pretrained`: attn_implementation, quantization_config. With a LoRA configuration, compressor
+    and projector become its `modules_to_save`, so that PEFT's checkpoints hold them. `seed` is of what is new,
+    compressor and adapter, whatever else draws random numbers while loading.
 
     Raises:
         ConfigError: nothing loadable under that name, or an adapter under ZeRO-3, whose spread weights take no merging.
@@ -90,7 +96,7 @@ def build_model(
     if is_deepspeed_zero3_enabled() and _has_adapter(name):
         raise ConfigError(f"model {name}: ZeRO-3 cannot go on from an adapter; export it, or take another preset")
     set_seed(seed)
-    model = _load_model(name, config, dtype)
+    model = _load_model(name, config, dtype, **loading)
     if isinstance(model, PeftModel):  # goes on from an adapter: a new one on top of it
         model = model.merge_and_unload()
         model.name_or_path = name
@@ -123,12 +129,12 @@ def trainable_parameters(model: nn.Module) -> dict[str, list[tuple[str, nn.Param
 
 
 def _load_model(
-    name: str, config: CropLlavaConfig, dtype: torch.dtype
+    name: str, config: CropLlavaConfig, dtype: torch.dtype, **loading: Any
 ) -> CropLlavaForConditionalGeneration | PeftModel:
     if not _has_adapter(name):
-        return _named(name, CropLlavaForConditionalGeneration.from_pretrained, config=config, dtype=dtype)
+        return _named(name, CropLlavaForConditionalGeneration.from_pretrained, config=config, dtype=dtype, **loading)
     base_name = _named(name, PeftConfig.from_pretrained).base_model_name_or_path
-    base = _load_model(base_name, config, dtype)
+    base = _load_model(base_name, config, dtype, **loading)
     if isinstance(base, PeftModel):
         base = base.merge_and_unload()
     return _named(name, _load_adapter, base=base)

@@ -1,30 +1,37 @@
 """A table of samples, one row a question, checked before any image is read or any model loaded.
 
-    annotations ─► data_prep.records ─► rows ─► datasets.Dataset ─► train.collator
-          region sidecar, by sample_id ─┘
+    annotations ─► data_prep.records ─► rows ─► datasets' cache ─► train.collator
+          region sidecar, by sample_id ─┘   └─► bad ones: raised, or handed over to be skipped
 
-Every question with an image is a sample of its own, since each has a region of its own; a conversation without images
-stays whole. Rows hold paths and text. All errors are `DataError`s that name file and record.
+Every question with an image is a sample of its own, since each has a region of its own, unless conversations are asked
+for whole; one without images always stays whole. Rows hold paths and text. The table of a source is written to disk
+once, as it is read, and mapped into memory by every process. All errors are `DataError`s that name file and record.
 """
 
 import json
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import datasets
+from datasets.exceptions import DatasetGenerationError
+from datasets.fingerprint import Hasher
 from PIL import Image
-from tqdm.auto import tqdm
 
 from crop_model.processing_crop_llava import CropLlavaProcessor
 from crop_model.regions import Box, RegionError, sanitize_box, union_box
-from data_prep.data_source import DataSource
+from data_prep import images, records
+from data_prep.data_source import DataSource, existing_paths
 from data_prep.images import ImageFiles
-from data_prep.records import Turn, conversation, image_names, read_records
+from data_prep.records import Turn, conversation, first_text, image_names, read_records, rejected_records
 from data_prep.sample import DataError, RegionAnnotation, read_regions, sample_id
+
+from .quarantine import BadSample
 
 CHUNK = 1000  # samples that are tokenized together
 
@@ -41,12 +48,18 @@ FEATURES = datasets.Features(
         "width": datasets.Value("int32"),  # of the first image, where the sidecar tells
         "height": datasets.Value("int32"),
         "length": datasets.Value("int32"),  # tokens with every image's visual tokens
+        "bad": datasets.Value("string"),  # why it cannot be used; not in the tables that leave this file
     }
 )
 
 
 def load_samples(
-    sources: Sequence[DataSource], processor: CropLlavaProcessor, max_length: int, seed: int = 0
+    sources: Sequence[DataSource],
+    processor: CropLlavaProcessor,
+    max_length: int,
+    seed: int = 0,
+    split_turns: bool = True,
+    bad: list[BadSample] | None = None,
 ) -> datasets.Dataset:
     """Read, check and count every sample of `sources`, with the columns of `FEATURES`.
 
@@ -55,19 +68,88 @@ def load_samples(
         processor: its chat template and token budget give the lengths.
         max_length: the longest sample allowed, in tokens.
         seed: of the choice that a weight that is not whole makes.
+        split_turns: each question about an image is a sample with its own region. False: a conversation is one sample,
+            its region the union of its questions' - none, if one of them has none.
+        bad: takes up the samples that cannot be used; None: the first one is an error.
 
     Raises:
-        DataError: an unreadable file, a record without question or answer, an image missing or outside its root, a
-            region outside its image, a sample too long, a sidecar that fits no sample.
+        DataError: an unreadable file, a sidecar that fits no sample, a source without a good sample; and, where `bad`
+            is None, a record without question or answer, an image missing or outside its root, a region outside its
+            image, a sample too long.
     """
+    check_template(processor)
     parts = []
     for source in sources:
-        rows = list(tqdm(_with_lengths(_rows(source), processor, max_length), desc=source.annotations, disable=None))
-        if not rows:
-            raise DataError(f"{source.annotations}: no samples")
-        part = datasets.Dataset.from_list(rows, features=FEATURES)
+        table = _read_source(source, processor, max_length, split_turns, raises=bad is None)
+        reasons = table["bad"][:]
+        refused = [index for index, reason in enumerate(reasons) if reason is not None]
+        if len(refused) == len(table):
+            raise DataError(f"{source.annotations}: no samples" if not refused else reasons[0])
+        if refused and bad is None:  # read by a run that skips
+            raise DataError(reasons[refused[0]])
+        if bad is not None:
+            bad += [bad_sample(row, row["bad"]) for row in table.select(refused)]
+        good = [index for index, reason in enumerate(reasons) if reason is None]
+        part = table.remove_columns("bad").select(good)
         parts.append(part.select(_weighted_indices(len(part), source.weight, seed)))
     return datasets.concatenate_datasets(parts)
+
+
+def bad_sample(row: Mapping[str, Any], reason: str) -> BadSample:
+    """A row's line in the quarantine."""
+    return BadSample(row["sample_id"], row["images"][0] if row["images"] else "", reason)
+
+
+def _read_source(
+    source: DataSource, processor: CropLlavaProcessor, max_length: int, split_turns: bool, raises: bool
+) -> datasets.Dataset:
+    """All rows of a source, good and bad; from the cache of `datasets`, if nothing they are made of has changed.
+
+    Image files are not among what is watched: their number may be millions.
+    """
+    files = [source.annotations] if source.regions is None else [source.annotations, source.regions]
+    code = [Path(str(module)).read_bytes() for module in (__file__, records.__file__, images.__file__)]
+    tokenizer = json.loads(processor.tokenizer.backend_tokenizer.to_str()) | {"padding": None, "truncation": None}
+    made_of = [asdict(source) | {"weight": None}, [_stamps(file) for file in files], code, tokenizer]
+    made_of += [
+        str(Path(source.image_root or "").absolute()),
+        processor.chat_template,
+        processor.image_token,
+        processor.token_budget,
+        max_length,
+        split_turns,
+    ]
+    try:
+        return datasets.Dataset.from_generator(
+            partial(_read, source, processor, max_length, split_turns, raises),
+            features=FEATURES,
+            fingerprint=Hasher.hash(made_of),
+        )
+    except DatasetGenerationError as error:
+        if isinstance(error.__cause__, DataError):
+            raise error.__cause__ from None
+        raise
+
+
+def _stamps(pattern: str) -> list[tuple[str, int, int]]:
+    """Name, size and time of every file of an annotation file, folder or glob."""
+    paths = [
+        file for path in existing_paths(pattern) for file in (sorted(path.rglob("*")) if path.is_dir() else [path])
+    ]
+    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.is_file()]
+
+
+def _read(
+    source: DataSource, processor: CropLlavaProcessor, max_length: int, split_turns: bool, raises: bool
+) -> Iterator[dict[str, Any]]:
+    """The rows with their lengths; with `raises`, up to the first bad one."""
+    row = None
+    for row in _with_lengths(_rows(source, split_turns), processor, max_length):
+        if raises and row["bad"] is not None:
+            raise DataError(row["bad"])
+        yield row
+    if row is None:
+        raise DataError(f"{source.annotations}: no samples")
 
 
 def _weighted_indices(count: int, weight: float, seed: int) -> list[int]:
@@ -80,37 +162,47 @@ def _weighted_indices(count: int, weight: float, seed: int) -> list[int]:
 # ---- rows
 
 
-def _rows(source: DataSource) -> Iterator[dict[str, Any]]:
+def _rows(source: DataSource, split_turns: bool) -> Iterator[dict[str, Any]]:
     """The rows of one source, without their lengths."""
     table = read_regions(source.regions) if source.regions is not None else None
     name = table.source if table is not None else Path(source.annotations).stem
     files = ImageFiles(source.image_root)
     matched = 0
-    for record_name, record in read_records(source.annotations):
-        images = image_names(record_name, record)
-        system, turns = conversation(record_name, record, len(images))
-        paths = [files.path(record_name, image) for image in images]
-        base = {"record": record_name, "images": paths, "region": None, "width": None, "height": None}
-        if not images:
-            key = sample_id(name, "", 0, turns[0].question)
-            yield base | _texts(key, turns[0], _messages(system, turns, 0))
+    left_out = rejected_records(source.annotations, source.regions)
+    if left_out:
+        print(f"{source.annotations}: {len(left_out)} records passed over, as {source.regions} rejected them", flush=True)
+    for record_name, record in read_records(source.annotations, left_out):
+        empty = dict.fromkeys(FEATURES) | {"record": record_name}
+        image_files: list[str] = []
+        try:
+            image_files = image_names(record_name, record)
+            system, turns = conversation(record_name, record, len(image_files))
+        except DataError as error:  # a record that makes no sample has no question to be known by, but its first text
+            key = sample_id(name, image_files[0] if image_files else "", 0, first_text(record) or record_name)
+            yield empty | {"sample_id": key, "images": image_files, "bad": str(error)}
             continue
-        boxes = _record_region(record_name, record, paths[0])
-        for number, turn in enumerate(turns):
-            key = sample_id(name, images[0], number, turn.question)
-            annotation = None if table is None else table.get(key)
-            place = boxes
-            if annotation is not None:
-                matched += 1
-                place = _annotated_region(f"{record_name}: question {number}", annotation)
-            yield base | place | _texts(key, turn, _messages(system, [turn], len(images)))
+        whole = not (split_turns and image_files)
+        for first, asked in [(0, turns)] if whole else [(number, [turn]) for number, turn in enumerate(turns)]:
+            key = sample_id(name, image_files[0] if image_files else "", first, asked[0].question)
+            row = empty | {"sample_id": key} | _texts(asked[0], _messages(system, asked, len(image_files)))
+            try:
+                row["images"] = [files.path(record_name, image) for image in image_files]
+                if image_files:
+                    keys = [sample_id(name, image_files[0], first + i, turn.question) for i, turn in enumerate(asked)]
+                    found = [] if table is None else [table.get(key) for key in keys]
+                    matched += any(found)
+                    place = _region_of_turns(record_name, first, found)
+                    row |= place or _record_region(record_name, record, row["images"][0])
+            except DataError as error:
+                row |= {"images": image_files, "bad": str(error)}
+            yield row
     if table is not None and not matched:
         raise DataError(f"{source.regions}: holds none of the questions of {source.annotations}")
 
 
-def _texts(key: str, turn: Turn, messages: list[dict[str, Any]]) -> dict[str, Any]:
+def _texts(turn: Turn, messages: list[dict[str, Any]]) -> dict[str, Any]:
     text = json.dumps(messages, ensure_ascii=False)
-    return {"sample_id": key, "kind": turn.kind, "question": turn.question, "answer": turn.answer, "messages": text}
+    return {"kind": turn.kind, "question": turn.question, "answer": turn.answer, "messages": text}
 
 
 def _messages(system: str | None, turns: Sequence[Turn], images: int) -> list[dict[str, Any]]:
@@ -145,10 +237,21 @@ def _record_region(name: str, record: Mapping[str, Any], path: str) -> dict[str,
     return _checked_region(f"{name}: objects.bbox", boxes, width, height)
 
 
-def _annotated_region(name: str, annotation: RegionAnnotation) -> dict[str, Any]:
-    if annotation.region is None:
-        return {"width": annotation.width, "height": annotation.height}
-    return _checked_region(name, [annotation.region], annotation.width, annotation.height)
+def _region_of_turns(name: str, first: int, found: Sequence[RegionAnnotation | None]) -> dict[str, Any]:
+    """The union of the regions of questions `first`, `first + 1`, ...: none, where one of them takes the whole image.
+
+    Nothing at all, where the sidecar knows none of the questions.
+    """
+    known = [annotation for annotation in found if annotation is not None]
+    if not known:
+        return {}
+    width, height = known[0].width, known[0].height
+    boxes = []
+    for number, annotation in enumerate(found, start=first):
+        if annotation is None or annotation.region is None:
+            return {"region": None, "width": width, "height": height}
+        boxes.append(_checked_region(f"{name}: question {number}", [annotation.region], width, height)["region"])
+    return {"region": list(union_box(boxes)), "width": width, "height": height}
 
 
 def _checked_region(name: str, boxes: Sequence[Box], width: int, height: int) -> dict[str, Any]:
@@ -167,22 +270,25 @@ def _with_lengths(
     rows: Iterator[dict[str, Any]], processor: CropLlavaProcessor, max_length: int
 ) -> Iterator[dict[str, Any]]:
     """Add `length`: an image's placeholder stands for `token_budget` tokens, so no image needs to be read."""
-    check_template(processor)
-    tokenizer = processor.tokenizer
     while chunk := list(islice(rows, CHUNK)):
-        texts = processor.apply_chat_template([json.loads(row["messages"]) for row in chunk])
-        starts_itself = tokenizer.bos_token is not None and texts[0].startswith(tokenizer.bos_token)
-        tokens = tokenizer(texts, add_special_tokens=not starts_itself)["input_ids"]
-        for row, ids in zip(chunk, tokens, strict=True):
-            images = len(row["images"])
-            if ids.count(processor.image_token_id) != images:
-                raise DataError(
-                    f"{row['record']}: the text holds {processor.image_token!r} besides its {images} images"
-                )
-            row["length"] = len(ids) + images * (processor.token_budget - 1)
-            if row["length"] > max_length:
-                raise DataError(f"{row['record']}: {row['length']} tokens, above max_length {max_length}")
-            yield row
+        good = [row for row in chunk if row["bad"] is None]
+        for row, ids in zip(good, _tokenize([row["messages"] for row in good], processor), strict=True):
+            count = len(row["images"])
+            row["length"] = len(ids) + count * (processor.token_budget - 1)
+            if ids.count(processor.image_token_id) != count:
+                row["bad"] = f"{row['record']}: the text holds {processor.image_token!r} besides its {count} images"
+            elif row["length"] > max_length:
+                row["bad"] = f"{row['record']}: {row['length']} tokens, above max_length {max_length}"
+        yield from chunk
+
+
+def _tokenize(messages: Sequence[str], processor: CropLlavaProcessor) -> list[list[int]]:
+    if not messages:
+        return []
+    texts = processor.apply_chat_template([json.loads(text) for text in messages])
+    tokenizer = processor.tokenizer
+    starts_itself = tokenizer.bos_token is not None and texts[0].startswith(tokenizer.bos_token)
+    return tokenizer(texts, add_special_tokens=not starts_itself)["input_ids"]
 
 
 def check_template(processor: CropLlavaProcessor) -> None:

@@ -14,6 +14,7 @@ import resource
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,16 @@ class StepMeter(TrainerCallback):
         image_token_id: the placeholder of a visual token.
         shape: the model's, for its floating-point operations.
         bf16: whether it computes in bf16: of other types the device's peak is not known, and so no utilisation (MFU).
+        adapter_parameters: of LoRA's matrices, all together.
     """
 
-    def __init__(self, accelerator: Accelerator, image_token_id: int, shape: ModelShape, bf16: bool) -> None:
+    def __init__(
+        self, accelerator: Accelerator, image_token_id: int, shape: ModelShape, bf16: bool, adapter_parameters: int
+    ) -> None:
         self.accelerator = accelerator
         self.image_token_id = image_token_id
         self.shape = shape
+        self.adapter_parameters = adapter_parameters
         self.peak_flops = peak_flops() if bf16 else None
         self._start = 0.0
         self.rates: dict[str, float] = {}  # of the last step, by module group
@@ -69,16 +74,25 @@ class StepMeter(TrainerCallback):
         self.totals["forward_backward_s"] += time.perf_counter() - start
 
     def count(self, batches: Sequence[dict[str, Any]]) -> None:
-        """Adds a step's batches to the totals. The FLOPs are the model's own: recomputed activations do not count."""
-        lengths = torch.cat([batch["attention_mask"].sum(dim=1) for batch in batches])  # (samples of the step,)
-        visual = torch.cat([(batch["input_ids"] == self.image_token_id).sum(dim=1) for batch in batches])
-        self.totals["samples"] += len(lengths)
-        self.totals["places"] += sum(batch["attention_mask"].numel() for batch in batches)
-        for tokens, visual_tokens in torch.stack([lengths, visual], dim=1).tolist():  # the device is asked once a step
-            self.totals["tokens"] += tokens
-            self.totals["visual_tokens"] += visual_tokens
-            images = visual_tokens // self.shape.compressor.num_tokens
-            self.totals["flops"] += self.shape.training_step(tokens - visual_tokens, images).flops
+        """Adds a step's batches to the totals. The FLOPs are the model's own: recomputed activations do not count, and
+        neither do the pairs of tokens of a packed row that do not see each other."""
+        for batch in batches:
+            self.totals["places"] += batch["input_ids"].numel()
+            self.totals["samples"] += len(batch["sample_ids"])  # empty places are none
+            rows = batch["sample_sizes"] if "sample_sizes" in batch else [self._sizes(batch)]
+            for tokens, images in chain.from_iterable(rows):
+                visual_tokens = images * self.shape.compressor.num_tokens
+                self.totals["tokens"] += tokens
+                self.totals["visual_tokens"] += visual_tokens
+                self.totals["flops"] += self.shape.training_step(
+                    tokens - visual_tokens, images, adapter_parameters=self.adapter_parameters
+                ).flops
+
+    def _sizes(self, batch: dict[str, Any]) -> list[list[int]]:
+        """Tokens and images of every sample of a padded batch."""
+        tokens = batch["attention_mask"].sum(dim=1)  # (B,)
+        visual_tokens = (batch["input_ids"] == self.image_token_id).sum(dim=1)
+        return torch.stack([tokens, visual_tokens // self.shape.compressor.num_tokens], dim=1).tolist()
 
     def read(self) -> dict[str, float]:
         """The figures since the last call, and a fresh start. Every process has to call it."""
@@ -96,7 +110,7 @@ class StepMeter(TrainerCallback):
             | {
                 "samples_per_s": sums["samples"] / times["step_s"],
                 "tokens_per_s": sums["tokens"] / times["step_s"],
-                "visual_tokens_per_sample": sums["visual_tokens"] / sums["samples"],
+                "visual_tokens_per_sample": sums["visual_tokens"] / max(sums["samples"], 1),
                 "padding_fraction": 1 - sums["tokens"] / sums["places"],
                 "step_s": times["step_s"] / steps,
                 "data_s": times["data_s"] / steps,
@@ -113,7 +127,9 @@ class StepMeter(TrainerCallback):
         path = Path(args.output_dir) / LOG_FILE
         if state.is_world_process_zero and path.is_file():
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            path.write_text("".join(x for x in lines if json.loads(x)["step"] <= state.global_step), encoding="utf-8")
+            kept = path.with_suffix(".kept")  # renamed when whole: a killed run loses no line
+            kept.write_text("".join(x for x in lines if json.loads(x)["step"] <= state.global_step), encoding="utf-8")
+            kept.replace(path)
 
     def on_optimizer_step(
         self,

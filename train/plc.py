@@ -12,11 +12,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import datasets
 import deepspeed
 import torch
 from peft import PeftModel
 from transformers import TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from crop_model.configuration_crop_llava import CropLlavaConfig
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
@@ -24,48 +24,74 @@ from data_prep.config import ConfigError, RunError, parse_config, user_errors
 from data_prep.sample import DataError
 
 from .arguments import DataArguments, ModelArguments, PlcTrainingArguments
-from .callbacks import PictureCallback, ResumeCheck
+from .callbacks import PictureCallback
 from .checkpoint import build_model, load_config, load_processor
 from .collator import Collator
 from .config import write_config
 from .data import load_samples
+from .kernels import apply_kernels
+from .packing import PackedRows
+from .profiler import ProfileCallback
+from .quarantine import QUARANTINE_FILE, BadSample, Quarantine
+from .resume import ResumeCheck, check_identity, checkpoint_to_resume, run_identity
+from .signals import STOPPED_STATUS, StopOnSignal
 from .trainer import PlcTrainer, what_trains
+from .universal import is_universal, load_as_universal
 
 PROG = "python -m train.plc"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: exit status 2 for a wrong call, configuration or data, 1 for a run that failed once it trained."""
-    with user_errors(PROG):
+    """Entry point. Exit status 2: a wrong call, configuration or data; 1: the run failed once it trained; 75: a signal
+    stopped it, and it can go on."""
+    with user_errors(PROG), StopOnSignal() as stop:
         model_arguments, data_arguments, args = parse_config(
             (ModelArguments, DataArguments, PlcTrainingArguments),
             sys.argv[1:] if argv is None else argv,
             prog=PROG,
             description="Fine-tune a LLaVA on compressed visual tokens.",
         )
-        train(model_arguments, data_arguments, args)
+        train(model_arguments, data_arguments, args, stop)
 
 
-def train(model_arguments: ModelArguments, data_arguments: DataArguments, args: PlcTrainingArguments) -> PlcTrainer:
+def train(
+    model_arguments: ModelArguments,
+    data_arguments: DataArguments,
+    args: PlcTrainingArguments,
+    stop: StopOnSignal | None = None,
+) -> PlcTrainer:
     """Train as configured and save the result to `final` in the output folder.
 
     Raises:
         ConfigError, DataError: what is wrong with the call or the data, before the first step.
         RunError: a loss that is not finite, a resumed schedule that does not fit, an image that does not open.
+        SystemExit: `stop` noted a signal: with `STOPPED_STATUS`, behind a saved step.
     """
-    checkpoint = _checkpoint_to_resume(args)
+    stop = stop or StopOnSignal()
     if args.deepspeed:  # before the model is built: ZeRO-3 spreads its weights while they are loaded
         deepspeed.init_distributed()
+    checkpoint = checkpoint_to_resume(args)
     trainer = build_trainer(model_arguments, data_arguments, args)
-    if args.should_save:
-        write_config(Path(args.output_dir) / "config.yaml", model_arguments, data_arguments, args)
+    trainer.add_callback(stop)
+    if checkpoint is not None and is_universal(checkpoint):
+        load_as_universal(trainer.accelerator)
     if args.process_index == 0:
+        data = trainer.train_dataset
+        samples = data.samples if isinstance(data, PackedRows) else data
+        trainer.identity = run_identity(samples, model_arguments, data_arguments, args)
+        if checkpoint is not None:
+            check_identity(checkpoint, trainer.identity, args.resume_with_changes)
+        write_config(Path(args.output_dir) / "config.yaml", model_arguments, data_arguments, args)
         print(what_trains(trainer.model, args), flush=True)
     try:
-        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except DataError as error:
         raise RunError(str(error)) from error
-    trainer.save_model(str(Path(args.output_dir) / "final"))
+    if stop.stopped:
+        if args.process_index == 0:
+            print(f"stopped by a signal; resume_from_checkpoint=last goes on at step {trainer.state.global_step}")
+        raise SystemExit(STOPPED_STATUS)
+    trainer.save_final()
     return trainer
 
 
@@ -77,50 +103,79 @@ def build_trainer(
         raise ConfigError("train_data: no data to train on")
     if not data_arguments.eval_data and (args.eval_strategy != "no" or args.picture_steps):
         raise ConfigError("eval_data: eval_strategy and picture_steps need it")
+    if args.pack_length is not None and args.pack_length < data_arguments.max_length:
+        raise ConfigError(f"pack_length: {args.pack_length} is below max_length, {data_arguments.max_length}")
+    flash = model_arguments.attention == "flash_attention_2"
+    if args.pack_length is not None and flash and args.per_device_train_batch_size > 1:
+        raise ConfigError(
+            "per_device_train_batch_size: FlashAttention takes packed rows one by one: 1 of a longer pack_length"
+        )
     config = load_config(model_arguments.model, **model_arguments.compressor())
     processor = load_processor(model_arguments.model, config, **model_arguments.processor())
     if model_arguments.chat_template is not None:
         processor.chat_template = Path(model_arguments.chat_template).read_text(encoding="utf-8")
-    train_samples = load_samples(data_arguments.train_data, processor, data_arguments.max_length, args.seed)
-    eval_samples = None
-    if data_arguments.eval_data:
-        eval_samples = load_samples(data_arguments.eval_data, processor, data_arguments.max_length, args.seed)
-    collator = Collator(processor, data_arguments.max_image_pixels)
+    bad: list[BadSample] | None = [] if args.on_bad_sample == "skip" else None
+    with args.main_process_first(desc="the samples"):  # the other processes find them in the cache
+        train_samples = load_samples(
+            data_arguments.train_data, processor, data_arguments.max_length, args.seed, args.split_turns, bad
+        )
+        eval_samples = None
+        if data_arguments.eval_data:
+            eval_samples = load_samples(
+                data_arguments.eval_data, processor, data_arguments.max_length, args.seed, bad=bad
+            )
+    quarantine = None if bad is None else _quarantine(args, len(train_samples) + len(eval_samples or ()), bad)
+    collator = Collator(processor, data_arguments.max_image_pixels, skip_bad=bad is not None)
     callbacks: list[TrainerCallback] = [ResumeCheck()]
+    if args.profile_steps:
+        callbacks.append(ProfileCallback(Path(args.output_dir) / "profile", args.profile_steps))
     if args.picture_steps and eval_samples is not None:
         callbacks.append(PictureCallback(eval_samples, collator, args.picture_steps))
     return PlcTrainer(
         model=_build_model(model_arguments, config, args),
         args=args,
         data_collator=collator,
-        train_dataset=train_samples,
+        train_dataset=_packed(train_samples, args),
         eval_dataset=eval_samples,
         processing_class=processor,
         callbacks=callbacks,
+        quarantine=quarantine,
     )
+
+
+def _quarantine(args: PlcTrainingArguments, good: int, bad: Sequence[BadSample]) -> Quarantine:
+    """With what was found while loading; DataError if that is too much already."""
+    quarantine = Quarantine(
+        Path(args.output_dir) / QUARANTINE_FILE,
+        total=good + len(bad),
+        max_bad_fraction=args.max_bad_fraction,
+        writes=args.process_index == 0,
+        resumed=args.resume_from_checkpoint is not None,
+    )
+    quarantine.add(bad)
+    return quarantine
+
+
+def _packed(samples: datasets.Dataset, args: PlcTrainingArguments) -> datasets.Dataset | PackedRows:
+    if args.pack_length is None:
+        return samples
+    global_batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return PackedRows(samples, args.pack_length, args.seed, global_batch)
 
 
 def _build_model(
     model_arguments: ModelArguments, config: CropLlavaConfig, args: PlcTrainingArguments
 ) -> CropLlavaForConditionalGeneration | PeftModel:
     dtype = torch.bfloat16 if args.bf16 else torch.float32
-    model = build_model(model_arguments.model, config, model_arguments.lora_config(), dtype, args.seed)
+    model = build_model(
+        model_arguments.model, config, model_arguments.lora_config(), dtype, args.seed, **model_arguments.loading()
+    )
+    apply_kernels(model, args)
     if not args.deepspeed:  # DeepSpeed keeps fp32 copies of what it trains by itself
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
     return model
-
-
-def _checkpoint_to_resume(args: PlcTrainingArguments) -> str | None:
-    """The folder that `resume_from_checkpoint` names; `last` is the newest of the output folder."""
-    if args.resume_from_checkpoint is None:
-        return None
-    wanted = args.resume_from_checkpoint
-    folder = wanted if wanted != "last" else Path(args.output_dir).is_dir() and get_last_checkpoint(args.output_dir)
-    if not folder or not (Path(folder) / "trainer_state.json").is_file():
-        raise ConfigError(f"resume_from_checkpoint: no checkpoint in {folder or args.output_dir}")
-    return folder
 
 
 if __name__ == "__main__":

@@ -3,30 +3,42 @@
 Everything else - the loop, accumulation, the loss by target tokens, DeepSpeed, saving and resuming - is the Trainer's.
 """
 
+import copy
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import EvalPrediction, Trainer
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import rotate_checkpoints
 
 from crop_model.cost import ModelShape
 from data_prep.config import RunError
 
 from .arguments import PlcTrainingArguments
 from .checkpoint import MODULE_MARKS, module_group, trainable_parameters
+from .checkpoint_files import STAGING, clear_staging, publish, write_manifest
 from .meter import StepMeter
+from .packed_attention import BY_SAMPLE
+from .quarantine import Quarantine
 from .sampler import EpochSampler
 
 
 class PlcTrainer(Trainer):
-    """Trainer with `StepMeter`'s measurements and one learning rate a module group."""
+    """Trainer with `StepMeter`'s measurements and one learning rate a module group.
+
+    Args (beyond the Trainer's):
+        quarantine: where bad samples go that the collator tells of; None: they are errors.
+    """
 
     args: PlcTrainingArguments
     optimizer: torch.optim.Optimizer | None
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, quarantine: Quarantine | None = None, **kwargs: Any) -> None:
         super().__init__(
             *args,
             compute_metrics=mean_exact_match,
@@ -34,9 +46,14 @@ class PlcTrainer(Trainer):
             **kwargs,
         )
         self.label_names = ["labels"]  # the model hands them on by keyword, so its signature does not tell
+        self.quarantine = quarantine
+        self._step_samples: list[str] = []  # of the current update, in this process
         shape = ModelShape.from_config(self.model.config)
-        self.meter = StepMeter(self.accelerator, self.processing_class.image_token_id, shape, self.args.bf16)
+        adapter = sum(_shape(p).numel() for _, p in trainable_parameters(self.model).get("lora", []))
+        self.meter = StepMeter(self.accelerator, self.processing_class.image_token_id, shape, self.args.bf16, adapter)
         self.add_callback(self.meter)
+        self.identity: dict[str, Any] = {}  # of the run, for its checkpoints: `train.resume.run_identity`
+        self._saving_aside = False
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW, or what `optim` names, over `parameter_groups`."""
@@ -46,11 +63,14 @@ class PlcTrainer(Trainer):
         return self.optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
-        """The order of `EpochSampler`, shuffled or grouped by length; other strategies are the Trainer's."""
+        """The order of `EpochSampler`, shuffled or grouped by length; other strategies are the Trainer's.
+
+        Packed rows are all about as long: they are shuffled.
+        """
         args = self.args
-        grouped = args.train_sampling_strategy == "group_by_length"
-        if not grouped and args.train_sampling_strategy != "random":
+        if args.train_sampling_strategy not in ("group_by_length", "random"):
             return super()._get_train_sampler(train_dataset)
+        grouped = args.train_sampling_strategy == "group_by_length" and args.pack_length is None
         return EpochSampler(
             count=len(self.train_dataset),
             seed=args.seed if args.data_seed is None else args.data_seed,
@@ -65,24 +85,55 @@ class PlcTrainer(Trainer):
         with self.meter.data():
             batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.meter.count(batches)
-        return batches, num_items
+        bad = [sample for batch in batches for sample in batch.pop("bad_samples", [])]
+        if self.quarantine is not None:
+            self.quarantine.collect(bad, self.accelerator)
+        self._step_samples = [key for batch in batches for key in batch["sample_ids"]]
+        # an update whose samples are all bad has no target token: a loss of 0 and not of 0 / 0
+        return batches, num_items.clamp(min=1) if isinstance(num_items, Tensor) else num_items
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """One forward and backward pass; RunError where the loss is not finite."""
         sample_ids = inputs.pop("sample_ids")
+        sizes = inputs.pop("sample_sizes", None)
+        if sizes is not None and self.model.config.get_text_config()._attn_implementation == BY_SAMPLE:
+            inputs["sample_lengths"] = [[tokens for tokens, _ in row] for row in sizes]
         with self.meter.forward_backward():
             loss = super().training_step(model, inputs, num_items_in_batch)
-        if not torch.isfinite(loss):
-            raise RunError(f"loss is {loss.item()} after step {self.state.global_step}, samples {' '.join(sample_ids)}")
+        self._check_finite("loss", loss, sample_ids)
         return loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The gradient's norm, before the optimizer uses the gradient; RunError where it is not finite."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if norm is not None:
+            self._check_finite("gradient norm", torch.as_tensor(norm), self._step_samples)
+        return norm
+
+    def _check_finite(self, name: str, value: Tensor, sample_ids: list[str]) -> None:
+        """RunError where it is not, after the samples behind it, as far as this process had them, are on disk."""
+        if torch.isfinite(value):
+            return
+        step, rank = self.state.global_step, self.args.process_index
+        file = Path(self.args.output_dir) / f"nonfinite-rank{rank}.json"
+        file.write_text(json.dumps({"after_step": step, name: str(value.item()), "sample_ids": sample_ids}, indent=1))
+        raise RunError(f"{name} is {value.item()} after step {step}, samples {' '.join(sample_ids)} (also in {file})")
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Leaves the random state as it was, so that evaluation does not change what is trained after it."""
+        with torch.random.fork_rng(devices=[self.args.device] if self.args.device.type == "cuda" else []):
+            return super().evaluate(*args, **kwargs)
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
     ) -> Any:
         """Loss, logits and labels alone: processes exchange every output, and one with text alone has no image's."""
         inputs.pop("sample_ids")
+        bad = inputs.pop("bad_samples", [])
+        if self.quarantine is not None:
+            self.quarantine.collect(bad, self.accelerator)
         unused = ["past_key_values", "image_hidden_states"]
         return super().prediction_step(model, inputs, prediction_loss_only, [*(ignore_keys or []), *unused])
 
@@ -93,11 +144,55 @@ class PlcTrainer(Trainer):
             logs |= self.meter.read()
         super().log(logs, start_time)
 
+    def _run_epoch(self, **kwargs: Any) -> None:
+        """Nothing where a resumed run is at its last step already; the Trainer would take one more."""
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(**kwargs)
+
+    def _get_output_dir(self, trial: Any = None) -> str:
+        folder = super()._get_output_dir(trial)
+        return str(Path(folder) / STAGING) if self._saving_aside else folder
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
+        """The Trainer's checkpoint, written aside and renamed when it is whole; only then older ones are removed."""
+        run, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
+        staged = self._aside(name)
+        self._saving_aside = True
+        super()._save_checkpoint(model, trial)
+        self._saving_aside = False
+        if self.state.best_global_step == self.state.global_step:  # looked for where it was written
+            self.state.best_model_checkpoint = str(run / name)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            self.state.save_to_json(str(staged / TRAINER_STATE_NAME))
+            write_manifest(staged, self.state.global_step, self.args.world_size, self.identity)
+            publish(run, name)
+            rotate_checkpoints(str(run), self.args.save_total_limit, self.state.best_model_checkpoint, use_mtime=True)
+        self.accelerator.wait_for_everyone()
+
+    def save_final(self) -> None:
+        """The trained model in the run's folder `final`, which is whole as soon as it is there."""
+        staged = self._aside("final")
+        self.save_model(str(staged))
+        if self.args.should_save:
+            publish(Path(self.args.output_dir), "final")
+        self.accelerator.wait_for_everyone()
+
+    def _aside(self, name: str) -> Path:
+        """Where to write a folder of that name; empty on every process's return."""
+        run = Path(self.args.output_dir)
+        if self.args.should_save:
+            clear_staging(run)
+        self.accelerator.wait_for_everyone()
+        return run / STAGING / name
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """The Trainer's files and, which PEFT leaves out, the model's configuration."""
         super()._save(output_dir, state_dict)
         if self.args.should_save:
-            self.model.config.save_pretrained(output_dir or self.args.output_dir)
+            config = copy.copy(self.model.config)
+            vars(config).pop("quantization_config", None)  # of QLoRA: what was trained goes onto whole weights too
+            config.save_pretrained(output_dir or self.args.output_dir)
 
 
 def parameter_groups(model: nn.Module, args: PlcTrainingArguments) -> list[dict[str, Any]]:
@@ -135,18 +230,21 @@ def what_trains(model: nn.Module, args: PlcTrainingArguments) -> str:
 
 
 def exact_matches(logits: Tensor, labels: Tensor) -> Tensor:  # (B, L, V), (B, L)
-    """(B,) 1 where the most likely token is right at every supervised position, else 0.
+    """(B,) 1 where the most likely token is right at every supervised position, 0 where not, -1 where none is.
 
     With teacher forcing this is whether greedy decoding would give exactly the expected answer: as long as every token
     is right, both see the same prefix. So the accuracy during training costs no generation.
     """
     predicted, expected = logits[:, :-1].argmax(dim=-1), labels[:, 1:]  # (B, L-1)
-    return ((predicted == expected) | (expected == -100)).all(dim=1).long()
+    ignored = expected == -100
+    right = ((predicted == expected) | ignored).all(dim=1).long()
+    return right.masked_fill(ignored.all(dim=1), -1)
 
 
 def mean_exact_match(prediction: EvalPrediction) -> dict[str, float]:
-    """Share of evaluation samples whose answer is right to the token."""
-    return {"exact_match": float(prediction.predictions.mean())}
+    """Share of evaluation samples whose answer is right to the token; bad samples, which have no answer, left out."""
+    answered = prediction.predictions[prediction.predictions >= 0]
+    return {"exact_match": float(answered.mean()) if answered.size else 0.0}
 
 
 def _shape(parameter: nn.Parameter) -> torch.Size:

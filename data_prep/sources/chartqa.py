@@ -4,7 +4,8 @@
                               {"values": [...], "bboxes": [...]} for an axis, {"name", "y": [...], "bboxes": [...]} for
                               the bars, points or slices of a series; pixels
 
-These tell what stands where: texts and values are matched to the answer, names to the question.
+These tell what stands where: all of them are matched to the answer, and to the words of the question. A series by its
+name is where all of its bars, points or slices are.
 """
 
 from collections.abc import Iterator
@@ -15,11 +16,12 @@ from typing import Any, ClassVar
 import pydantic_core
 from pydantic import BaseModel, TypeAdapter
 
+from crop_model.regions import union_box
 from data_prep.images import existing_image
 from data_prep.question import Located, Question, RecordError
 from data_prep.streams import Stream, errors_as, json_list
 
-from .base import Id, Source, xywh
+from .base import XYXY, Id, Source, below, xywh
 
 
 class Record(BaseModel):
@@ -47,7 +49,7 @@ class ChartQA(Source):
     def questions(self, record: Record) -> Iterator[Question | RecordError]:
         elements = list(_elements(self._chart(record.imgname)))
         yield Question(
-            image=f"{self.folder}/{record.imgname}" if self.folder else record.imgname,
+            image=below(self.folder, record.imgname),
             text=record.query,
             answer=str(record.label),
             answers=[str(record.label)],
@@ -69,7 +71,7 @@ class ChartQA(Source):
 
 
 def _elements(chart: Any) -> Iterator[Located]:
-    """The texts and values of a chart that have a box, in the order of the file."""
+    """The texts, series and values of a chart that have a box, in the order of the file."""
     waiting = [chart]
     while waiting:
         node = waiting.pop()
@@ -81,19 +83,28 @@ def _elements(chart: Any) -> Iterator[Located]:
         if isinstance(node.get("bbox"), dict):
             yield from _located([node.get("text")], [node["bbox"]])
         boxes = node.get("bboxes")
+        if not isinstance(boxes, list):
+            continue
+        if isinstance(node.get("name"), str) and (found := [box for box in map(_corners, boxes) if box is not None]):
+            yield Located(node["name"], union_box(found))
         for key in ("values", "y"):
-            if isinstance(boxes, list) and isinstance(node.get(key), list):
+            if isinstance(node.get(key), list):
                 yield from _located(node[key], boxes)
 
 
 def _located(texts: list[Any], boxes: list[Any]) -> Iterator[Located]:
-    for text, box in zip(texts, boxes, strict=False):
-        match box:
-            case {
-                "x": int() | float() as x,
-                "y": int() | float() as y,
-                "w": int() | float() as w,
-                "h": int() | float() as h,
-            }:
-                if isinstance(text, str | int | float):
-                    yield Located(text if isinstance(text, str) else f"{text:.10g}", xywh(x, y, w, h))
+    for text, value in zip(texts, boxes, strict=False):
+        if isinstance(text, str | int | float) and (box := _corners(value)) is not None:
+            yield Located(text if isinstance(text, str) else f"{text:.10g}", box)
+
+
+def _corners(value: Any) -> XYXY | None:
+    match value:
+        case {
+            "x": int() | float() as x,
+            "y": int() | float() as y,
+            "w": int() | float() as w,
+            "h": int() | float() as h,
+        }:
+            return xywh(x, y, w, h)
+    return None

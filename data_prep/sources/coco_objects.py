@@ -6,7 +6,7 @@ table: image 42's are `42/0`, `42/1`, ..., and `42` is its size.
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
@@ -75,11 +75,9 @@ class CocoQuestions(Source):
         return self.image_name.format(image_id=image_id)
 
     def prepare(self, folder: Path, image_root: Path | None) -> Self:
-        ready = replace(self)
-        if self.instances is not None:
-            index = Index.build(folder / "coco.sqlite", _items(self.instances))
-            object.__setattr__(ready, "objects", index)
-        return ready
+        if self.instances is None:
+            return self
+        return self.having(objects=Index.build(folder / "coco.sqlite", _items(self.instances)))
 
     def size_of(self, image_id: int) -> tuple[int, int] | None:
         """Width and height that COCO states; None where it does not know the image."""

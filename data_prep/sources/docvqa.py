@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from data_prep.question import Located, Question, RecordError
 from data_prep.streams import Stream, json_list
 
-from .base import Pixels, Source, by_votes, first_error
+from .base import Pixels, Source, below, by_votes, first_error
 from .rosetta import NO_OCR, UNREAD, ImageText
 
 CACHED_PAGES = 64  # questions of one page follow one another
@@ -68,19 +68,9 @@ class DocVqa(Source):
         return json_list(self.annotations, "data.item")
 
     def questions(self, record: Any) -> Iterator[Question | RecordError]:
-        text, answers = UNREAD if self.ocr is None else self.text_of(Path(self.ocr), record), by_votes(record.answers)
-        yield Question(
-            image=f"{self.folder}/{record.image}" if self.folder else record.image,
-            text=record.question,
-            answer=answers[0] if answers else "",
-            kind=", ".join(record.kinds) or None,
-            size=text.size,
-            frame=text.frame,
-            answers=answers,
-            words=text.words,
-            whole_image=not answers,
-            flags=text.flags,
-        )
+        text = UNREAD if self.ocr is None else self.text_of(Path(self.ocr), record)
+        image, kind = below(self.folder, record.image), ", ".join(record.kinds) or None
+        yield text.question(image, record.question, by_votes(record.answers), kind)
 
     def text_of(self, folder: Path, record: Any) -> ImageText:
         """The text of a record's image; flag `no_ocr` where `folder` has no file of it."""

@@ -78,7 +78,7 @@ class Flickr30k(Source):
         if self.split is None:
             return sorted(path.stem for path in Path(self.sentences).glob("*.txt"))
         with errors_as(self.split):
-            return [line.strip() for line in Path(self.split).read_text().splitlines() if line.strip()]
+            return [line.strip() for line in Path(self.split).read_text(encoding="utf-8").splitlines() if line.strip()]
 
     def questions(self, record: str) -> Iterator[Question | RecordError]:
         image = f"{record}.jpg"

@@ -11,7 +11,7 @@ have neither answers nor graphs.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -22,7 +22,7 @@ from data_prep.index import Index
 from data_prep.question import Question, RecordError
 from data_prep.streams import Stream, chained, json_mapping
 
-from .base import Id, Pixels, Source, look_up, xywh
+from .base import Corner, Id, Pixels, Source, look_up
 
 _IDS = re.compile(r"\(([\d, ]+)\)")
 
@@ -51,17 +51,10 @@ class Asked(BaseModel):
     semantic: list[Step] = []
 
 
-class GraphObject(BaseModel):
-    x: float
-    y: float
-    w: float
-    h: float
-
-
 class Graph(BaseModel):
     width: Pixels
     height: Pixels
-    objects: dict[str, GraphObject]
+    objects: dict[str, Corner]
 
 
 _GRAPH = TypeAdapter(Graph)
@@ -82,11 +75,9 @@ class Gqa(Source):
     file_keys: ClassVar[tuple[str, ...]] = ("annotations", "scene_graphs")
 
     def prepare(self, folder: Path, image_root: Path | None) -> Self:
-        ready = replace(self)
-        if self.scene_graphs is not None:
-            index = Index.build(folder / "graphs.sqlite", json_mapping(self.scene_graphs))
-            object.__setattr__(ready, "graphs", index)
-        return ready
+        if self.scene_graphs is None:
+            return self
+        return self.having(graphs=Index.build(folder / "graphs.sqlite", json_mapping(self.scene_graphs)))
 
     def records(self) -> Stream:
         return chained([json_mapping(path) for path in existing_paths(self.annotations)])
@@ -102,8 +93,8 @@ class Gqa(Source):
             answer=asked.answer,
             kind=asked.types.structural,
             size=(graph.width, graph.height) if graph else None,
-            boxes=[xywh(item.x, item.y, item.w, item.h) for item in found],
-            whole_image=not ids,
+            boxes=[item.box() for item in found],
+            whole_image=bool(asked.answer) and not ids,  # a test split tells neither
             flags=["missing_object"] if self.graphs and len(found) < len(ids) else [],
         )
 

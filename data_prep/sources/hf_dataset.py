@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import TypeAdapter
 
 from data_prep.config import ConfigError
 from data_prep.data_source import existing_paths
@@ -18,13 +18,7 @@ from data_prep.images import read_embedded
 from data_prep.question import BoxFrame, Question, RecordError
 from data_prep.streams import Stream, parquet_rows, saved_dataset
 
-from .base import Source, look_up, majority, xywh
-
-
-class Embedded(BaseModel):
-    path: str | None = None
-    content: bytes | None = Field(default=None, alias="bytes")
-
+from .base import Embedded, Source, look_up, majority, xywh
 
 _IMAGE = TypeAdapter(str | Embedded | list[str | Embedded])
 _TEXT = TypeAdapter(str)
@@ -116,7 +110,7 @@ def _image(value: str | Embedded | Sequence[str | Embedded]) -> tuple[str, tuple
     assert isinstance(first, Embedded)
     if not first.path:
         raise RecordError("no_path", "the image is embedded without a path; the trainer reads images from files")
-    if first.content is None:
+    if first.data is None:
         return first.path, None
-    path, header = read_embedded(first.content, first.path, "")
+    path, header = read_embedded(first.data, first.path, None)
     return path, (header.width, header.height)

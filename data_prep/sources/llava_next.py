@@ -5,26 +5,25 @@ files: `python -m data_prep.unpack` puts the images below the image root, and th
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar, NotRequired, cast
 
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from data_prep.data_source import existing_paths
 from data_prep.images import read_embedded
 from data_prep.question import Question, RecordError
+from data_prep.sample import DataError
 from data_prep.streams import Stream, parquet_rows
+from data_prep.text_boxes import find_boxes
 
-from .base import Id
+from .base import Embedded, Id
 from .llava_text import LlavaText, Utterance
 
 COLUMNS = ("id", "conversations", "data_source", "image")
-
-
-class Embedded(BaseModel):
-    data: bytes | None = Field(default=None, alias="bytes")
-    path: str | None = None
 
 
 class Record(TypedDict):
@@ -42,6 +41,14 @@ class LlavaNext(LlavaText):
 
     def records(self) -> Stream:
         return parquet_rows(existing_paths(self.annotations), COLUMNS, block=1)
+
+    def boxed_records(self, limit: int) -> Iterator[Any]:
+        """As of every reader of conversations; of records without a box the image is not read."""
+        texts = parquet_rows(existing_paths(self.annotations), ("conversations",))
+        for text, row in islice(zip(texts, self.records(), strict=True), limit):
+            with suppress(DataError):  # it is rejected by name when its turn comes
+                if find_boxes(str(text.load()["conversations"])):  # how str() shows the rest does not matter
+                    yield row
 
     def questions(self, record: Mapping[str, Any]) -> Iterator[Question | RecordError]:
         image = cast(Embedded | None, record.get("image"))

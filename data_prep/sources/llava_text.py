@@ -60,11 +60,16 @@ class LlavaText(Source):
         ready.joined.build(folder)
         return ready
 
+    def boxed_records(self, limit: int) -> Iterator[Any]:
+        """Raw records for the measurement of the frame: of the first `limit`, at least those with boxes in the text."""
+        return islice(self.records(), limit)
+
     def questions(self, record: Mapping[str, Any]) -> Iterator[Question | RecordError]:
         images = image_names("record", record)
         _, turns = conversation("record", record, len(images))
         for number, turn in enumerate(turns if images else []):
             question = self._question(images[0], number, turn)
+            question.other_images = images[1:]
             if not question.boxes:
                 question.joined = self.joined.find(images[0], turn.question)
             yield question
@@ -87,7 +92,7 @@ def measured_frame(source: LlavaText, image_root: Path | None) -> BoxFrame:
 
 
 def _boxes_with_sizes(source: LlavaText, image_root: Path | None) -> Iterator[tuple[Any, tuple[int, int]]]:
-    for raw in islice(source.records(), FRAME_TEST_RECORDS):
+    for raw in source.boxed_records(FRAME_TEST_RECORDS):
         try:
             for question in source.questions(source.parse(raw)):
                 if isinstance(question, Question) and question.boxes:

@@ -7,10 +7,15 @@
 `real` (the default) is pixels, `norm1` fractions of the image; two numbers are a point. The n-th <bbox> of the text is
 the n-th box; without marks, or with another number of them, all boxes belong to every question. `image_id` says of
 which image a box is; a region is always of the first.
+
+ms-swift fills the marks in as it trains. Here <ref-object> is filled from `ref` in its order; a question that holds
+<bbox> is rejected, and an answer that does is empty: its question serves a localizer. Every turn becomes a sample of
+its own, without the turns before it.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, TypeAdapter
@@ -21,7 +26,7 @@ from data_prep.streams import Stream, json_lines
 
 from .base import Source
 
-MARK = "<bbox>"
+MARK, NAME = "<bbox>", "<ref-object>"
 
 
 class Part(BaseModel):
@@ -39,6 +44,7 @@ class ImageFile(BaseModel):
 
 
 class Objects(BaseModel):
+    ref: list[str] = []
     bbox: list[list[float]] = []
     bbox_type: Literal["real", "norm1"] = "real"
     image_id: list[int] | None = None
@@ -58,7 +64,6 @@ class MsSwift(Source):
 
     schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
     file_keys: ClassVar[tuple[str, ...]] = ("annotations",)
-    trains_itself: ClassVar[bool] = True
 
     def records(self) -> Stream:
         return json_lines(self.annotations)
@@ -66,14 +71,19 @@ class MsSwift(Source):
     def questions(self, record: Record) -> Iterator[Question | RecordError]:
         plain: Mapping[str, Any] = record.model_dump(exclude_none=True)
         images = image_names("record", plain)
-        _, turns = conversation("record", plain, len(images))
         objects = record.objects or Objects()
+        system, turns = conversation("record", plain, len(images))
+        turns = _named(turns, objects.ref[(system or "").count(NAME) :])
         for number, turn in enumerate(turns if images else []):
+            if MARK in turn.question:
+                yield RecordError("marks", f"the question holds {MARK}", images[0], turn.question)
+                continue
             boxes, flags = _boxes_of_turn(objects, turns, number)
             yield Question(
                 image=images[0],
                 text=turn.question,
-                answer=turn.answer,
+                answer="" if MARK in turn.answer else turn.answer,
+                other_images=images[1:],
                 turn=number,
                 frame="unit" if objects.bbox_type == "norm1" else "pixels",
                 boxes=boxes,
@@ -81,15 +91,27 @@ class MsSwift(Source):
             )
 
 
+def _named(turns: Sequence[Turn], names: Sequence[str]) -> list[Turn]:
+    """The turns with names in place of their marks."""
+    marks = sum(turn.question.count(NAME) + turn.answer.count(NAME) for turn in turns)
+    if marks > len(names):
+        raise RecordError("marks", f"{marks} {NAME} in the text for {len(names)} in objects.ref")
+    left = iter(names)
+
+    def fill(text: str) -> str:
+        return re.sub(NAME, lambda _: next(left), text)
+
+    return [replace(turn, question=fill(turn.question), answer=fill(turn.answer)) for turn in turns]
+
+
 def _boxes_of_turn(objects: Objects, turns: Sequence[Turn], number: int) -> tuple[list[Sequence[float]], list[str]]:
-    """The boxes of one question in the first image, and a flag where the answer is what shows them."""
-    marks = [(turn.question.count(MARK), turn.answer.count(MARK)) for turn in turns]
+    """The boxes of one question without marks in the first image, and a flag where the answer is what shows them."""
+    marks = [turn.question.count(MARK) + turn.answer.count(MARK) for turn in turns]
     first, last, flags = 0, len(objects.bbox), list[str]()
-    if sum(map(sum, marks)) == len(objects.bbox):
-        first = sum(map(sum, marks[:number]))
-        asked, answered = marks[number]
-        last = first + (asked or answered)  # a box in the question is what it is about
-        flags = ["leak_answer_box"] if answered and not asked else []
+    if sum(marks) == len(objects.bbox):
+        first = sum(marks[:number])
+        last = first + marks[number]
+        flags = ["leak_answer_box"] if marks[number] else []
     of = objects.image_id or []
     return [_corners(objects.bbox[at]) for at in range(first, last) if (of[at] if at < len(of) else 0) == 0], flags
 

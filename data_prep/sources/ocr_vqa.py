@@ -58,18 +58,10 @@ class OcrVqa(RosettaText):
             raise RecordError("answers", f"{key}: {counts}", image)
         text = self.text_in(key)
         for turn, (asked, answer) in enumerate(zip(cover.questions, cover.answers, strict=True)):
-            yield Question(
-                image=image,
-                text=asked,
-                answer=answer,
-                turn=turn,
-                size=text.size,
-                frame=text.frame,
-                answers=[answer],
-                words=text.words,
-                whole_image=answer.casefold() in (*YES_OR_NO, cover.genre.casefold()),
-                flags=text.flags,
-            )
+            question = text.question(image, asked, [answer])
+            question.turn = turn
+            question.whole_image = answer.casefold() in (*YES_OR_NO, cover.genre.casefold())
+            yield question
 
 
 def _extension(url: str) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, BeforeValidator, TypeAdapter
+from pydantic import BeforeValidator, TypeAdapter
 
 from data_prep.config import ConfigError
 from data_prep.data_source import existing_paths
@@ -20,21 +20,10 @@ from data_prep.images import read_embedded
 from data_prep.question import Question, RecordError
 from data_prep.streams import LazyRow, Stream, errors_as, parquet_rows
 
-from .base import XYXY, Id, Source, xywh
-from .llava_next import Embedded
+from .base import XYXY, Corner, Id, ImageCells, Source, xywh
 
 
-class Corner(BaseModel):
-    x: float
-    y: float
-    w: float
-    h: float
-
-
-class Record(BaseModel):
-    id: Id = ""
-    image: Embedded | str | None = None
-    imgname: str | None = None
+class Record(ImageCells):
     query: str
     label: Id | float
     type: str | None = None
@@ -67,17 +56,16 @@ class RefChartQA(Source):
         return super().parse({**row, "boxes": row.get(self.boxes)} if isinstance(row, dict) else row)
 
     def questions(self, record: Record) -> Iterator[Question | RecordError]:
-        embedded = Embedded(path=record.image) if isinstance(record.image, str) else record.image or Embedded()
-        image = embedded.path or record.imgname
+        image = record.image_of()
         question = Question(
-            image=image or "",
+            image=image.path or "",
             text=record.query,
             answer=str(record.label),
             kind=record.type,
             boxes=[self._corners(box) for box in record.boxes],
         )
-        if embedded.data:
-            question.image, header = read_embedded(embedded.data, image, record.id)
+        if image.data:
+            question.image, header = read_embedded(image.data, image.path, record.id)
             question.size, question.flags = (header.width, header.height), header.flags
         if not question.image:
             raise RecordError("no_image", "neither an image nor its name", question=record.query)
@@ -85,7 +73,7 @@ class RefChartQA(Source):
 
     def _corners(self, box: Corner | XYXY) -> XYXY:
         if isinstance(box, Corner):
-            return xywh(box.x, box.y, box.w, box.h)
+            return box.box()
         return xywh(*box) if self.box_form == "xywh" else box
 
 

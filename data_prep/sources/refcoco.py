@@ -6,11 +6,12 @@
                                       and size in pixels
 
 `file_name` of a reference has the annotation's number in it and names no file: COCO's own name is used. There are no
-answers: the expressions are for a localizer.
+answers: the expressions are for a localizer. One that was given to two objects of an image stands in two records: the
+first object's stays, and the other is rejected as `duplicate`.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -23,7 +24,7 @@ from data_prep.restricted_pickle import load_plain
 from data_prep.sample import DataError
 from data_prep.streams import Stream, json_list
 
-from .base import Pixels, Source, look_up, xywh
+from .base import Pixels, Source, below, keyed, look_up, xywh
 
 
 class Sentence(BaseModel):
@@ -72,12 +73,12 @@ class RefCoco(Source):
         return [Path(self.folder) / f"refs({self.split_by}).p", Path(self.folder) / "instances.json"]
 
     def prepare(self, folder: Path, image_root: Path | None) -> Self:
-        ready, instances = replace(self), self.files()[1]
-        images = _keyed(json_list(instances, "images.item"))
-        object.__setattr__(ready, "images", Index.build(folder / "images.sqlite", images))
-        boxes = ((key, item.get("bbox")) for key, item in _keyed(json_list(instances, "annotations.item")))
-        object.__setattr__(ready, "boxes", Index.build(folder / "boxes.sqlite", boxes))
-        return ready
+        instances = self.files()[1]
+        images = keyed(json_list(instances, "images.item"), "id")
+        boxes = ((key, item.get("bbox")) for key, item in keyed(json_list(instances, "annotations.item"), "id"))
+        return self.having(
+            images=Index.build(folder / "images.sqlite", images), boxes=Index.build(folder / "boxes.sqlite", boxes)
+        )
 
     def records(self) -> Stream:
         refs = load_plain(self.files()[0])
@@ -102,12 +103,6 @@ class RefCoco(Source):
             raise RecordError("missing_instance", f"{what} is not in instances.json")
         image = look_up(_IMAGE, found, f"instances.json: image {record.image_id}")
         box = xywh(*look_up(_BBOX, bbox, f"instances.json: annotation {record.ann_id}"))
-        name = f"{self.image_folder}/{image.file_name}" if self.image_folder else image.file_name
+        name = below(self.image_folder, image.file_name)
         for sentence in dict.fromkeys(sentence.sent for sentence in record.sentences):
             yield Question(name, sentence, size=(image.width, image.height), boxes=[box])
-
-
-def _keyed(items: Iterator[Any]) -> Iterator[tuple[str, Any]]:
-    for item in items:
-        if isinstance(item, dict) and isinstance(item.get("id"), int):
-            yield str(item["id"]), item

@@ -5,14 +5,14 @@
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
 from pydantic import BaseModel, TypeAdapter
 
 from data_prep.index import Index
-from data_prep.question import BoxFrame, Located
+from data_prep.question import BoxFrame, Located, Question
 from data_prep.streams import json_list
 
 from .base import Source, look_up, xywh
@@ -25,6 +25,20 @@ class ImageText(NamedTuple):
     frame: BoxFrame = "unit"
     size: tuple[int, int] | None = None
     flags: tuple[str, ...] = ()
+
+    def question(self, image: str, text: str, answers: Sequence[str], kind: str | None = None) -> Question:
+        """A question whose answer is looked for in this text; the first answer is trained on, if there is one."""
+        return Question(
+            image=image,
+            text=text,
+            answer=answers[0] if answers else "",
+            kind=kind,
+            size=self.size,
+            frame=self.frame,
+            answers=answers,
+            words=self.words,
+            flags=self.flags,
+        )
 
 
 UNREAD = ImageText()
@@ -58,12 +72,9 @@ class RosettaText(Source):
     file_keys: ClassVar[tuple[str, ...]] = ("rosetta",)
 
     def prepare(self, folder: Path, image_root: Path | None) -> Self:
-        return self.with_table(folder / "rosetta.sqlite", _rosetta_items(self.rosetta)) if self.rosetta else self
-
-    def with_table(self, path: Path, items: Iterator[tuple[str, Any]]) -> Self:
-        ready = replace(self)
-        object.__setattr__(ready, "table", Index.build(path, items))
-        return ready
+        if self.rosetta is None:
+            return self
+        return self.having(table=Index.build(folder / "rosetta.sqlite", _rosetta_items(self.rosetta)))
 
     def text_in(self, image_id: str) -> ImageText:
         """The text in an image; flag `no_ocr` where the file does not know it."""

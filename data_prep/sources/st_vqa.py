@@ -15,7 +15,7 @@ from pydantic import BaseModel, TypeAdapter
 from data_prep.question import Question, RecordError
 from data_prep.streams import Stream, json_list
 
-from .base import by_votes
+from .base import below, by_votes
 from .rosetta import RosettaText
 
 
@@ -40,16 +40,5 @@ class StVqa(RosettaText):
         return json_list(self.annotations, "data.item")
 
     def questions(self, record: Asked) -> Iterator[Question | RecordError]:
-        text, answers = self.text_in(record.file_path), by_votes(record.answers)
-        yield Question(
-            image=f"{self.folder}/{record.file_path}" if self.folder else record.file_path,
-            text=record.question,
-            answer=answers[0] if answers else "",
-            kind=record.dataset,
-            size=text.size,
-            frame=text.frame,
-            answers=answers,
-            words=text.words,
-            whole_image=not answers,
-            flags=text.flags,
-        )
+        image, answers = below(self.folder, record.file_path), by_votes(record.answers)
+        yield self.text_in(record.file_path).question(image, record.question, answers, record.dataset)

@@ -21,7 +21,7 @@ from data_prep.index import Index
 from data_prep.question import Located, Question, RecordError
 from data_prep.streams import Stream, json_list, json_mapping
 
-from .base import Id, Pixels, by_votes, look_up, xywh
+from .base import Id, Pixels, look_up, votes, xywh
 from .rosetta import NO_OCR, ImageText, RosettaText
 
 NO_ANSWER = frozenset(("unanswerable", "answering does not require reading text in the image"))
@@ -70,7 +70,7 @@ class TextVqa(RosettaText):
     def prepare(self, folder: Path, image_root: Path | None) -> Self:
         if self.textocr is None:
             return super().prepare(folder, image_root)
-        return self.with_table(folder / "textocr.sqlite", _textocr_items(self.textocr))
+        return self.having(table=Index.build(folder / "textocr.sqlite", _textocr_items(self.textocr)))
 
     def text_in(self, image_id: str) -> ImageText:
         return _textocr_text(self.table, image_id) if self.textocr and self.table else super().text_in(image_id)
@@ -79,22 +79,15 @@ class TextVqa(RosettaText):
         return json_list(self.annotations, "data.item")
 
     def questions(self, record: Asked) -> Iterator[Question | RecordError]:
-        image, ranked = f"{self.folder}/{record.image_id}.jpg", by_votes(record.answers)
+        image, counts = f"{self.folder}/{record.image_id}.jpg", votes(record.answers)
+        ranked = list(counts)
         if ranked and ranked[0].casefold() in NO_ANSWER:
             raise RecordError("unanswerable", f"most annotators: {ranked[0]!r}", image, record.question)
-        text = self.text_in(record.image_id)
-        stated = (record.image_width, record.image_height) if record.image_width and record.image_height else None
-        yield Question(
-            image=image,
-            text=record.question,
-            answer=ranked[0] if ranked else "",
-            size=text.size or stated,
-            frame=text.frame,
-            answers=[answer for answer in ranked if record.answers.count(answer) >= ENOUGH_ANNOTATORS] or ranked[:1],
-            words=text.words,
-            whole_image=not ranked,
-            flags=text.flags,
-        )
+        answers = [answer for answer in ranked if counts[answer] >= ENOUGH_ANNOTATORS] or ranked[:1]
+        question = self.text_in(record.image_id).question(image, record.question, answers)
+        if question.size is None and record.image_width and record.image_height:
+            question.size = record.image_width, record.image_height
+        yield question
 
 
 def _textocr_items(path: str) -> Iterator[tuple[str, Any]]:

@@ -8,7 +8,7 @@ questions are answered in words and have no box.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -18,7 +18,7 @@ from data_prep.index import Index
 from data_prep.question import Question, RecordError
 from data_prep.streams import Stream, json_list
 
-from .base import XYXY, Source, look_up, xywh
+from .base import XYXY, Corner, Source, keyed, look_up, merged
 
 
 class QA(BaseModel):
@@ -33,14 +33,7 @@ class Image(BaseModel):
     qa_pairs: list[QA]
 
 
-class Box(BaseModel):
-    x: float
-    y: float
-    width: float
-    height: float
-
-
-_BOX = TypeAdapter(Box)
+_BOX = TypeAdapter(Corner)
 
 
 @dataclass(frozen=True)
@@ -55,14 +48,17 @@ class Visual7W(Source):
     file_keys: ClassVar[tuple[str, ...]] = ("annotations",)
 
     def prepare(self, folder: Path, image_root: Path | None) -> Self:
-        ready = replace(self)
-        object.__setattr__(ready, "boxes", Index.build(folder / "boxes.sqlite", _boxes(self.annotations)))
-        return ready
+        items = keyed(json_list(self.annotations, "boxes.item"), "box_id")
+        return self.having(boxes=Index.build(folder / "boxes.sqlite", items))
 
     def records(self) -> Stream:
         return json_list(self.annotations, "images.item")
 
     def questions(self, record: Image) -> Iterator[Question | RecordError]:
+        """ "Which man?" may be asked of several: see `merged`."""
+        yield from merged(self._questions(record))
+
+    def _questions(self, record: Image) -> Iterator[Question | RecordError]:
         for qa in record.qa_pairs if self.split in (None, record.split) else []:
             question = Question(record.filename, qa.question, kind=qa.type)
             if isinstance(qa.answer, str):
@@ -80,11 +76,5 @@ class Visual7W(Source):
         found = self.boxes.get(str(box_id))
         if found is None:
             raise RecordError("missing_box", f"box {box_id}, the answer, is not in boxes")
-        box = look_up(_BOX, found, f"box {box_id}")
-        return xywh(box.x, box.y, box.width, box.height)
-
-
-def _boxes(annotations: str) -> Iterator[tuple[str, Any]]:
-    for box in json_list(annotations, "boxes.item"):
-        if isinstance(box, dict) and isinstance(box.get("box_id"), int | str):
-            yield str(box["box_id"]), box
+        box: Corner = look_up(_BOX, found, f"box {box_id}")
+        return box.box()

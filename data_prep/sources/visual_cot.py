@@ -1,13 +1,13 @@
 """Visual-CoT's metadata, `metadata/<set>_cot_train.jsonl`: one question a line, with the boxes that lead to its answer.
 
 Known defects: 7 % of dude's boxes out of bounds, degenerate ones in docvqa and dude, duplicates, TextCaps' images below
-`cot/textvqa`, and two names for Visual7W's folder (the key `folder` says which it is here). No box at all: nothing is
-told of the place.
+`cot/textvqa`, and two names for Visual7W's folder (`FOLDERS`). No box at all: nothing is told of the place.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, TypeAdapter
 
@@ -15,7 +15,10 @@ from data_prep.data_source import existing_paths
 from data_prep.question import Question, RecordError
 from data_prep.streams import Stream, chained, json_lines
 
-from .base import Id, Pixels, Source
+from .base import Id, Pixels, Source, below
+
+# Folders of sets whose images may lie in one of another name; the first that image_root has is taken, else the first.
+FOLDERS = {"textcap": ("textvqa", "textcap"), "v7w": ("v7w", "visual7w"), "visual7w": ("v7w", "visual7w")}
 
 
 class Record(BaseModel):
@@ -39,17 +42,26 @@ class VisualCot(Source):
         default="",
         metadata={"help": "Folder of the images below image_root, such as cot/gqa; cot/{dataset} is each set's own."},
     )
+    folders: dict[str, str] = field(init=False, default_factory=dict, repr=False, compare=False)  # by data set
 
     schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
     file_keys: ClassVar[tuple[str, ...]] = ("annotations",)
+
+    def prepare(self, folder: Path, image_root: Path | None) -> Self:
+        return self.having(folders={dataset: self._folder(names, image_root) for dataset, names in FOLDERS.items()})
+
+    def _folder(self, names: Sequence[str], image_root: Path | None) -> str:
+        folders = [self.folder.replace("{dataset}", name) for name in names]
+        return next((folder for folder in folders if image_root and (image_root / folder).is_dir()), folders[0])
 
     def records(self) -> Stream:
         return chained([json_lines(path) for path in existing_paths(self.annotations)])
 
     def questions(self, record: Record) -> Iterator[Question | RecordError]:
+        folder = self.folders.get(record.dataset, self.folder.replace("{dataset}", record.dataset))
         answers = [record.answer, *(record.possible_answers or [])]
         yield Question(
-            image=f"{self.folder.replace('{dataset}', record.dataset)}/{record.image}" if self.folder else record.image,
+            image=below(folder, record.image),
             text=record.question,
             answer=next((str(answer) for answer in answers if str(answer).strip()), ""),
             kind=record.dataset,

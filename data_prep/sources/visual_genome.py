@@ -10,33 +10,23 @@ Boxes are pixels: corner and size, called width and height in one file, w and h 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, TypeAdapter
 
 from data_prep.index import Index
 from data_prep.question import Question, RecordError
 from data_prep.streams import Stream, json_list, json_mapping
 
-from .base import XYXY, Id, Pixels, Source, look_up, xywh
+from .base import XYXY, Corner, Id, Pixels, Source, keyed, look_up, merged
 
 
 class ImageData(BaseModel):
     url: str
     width: Pixels
     height: Pixels
-
-
-class Corner(BaseModel):
-    x: float
-    y: float
-    w: float = Field(validation_alias=AliasChoices("w", "width"))
-    h: float = Field(validation_alias=AliasChoices("h", "height"))
-
-    def box(self) -> XYXY:
-        return xywh(self.x, self.y, self.w, self.h)
 
 
 class Region(Corner):
@@ -77,10 +67,8 @@ class _VisualGenome(Source):
     images: Index = field(init=False, repr=False, compare=False)
 
     def prepare(self, folder: Path, image_root: Path | None) -> Self:
-        ready = replace(self)
-        items = _keyed(json_list(self.image_data), "image_id")
-        object.__setattr__(ready, "images", Index.build(folder / "images.sqlite", items))
-        return ready
+        items = keyed(json_list(self.image_data), "image_id")
+        return self.having(images=Index.build(folder / "images.sqlite", items))
 
     def records(self) -> Stream:
         return json_list(self.annotations)
@@ -107,18 +95,22 @@ class VisualGenome(_VisualGenome):
     file_keys: ClassVar[tuple[str, ...]] = ("annotations", "image_data", "qa_to_region", "regions", "objects")
 
     def prepare(self, folder: Path, image_root: Path | None) -> Self:
-        ready = super().prepare(folder, image_root)
+        tables: dict[str, Index] = {}
         if self.qa_to_region:
-            ready.tables["mapping"] = Index.build(folder / "mapping.sqlite", json_mapping(self.qa_to_region))
+            tables["mapping"] = Index.build(folder / "mapping.sqlite", json_mapping(self.qa_to_region))
         if self.regions:
-            items = _keyed(_members(self.regions, "regions"), "region_id")
-            ready.tables["region"] = Index.build(folder / "regions.sqlite", items)
+            items = keyed(_members(self.regions, "regions"), "region_id")
+            tables["region"] = Index.build(folder / "regions.sqlite", items)
         if self.objects:
-            items = _keyed(_members(self.objects, "objects"), "object_id")
-            ready.tables["object"] = Index.build(folder / "objects.sqlite", items)
-        return ready
+            items = keyed(_members(self.objects, "objects"), "object_id")
+            tables["object"] = Index.build(folder / "objects.sqlite", items)
+        return super().prepare(folder, image_root).having(tables=tables)
 
     def questions(self, record: QAs) -> Iterator[Question | RecordError]:
+        """ "What color is the shirt?" may be asked of two shirts: see `merged`."""
+        yield from merged(self._questions(record))
+
+    def _questions(self, record: QAs) -> Iterator[Question | RecordError]:
         image, size = self.image(record.id)
         for qa in record.qas:
             flags: list[str] = []
@@ -161,12 +153,7 @@ class VisualGenomeRegions(_VisualGenome):
 
     def questions(self, record: Regions) -> Iterator[Question | RecordError]:
         image, size = self.image(record.id)
-        boxes: dict[str, list[XYXY]] = {}
-        for region in record.regions:
-            boxes.setdefault(region.phrase.strip(), []).append(region.box())
-        for phrase, places in boxes.items():
-            flags = ["low_confidence"] if len(set(places)) > 1 else []  # one phrase for several places
-            yield Question(image, phrase, size=size, boxes=places, flags=flags)
+        yield from merged(Question(image, region.phrase, size=size, boxes=[region.box()]) for region in record.regions)
 
 
 def _members(path: str, key: str) -> Iterator[Any]:
@@ -174,10 +161,3 @@ def _members(path: str, key: str) -> Iterator[Any]:
     for record in json_list(path):
         members = record.get(key) if isinstance(record, dict) else None
         yield from members if isinstance(members, list) else []
-
-
-def _keyed(items: Iterator[Any], key: str) -> Iterator[tuple[str, Any]]:
-    """Items of a look-up table; those without the key cannot be asked for."""
-    for item in items:
-        if isinstance(item, dict) and isinstance(item.get(key), int | str):
-            yield str(item[key]), item

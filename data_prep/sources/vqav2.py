@@ -66,10 +66,9 @@ class VqaV2(CocoQuestions):
 
     def prepare(self, folder: Path, image_root: Path | None) -> Self:
         ready = super().prepare(folder, image_root)
-        if self.annotations is not None:
-            index = Index.build(folder / "answers.sqlite", _items(self.annotations))
-            object.__setattr__(ready, "answers", index)
-        return ready
+        if self.annotations is None:
+            return ready
+        return ready.having(answers=Index.build(folder / "answers.sqlite", _items(self.annotations)))
 
     def records(self) -> Stream:
         return json_list(self.question_file, "questions.item")

@@ -103,7 +103,7 @@ def test_any_number_of_workers(cot: Path, undisturbed: dict[str, bytes], workers
 
 def _job(cot: Path, out: Path) -> program.Job:
     options, reader = arguments(cot, out), VisualCot(str(cot / "cot.jsonl"))
-    work = Work(out, "visual_cot", program._plan(options, reader))
+    work = Work(out, "visual_cot", program._plan(options, reader), program.RECORDS_PER_SHARD)
     return program.Job(work, reader, "visual_cot", (cot / "images").absolute(), options)
 
 

@@ -1,5 +1,7 @@
 """The grammar of the entry points: every wrong call is one line that names file and key."""
 
+import os
+import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import pytest
 from torch.utils.data import DataLoader
 
-from data_prep.config import ConfigError, RunError, parse_config, user_errors
+from data_prep.config import ConfigError, RunError, parse_config, peek_value, user_errors
 from data_prep.sample import DataError
 
 
@@ -113,3 +115,42 @@ def test_user_errors_are_one_line_and_status_2(capsys: pytest.CaptureFixture) ->
     assert capsys.readouterr().err == "prog: error: loss is nan after step 3\n"
     with pytest.raises(ZeroDivisionError), user_errors("prog"):
         print(1 / 0, file=sys.stderr)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device", "out/part-00000.parquet"),
+        NotADirectoryError(20, "Not a directory", "a.json/regions"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line_and_status_1(error: OSError, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as caught, user_errors("prog"):
+        raise error
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == f"prog: error: {error}\n"
+
+
+def test_ctrl_c_is_one_line_and_status_130(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as caught, user_errors("prog"):
+        raise KeyboardInterrupt
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "prog: interrupted\n"
+
+
+@pytest.mark.integration
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    """`prog | head`: the line stays in stdout's buffer until the end, and can be written to nobody then."""
+    code = "from data_prep.config import user_errors\nwith user_errors('prog'):\n    print('line')"
+    read, write = os.pipe()
+    os.close(read)
+    result = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (result.returncode, result.stderr) == (141, "")
+
+
+def test_peek_value_gives_texts_only(config: str) -> None:
+    assert peek_value(["--help", config, "name=gqa"], "name") == "gqa"
+    for words in (["name=[gqa]"], ["name={a: b}"], ["name=3"], ["name=null"], [config]):
+        assert peek_value(words, "name") is None
+    assert refusal("count=1", "name=[gqa]") == "command line: name: expected one value, got a list"

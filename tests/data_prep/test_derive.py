@@ -223,6 +223,11 @@ CAT = Located("cat", (40, 0, 90, 50))
             {"objects": [CAT, Located("cats", (0, 0, 9, 9))]},
             Place((CAT.box, (0, 0, 9, 9)), (0, 0, 90, 50), "object_match", 0.5, ("low_confidence",)),
         ),
+        # one letter of five misread: similar, not the same
+        (
+            {"answers": ["house"], "words": [Located("hause", (10, 10, 20, 20))]},
+            Place(((10, 10, 20, 20),), (10, 10, 20, 20), "ocr_match", 0.8, ("low_confidence",)),
+        ),
         # text outside the image is no evidence, an object is
         (
             {"answers": ["8"], "words": [Located("8", (200, 0, 210, 10))], "objects": [CAT]},

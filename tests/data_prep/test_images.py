@@ -132,8 +132,41 @@ def test_an_embedded_image_gets_a_name_of_its_format(form: str, name: str) -> No
     Image.new("L", (20, 30)).save(file, form)
     assert read_embedded(file.getvalue(), None, "7") == (name, ImageHeader(20, 30))
     assert read_embedded(file.getvalue(), "", "7") == (name, ImageHeader(20, 30))
-    flags = () if form in ("JPEG", "WEBP") else ("format_mismatch",)
+    flags = () if form == "JPEG" else ("format_mismatch",)
     assert read_embedded(file.getvalue(), "b/own.jpg", "7") == ("b/own.jpg", ImageHeader(20, 30, flags))
+
+
+@pytest.mark.parametrize(
+    ("form", "names"),
+    [
+        ("JPEG", ["a.jpg", "a.jpeg", "a.JPG", "a.jfif"]),
+        ("MPO", ["a.jpg", "a.mpo"]),
+        ("PNG", ["a.png"]),
+        ("GIF", ["a.gif"]),
+        ("WEBP", ["a.webp"]),
+        ("BMP", ["a.bmp"]),
+        ("TIFF", ["a.tif", "a.tiff"]),
+        ("PPM", ["a.ppm", "a.pnm"]),
+    ],
+)
+def test_every_format_that_is_read_has_its_names(tmp_path: Path, form: str, names: list[str]) -> None:
+    pictures = {"append_images": [Image.new("RGB", (20, 30))], "save_all": True} if form == "MPO" else {}
+    for name in [*names, "a.txt", "a", "a.jpg" if form not in ("JPEG", "MPO") else "a.png"]:
+        Image.new("RGB", (20, 30)).save(tmp_path / name, form, **pictures)
+        assert read_header(tmp_path / name, decode=True).flags == (() if name in names else ("format_mismatch",))
+
+
+@pytest.mark.parametrize("form", ["EPS", "PDF", "ICO", "TGA", "PCX"])
+def test_other_formats_are_no_images_here(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (20, 30)).save(path, form)
+    assert reason(read_header, path) == "bad_image"
+    assert reason(read_embedded, path.read_bytes(), "a.png", "7") == "bad_image"
+
+
+@pytest.mark.parametrize(("path", "key"), [(None, None), ("", ""), (None, "")])
+def test_an_embedded_image_without_a_name_is_refused(path: str | None, key: str | None) -> None:
+    assert reason(read_embedded, b"", path, key) == "no_name"
 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

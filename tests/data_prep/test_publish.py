@@ -77,6 +77,35 @@ def test_joins_keep_their_prefix(tmp_path: Path) -> None:
     assert published == {"joins": ["coco/train2017=vqav2"], "deep": {"path": "x"}, "workers": 2}
 
 
+def test_only_values_that_name_files_lose_their_folders(tmp_path: Path) -> None:
+    arguments = {
+        "source": "visual_cot",
+        "annotations": "metadata/dude_cot_train.jsonl",
+        "folder": "cot/dude",
+        "image_root": "data/visual_cot/",
+        "exclude_images": ["lists/pope.txt"],
+    }
+    (tmp_path / "manifest.json").write_text(json.dumps({"arguments": arguments}))
+    published = json.loads(publish_module.published_manifest(tmp_path))["arguments"]
+    names = {"annotations": "dude_cot_train.jsonl", "image_root": "visual_cot", "exclude_images": ["pope.txt"]}
+    assert published == arguments | names
+    (tmp_path / "manifest.json").write_text(json.dumps({"arguments": arguments | {"folder": "/home/me/cot"}}))
+    assert json.loads(publish_module.published_manifest(tmp_path))["arguments"]["folder"] == "cot"
+
+
+def test_the_line_of_the_card_loads(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(published.parent)
+    card = (published / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert (
+        names["regions"].to_list() == pq.read_table(published / "regions" / "toloka" / "part-00000.parquet").to_pylist()
+    )
+    assert "hf download" not in card
+
+
 def test_the_card(published: Path) -> None:
     card = DatasetCard.load(published / "README.md")
     data = card.data.to_dict()

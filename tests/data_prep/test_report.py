@@ -203,6 +203,17 @@ def test_a_source_without_regions_and_a_question_without_answer(tmp_path: Path) 
     assert "No region sidecar" in text
 
 
+def test_answers_behind_a_damaged_line_are_shown(tmp_path: Path) -> None:
+    config = make(tmp_path, random_rows(6))
+    first, *others = json.loads((tmp_path / "data.json").read_text())
+    lines = [json.dumps(first), "{damaged", "[1, 2]", *map(json.dumps, others)]
+    (tmp_path / "data.jsonl").write_text("\n".join(lines))
+    config.write_text(config.read_text().replace("data.json", "data.jsonl"))
+    main([str(config), f"out={tmp_path / 'page.html'}"])
+    shown = re.findall(r"Question (\d+)\? A(\d+) ", Page(tmp_path / "page.html").text)
+    assert sorted(shown) == [(str(number), str(number)) for number in range(6)]
+
+
 def test_a_broken_sidecar_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     config = make(tmp_path, random_rows(3))
     (tmp_path / "regions" / "part-00000.parquet").write_text("text")

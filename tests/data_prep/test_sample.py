@@ -156,3 +156,20 @@ def test_damaged_sidecar_is_named_in_one_line(tmp_path, damage, message):
         read_regions(tmp_path / "s")
     assert "\n" not in str(error.value)
     assert str(tmp_path / "s") in str(error.value)
+
+
+def test_inputs_are_named_by_as_much_of_their_path_as_tells_them_apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ["a/regions/manifest.json", "b/regions/manifest.json", "b/other/manifest.json", "c.json", "x/c.json"]
+    for name in names:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    hashes = file_hashes([*names, "b/other", names[0]])
+    assert list(hashes) == [*names[:2], "other/manifest.json", *names[3:], "other"]
+    assert len(set(hashes.values())) == 6
+    (tmp_path / "a/regions/manifest.json").write_text("changed")
+    changed = file_hashes([*names, "b/other"])
+    assert [name for name in changed if changed[name] != hashes[name]] == ["a/regions/manifest.json"]
+    absolute = file_hashes([tmp_path / "a/regions", tmp_path / "b/regions"])
+    assert list(absolute) == ["a/regions", "b/regions"]

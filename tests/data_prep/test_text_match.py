@@ -13,6 +13,7 @@ from data_prep.text_match import (
     MAX_ANSWER_WORDS,
     MIN_SIMILARITY,
     Match,
+    exact,
     match_answer,
     match_objects,
     singular_words,
@@ -126,6 +127,19 @@ def line(*texts: str) -> list[Located]:
         (["house"], ["hausa"], None),  # 2 letters of 5 differ
         (["house"], ["hause"], [0]),  # 1 of 5
         (["..."], ["...", "a"], None),  # nothing to look for
+        (["20000"], ["10000", "200000"], None),  # 4 digits of 5 are another number
+        (["20000"], ["20,000"], [0]),
+        (["1.5"], ["15", "1.5"], [1]),
+        (["15"], ["1.5", "1", "5"], None),  # two numbers are not one
+        (["-5"], ["5", "-5"], [1]),
+        (["5"], ["-5"], None),
+        (["50%"], ["50", "50%"], [1]),
+        (["50%"], ["50", "%"], [0, 1]),
+        (["50"], ["50%"], None),
+        (["20"], ["$20"], [0]),
+        (["$20"], ["in", "20."], [1]),
+        (["Windows 10"], ["windows", "10"], [0, 1]),
+        (["Windows 10"], ["windows", "11"], None),
         ([SENTENCE], SENTENCE.split(), None),  # a sentence is no place
     ],
 )
@@ -133,6 +147,31 @@ def test_answer_by_hand(answers: list[str], texts: list[str], places: list[int] 
     words = line(*texts)
     found = match_answer(answers, words, "what is it?")
     assert (found and list(found.boxes)) == (places and [words[place].box for place in places])
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        ["-$1,500.5", "-1500.5", "\u22121,500.5"],
+        ["50 %", "50%"],
+        ["15", "15.", "(15)", "\u20ac15", "#15"],
+        ["1,5", "1.5"],
+        ["2019-2020", "2019 - 2020"],
+        ["1/8/93"],
+        ["18/93"],
+        ["12:30"],
+        ["1230", "1,230"],
+        [".5"],
+        ["5", "5,"],
+        ["-5"],
+        ["Route 66", "ROUTE-66", "route66"],
+        ["1 5"],
+    ],
+)
+def test_numbers_that_are_the_same_and_those_that_are_not(same: list[str]) -> None:
+    assert len({exact(text) for text in same}) == 1
+    others = {"-$1,500.5", "50%", "15", "1.5", "2019-2020", "1/8/93", "18/93", "12:30", "1230", ".5", "5", "-5", "1 5"}
+    assert all(exact(other) != exact(same[0]) for other in others - set(same))
 
 
 def test_a_word_of_the_question_tells_places_apart() -> None:

@@ -260,10 +260,10 @@ def test_a_sidecar_of_other_questions(data: DataSet, tmp_path: Path) -> None:
 def test_the_frame_of_boxes_in_text(data: DataSet, tmp_path: Path, text: str, frame: str) -> None:
     """80x40 fills y of [0.25, 0.75] of the padded square: 0 and 0.9 cannot be on it."""
     for record in data.records:
-        record["conversations"][1]["value"] = text
+        record["conversations"][1]["value"] = f"{text} {text}"
     status, report = run(tmp_path, data.write({"frame": "padded_square"}))
-    outside = 4 if frame == "unit" else 0
-    boxes = {"boxes": 4, "outside_padded_square": outside, "frame": frame}
+    outside = 8 if frame == "unit" else 0
+    boxes = {"boxes": 8, "outside_padded_square": outside, "frame": frame}
     assert report["sources"][0]["text_boxes"] == boxes
     assert (status, found(report)) == ((1, {"frame_mismatch": 1}) if outside else (0, {}))
     assert run(tmp_path, data.write({"frame": "unit"}))[0] == 0

@@ -6,6 +6,7 @@ is what all of it is compared with.
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -58,7 +59,7 @@ def launch(words: Sequence[str]) -> subprocess.CompletedProcess:
         "HF_HUB_OFFLINE": "1",
         "PATH": f"{launcher.parent}{os.pathsep}{os.environ['PATH']}",
     }
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
 
 def logged(run: Path) -> list[dict[str, Any]]:
@@ -183,6 +184,64 @@ def test_a_process_without_an_image_stays_in_step(plc_words: list[str], toy_data
     model, _ = load_checkpoint(tmp_path / "two" / "final")
     for name, tensor in trainer.model.state_dict().items():
         torch.testing.assert_close(model.state_dict()[name], tensor, rtol=0, atol=1e-5, msg=name)
+
+
+def write_mixture(toy_data: Path, folder: Path) -> str:
+    """`train_data` of one image, several, text alone - as long as a packed row - and two images that do not open."""
+    shutil.copytree(toy_data / "images", folder / "images")
+    (folder / "images" / "cut.png").write_bytes((folder / "images" / "0.png").read_bytes()[:90])
+    records = json.loads((toy_data / "data.json").read_text())
+    answer = {"from": "gpt", "value": "red"}
+    for number in range(5):  # the longest first, two rows an update: the fifth meets images
+        records.append({"conversations": [{"from": "human", "value": "what is the " * 35}, answer]})
+        asked = {"from": "human", "value": "<image><image> how many ?"}
+        records.append({"image": [f"{number}.png", f"{number + 1}.png"], "conversations": [asked, answer]})
+    for name in ("gone.png", "cut.png"):
+        records.insert(7, {"image": name, "conversations": [{"from": "human", "value": "what is here ?"}, answer]})
+    (folder / "data.json").write_text(json.dumps(records))
+    files = {
+        "image_root": folder / "images",
+        "regions": toy_data / "regions" / "toy",
+        "annotations": folder / "data.json",
+    }
+    return f"train_data=[{json.dumps({key: str(path) for key, path in files.items()})}]"
+
+
+def test_packed_rows_and_bad_samples_keep_processes_in_step(
+    plc_words: list[str], toy_data: Path, tmp_path: Path
+) -> None:
+    """Rows of text alone on one process, a broken image on one, a missing one, images decoded by worker processes."""
+    words = [
+        *words_of_a_run(plc_words, tmp_path / "alone"),
+        write_mixture(toy_data, tmp_path),
+        "eval_data=[]",
+        "pack_length=128",
+        "max_length=128",
+        "on_bad_sample=skip",
+        "max_bad_fraction=0.1",
+        "train_sampling_strategy=sequential",
+        "dataloader_num_workers=1",
+        "save_strategy=no",
+    ]
+    trainer = run_alone([*words, "per_device_train_batch_size=2"])
+    rows = [[bool(sample["images"]) for sample in row] for row in trainer.train_dataset]
+    updates = list(zip(rows[::2], rows[1::2], strict=True))[:STEPS]
+    assert any(any(one) != any(other) for one, other in updates)  # one process has text alone, the other images
+    two = tmp_path / "two"
+    more = [f"output_dir={two}", "deepspeed=configs/deepspeed/zero2.json", "per_device_train_batch_size=1"]
+    finished = launch([*words, *more, "profile_steps=1"])
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert [line["step"] for line in logged(two)] == list(range(1, STEPS + 1))
+    for line, other in zip(logged(two), logged(tmp_path / "alone"), strict=True):
+        assert line["loss"] == pytest.approx(other["loss"], rel=1e-5)
+        assert line["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
+    expected = trained_tensors(tmp_path / "alone" / "final")
+    for name, tensor in trained_tensors(two / "final").items():
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-5, msg=name)
+    quarantined = (two / "quarantine.jsonl").read_text()
+    assert quarantined == (tmp_path / "alone" / "quarantine.jsonl").read_text()
+    assert sorted(Path(json.loads(line)["image"]).name for line in quarantined.splitlines()) == ["cut.png", "gone.png"]
+    assert len(list((two / "profile").glob("*.json"))) == 2  # a trace a process
 
 
 def test_a_wrong_call_ends_the_launcher_with_status_2(plc_words: list[str]) -> None:

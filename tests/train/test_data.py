@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import train.data
 from crop_model.patches import patch_mask
 from crop_model.processing_crop_llava import CropLlavaProcessor
 from crop_model.regions import expand_box
@@ -18,6 +19,7 @@ from data_prep.data_source import DataSource
 from data_prep.sample import DataError, RegionAnnotation, sample_id, write_regions
 from train.collator import Collator
 from train.data import _weighted_indices, load_samples
+from train.quarantine import BadSample
 
 BUDGET = 16
 
@@ -41,7 +43,9 @@ def load(folder: Path, records: Any, processor: CropLlavaProcessor, **options: A
     """The samples of a LLaVA JSON beside one image, a.png of 40x30 pixels."""
     (folder / "images").mkdir(exist_ok=True)
     Image.new("RGB", (40, 30), "red").save(folder / "images" / "a.png")
-    (folder / "data.json").write_text(json.dumps(records))
+    text = json.dumps(records)
+    if not (folder / "data.json").is_file() or (folder / "data.json").read_text() != text:
+        (folder / "data.json").write_text(text)
     source = DataSource(str(folder / "data.json"), str(folder / "images"), options.pop("regions", None))
     return load_samples([source], processor, **{"max_length": 512, **options})
 
@@ -142,6 +146,84 @@ def test_weights(count: int, weight: float) -> None:
     times = [indices.count(index) for index in range(count)]
     assert max(times) - min(times) <= 1
     assert indices == _weighted_indices(count, weight, seed=3)
+
+
+# ---- conversations that stay whole
+
+
+def write_sidecar(folder: Path, regions: dict[int, tuple[float, ...] | None]) -> str:
+    """The regions of some of `WHOLE`'s questions, by their numbers."""
+    annotations = []
+    for number, box in regions.items():
+        question = QUESTIONS[number]
+        key = sample_id("toy", "a.png", number, question)
+        boxes: Any = [] if box is None else [box]
+        annotations.append(RegionAnnotation(key, "toy", "a.png", number, question, 40, 30, boxes, box, "human"))  # type: ignore[arg-type]
+    write_regions(folder / "regions", annotations, {})
+    return str(folder / "regions")
+
+
+QUESTIONS = ("what is the digit ?", "how many ?", "what colour ?")
+WHOLE = {"image": "a.png", "conversations": [entry for question in QUESTIONS for entry in said(question, "7")]}
+
+
+@pytest.mark.parametrize(
+    ("regions", "union"),
+    [
+        ({0: (1, 2, 11, 12), 1: (5, 1, 20, 9), 2: (3, 3, 4, 4)}, [1.0, 1.0, 20.0, 12.0]),
+        ({0: (1, 2, 11, 12), 1: None, 2: (3, 3, 4, 4)}, None),  # a question about the whole image
+        ({0: (1, 2, 11, 12), 2: (3, 3, 4, 4)}, None),  # one that the sidecar does not know
+    ],
+)
+def test_a_whole_conversation_has_the_union_of_its_regions(
+    regions: dict[int, tuple[float, ...] | None], union: Any, tmp_path: Path, processor: CropLlavaProcessor
+) -> None:
+    sidecar = write_sidecar(tmp_path, regions)
+    (row,) = load(tmp_path, [WHOLE], processor, regions=sidecar, split_turns=False)
+    assert (row["region"], row["width"], row["height"]) == (union, 40, 30)
+    assert row["sample_id"] == sample_id("toy", "a.png", 0, QUESTIONS[0])
+    messages = json.loads(row["messages"])
+    assert [message["role"] for message in messages] == ["user", "assistant"] * 3
+    assert [len(message["content"]) for message in messages] == [2, 1, 1, 1, 1, 1]
+    batch = Collator(processor)([row])
+    assert row["length"] == batch["input_ids"].shape[1]
+    assert (batch["labels"] != -100).sum() == 3 * 2  # every answer and its end
+
+
+# ---- the table on disk
+
+
+def test_a_source_is_read_once_until_something_changes(
+    tmp_path: Path, processor: CropLlavaProcessor, tiny_llava: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = []
+    read = train.data._rows
+    monkeypatch.setattr(train.data, "_rows", lambda *args: reads.append(args) or read(*args))
+    records = [WHOLE]
+    first = load(tmp_path, records, processor)
+    assert load(tmp_path, records, processor).to_list() == first.to_list()
+    assert len(reads) == 1
+    assert first.cache_files  # mapped from disk, not held
+    other = CropLlavaProcessor.from_pretrained(tiny_llava, token_budget=8)
+    assert load(tmp_path, records, other)["length"][0] == first["length"][0] - 8
+    load(tmp_path, records, processor, max_length=500)
+    load(tmp_path, records, processor, split_turns=False)
+    load(tmp_path, records, processor, regions=write_sidecar(tmp_path, {0: (1, 2, 11, 12)}))
+    assert len(reads) == 5
+    moved = load(tmp_path, records, processor, regions=write_sidecar(tmp_path, {0: (2, 2, 11, 12)}))
+    assert moved[0]["region"] == [2.0, 2.0, 11.0, 12.0]
+    assert len(load(tmp_path, [*records, ONE], processor)) == len(first) + 1
+
+
+def test_what_one_run_skipped_stops_the_next_one_that_does_not(tmp_path: Path, processor: CropLlavaProcessor) -> None:
+    bad: list[BadSample] = []
+    records = [ONE, {**ONE, "image": "b.png"}]
+    assert len(load(tmp_path, records, processor, bad=bad)) == 1
+    assert [sample.image for sample in bad] == ["b.png"]
+    with pytest.raises(DataError, match="record 1: no image file"):
+        load(tmp_path, records, processor)
+    with pytest.raises(DataError, match="record 0: no image file"):
+        load(tmp_path, records[1:], processor, bad=[])
 
 
 # ---- batches

@@ -183,7 +183,7 @@ def test_the_report_holds_what_was_measured_before_an_interruption(
     evaluate_row = evaluate.evaluate_row
     monkeypatch.setattr(evaluate, "evaluate_row", stop_at_the_third)
     rows = [{"checkpoint": str(tiny_crop_llava)}, {"checkpoint": str(tiny_llava), "compressor_type": "none"}]
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit, match="130"):
         run(tmp_path, [*rows, rows[0], rows[0]], write_data(tmp_path / "data", ["7"]))
     result = json.loads((tmp_path / "evaluation.json").read_text())
     assert [row["method"] for row in result["rows"]] == ["region_ratio", "none"] and result["rows_left"] == 2

@@ -5,12 +5,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
+from data_prep.data_source import DataSource
 from data_prep.sample import read_regions
+from data_prep.sources import SOURCES
 from data_prep.sources.llava_mix import LlavaMix
 from data_prep.sources.ms_swift import MsSwift
+from data_prep.unpack import main as unpack
 from tests.data_prep.fixtures import annotated
+from train.data import _rows
 from train.plc import main
 
 NATIVE = ("gqa", "textvqa", "vqav2", "vizwiz", "visual_cot", "docvqa")
@@ -98,3 +103,37 @@ def test_a_mixture_of_sources_trains(
     losses = [line["loss"] for line in lines if "loss" in line]
     assert len(losses) == 6
     assert all(0 < loss < 20 for loss in losses)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_trainer_finds_every_region(name: str, tmp_path: Path) -> None:
+    """What the trainer reads and what annotation wrote of the same source, question by question.
+
+    A native source's samples are exactly the rows with an answer. Of a file that the trainer reads itself every question
+    has its row: what became none is passed over.
+    """
+    fixture = importlib.import_module(f"tests.data_prep.fixtures.{name}")
+    reader = fixture.make(tmp_path)
+    out = annotated(reader, tmp_path)
+    table = read_regions(out)
+    samples = out / "samples"
+    annotations = next(iter(reader.files())) if reader.trains_itself else samples / "*.parquet"
+    if not reader.trains_itself and not samples.exists():
+        return  # nothing but boxes: for a localizer
+    if name == "llava_next":
+        annotations = tmp_path / "llava_next.jsonl"
+        unpack([str(reader.annotations), str(tmp_path / "images"), f"conversations={annotations}"])
+    source = DataSource(str(annotations), str(tmp_path / "images"), str(out))
+    rows = [row for row in _rows(source, split_turns=True) if row["images"]]
+    assert rows
+    assert not [row["bad"] for row in rows if row["bad"]]
+    for row in rows:
+        annotation = table[row["sample_id"]]
+        assert (annotation.question, len(annotation.sample_id)) == (row["question"], 40)
+        assert row["region"] == (None if annotation.region is None else pytest.approx(annotation.region))
+    answered = {row["sample_id"] for row in rows}
+    if reader.trains_itself:
+        assert answered == set(table)
+    else:
+        kept = {row["id"] for part in samples.glob("*.parquet") for row in pq.read_table(part).to_pylist()}
+        assert answered == kept <= set(table)

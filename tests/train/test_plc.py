@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from data_prep.sample import RegionAnnotation, sample_id, write_regions
 from train.checkpoint import load_checkpoint
+from train.checkpoint_files import read_manifest, write_manifest
 from train.plc import main
 
 
@@ -143,6 +144,7 @@ def test_a_schedule_at_another_step_is_a_failed_run(
     checkpoint = tmp_path / "run" / "checkpoint-1"
     state = json.loads((checkpoint / "trainer_state.json").read_text())
     (checkpoint / "trainer_state.json").write_text(json.dumps({**state, "global_step": 2}))
+    write_manifest(checkpoint, 2, 1, read_manifest(checkpoint)["identity"])
     line = failure([*plc_words, "max_steps=3", f"resume_from_checkpoint={checkpoint}"], capfd)
     assert line == "the schedule is at step 1, the run at 2: not the same run"
 

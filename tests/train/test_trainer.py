@@ -151,6 +151,54 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(plc_words
     assert all(key in str(caught.value) for key in trainer.train_dataset["sample_id"][:4])
 
 
+@pytest.mark.parametrize("broken", ["loss", "gradient norm"])
+def test_what_is_not_finite_is_told_on_disk(broken: str, plc_words: list[str], tmp_path: Path) -> None:
+    """The samples of the micro-batch for a loss, of the whole update for a gradient; nothing is learned from it."""
+    trainer = build(plc_words, "train_sampling_strategy=sequential", "gradient_accumulation_steps=2")
+    name, parameter = next((n, p) for n, p in trainer.model.named_parameters() if "compressor" in n and p.requires_grad)
+    if broken == "loss":
+        with torch.no_grad():
+            parameter.fill_(float("inf"))
+    else:
+        parameter.register_hook(lambda gradient: gradient * float("nan"))
+    before = copy_of(trainer)
+    with pytest.raises(RunError, match=f"^{broken} is nan after step 0, samples "):
+        trainer.train()
+    told = json.loads((tmp_path / "run" / "nonfinite-rank0.json").read_text())
+    count = 4 if broken == "loss" else 8
+    assert told == {"after_step": 0, broken: "nan", "sample_ids": trainer.train_dataset["sample_id"][:count]}
+    for name, tensor in copy_of(trainer).items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_a_batch_without_a_usable_answer_has_no_loss(plc_words: list[str], toy_data: Path, tmp_path: Path) -> None:
+    images = shutil.copytree(toy_data / "images", tmp_path / "images")
+    for number in range(4):
+        (images / f"{number}.png").write_text("gone")
+    words = [word.replace(str(toy_data / "images"), str(images)) for word in plc_words]
+    words += ["on_bad_sample=skip", "max_bad_fraction=1", "train_sampling_strategy=sequential", "eval_strategy=steps"]
+    trainer = build(words, "eval_steps=2", "per_device_eval_batch_size=4", "lr_scheduler_type=constant")
+    trainer.train()
+    lines = [json.loads(line) for line in (tmp_path / "run" / "train_log.jsonl").read_text().splitlines()]
+    assert lines[0]["loss"] == lines[0]["grad_norm"] == lines[0]["samples_per_s"] == 0
+    assert lines[1]["loss"] > 0
+    assert len((tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()) == 4
+    (evaluated,) = [line for line in lines if "eval_loss" in line]
+    rows = list(trainer.eval_dataset)[4:]
+    clean = build([*plc_words, "on_bad_sample=raise"], f"output_dir={tmp_path / 'clean'}")
+    clean.model.load_state_dict(trainer.model.state_dict())
+    clean.eval_dataset = trainer.eval_dataset.select(range(4, 16))
+    assert len(rows) == 12
+    assert evaluated["eval_exact_match"] == clean.evaluate()["eval_exact_match"]
+
+
+def test_a_few_steps_are_profiled(plc_words: list[str], tmp_path: Path) -> None:
+    build(plc_words, "max_steps=4", "profile_steps=1").train()
+    (trace,) = (tmp_path / "run" / "profile").glob("*.json")
+    events = json.loads(trace.read_text())["traceEvents"]
+    assert any(event.get("name") == "aten::scaled_dot_product_attention" for event in events)
+
+
 def test_text_alone_trains_too(plc_words: list[str], tmp_path: Path) -> None:
     turns = [{"from": "human", "value": "what is the digit ?"}, {"from": "gpt", "value": "7"}]
     (tmp_path / "text.json").write_text(json.dumps([{"conversations": turns}] * 4))
@@ -340,5 +388,7 @@ def test_bf16_keeps_what_trains_in_fp32_and_tells_the_utilisation(
     shape = trainer.meter.shape
     texts = [row["length"] - 16 for row in list(trainer.train_dataset)[:4]]
     flops = sum(shape.training_step(text, images=1).flops for text in texts)
+    adapter = sum(p.numel() for name, p in trainer.model.named_parameters() if "lora_" in name)
+    flops += sum(3 * 2 * (text + 16) * adapter for text in texts)  # forward, and two gradients: all of it trains
     assert line["mfu"] == pytest.approx(flops / line["step_s"] / 1e9)
     assert list((tmp_path / "run" / "pictures").iterdir())

@@ -22,6 +22,9 @@ def result(tmp_path_factory: pytest.TempPathFactory):
         (ONE, "How many tons were there in 2020?", [80, 20, 100, 88], "ocr_match"),
         (ONE, "In which year were the fewest?", [20, 90, 40, 98], "ocr_match"),
         (ONE, "How much of 2019?", [20, 60, 40, 88], "ocr_match"),  # the label is a number here
+        # both bars: min(20, 80), min(60, 20), max(40, 100), 88
+        (ONE, "What is the sum of apples?", [20, 20, 100, 88], "object_match"),
+        (ONE, "Which fruit is shown?", [20, 20, 100, 88], "ocr_match"),
         (ONE, "What is the sum?", None, "global"),  # 42.5 stands nowhere, and nothing is named
         (TWO, "What is shown?", None, "global"),  # a chart without annotations
     ],
@@ -43,4 +46,11 @@ def test_rejected(result) -> None:
 
 def test_answers_are_texts(tmp_path) -> None:
     samples = pq.read_table(annotated(make(tmp_path), tmp_path) / "samples").to_pylist()
-    assert {sample["messages"][1]["content"] for sample in samples} == {"30.5", "2019", "42.5", "12", "Nothing"}
+    assert {sample["messages"][1]["content"] for sample in samples} == {
+        "30.5",
+        "2019",
+        "42.5",
+        "12",
+        "Nothing",
+        "Apples",
+    }

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from crop_model.regions import union_box
-from data_prep.annotate import AnnotateArguments, Job, ShardRows, _plan
+from data_prep.annotate import RECORDS_PER_SHARD, AnnotateArguments, Job, ShardRows, _plan
 from data_prep.derive import FLAGS
 from data_prep.sample import METHODS, DataError
 from data_prep.shards import SHARD_SCHEMA, Work
@@ -33,7 +33,7 @@ def made(name: str, folder: Path) -> tuple[Any, Job]:
     reader = importlib.import_module(f"tests.data_prep.fixtures.{name}").make(folder)
     root = folder / "images"
     arguments = AnnotateArguments(source=name, out=str(folder / "regions"), image_root=str(root), workers=1)
-    work = Work(folder / "regions", name, _plan(arguments, reader))
+    work = Work(folder / "regions", name, _plan(arguments, reader), RECORDS_PER_SHARD)
     ready = reader.prepare(work.tables, root)
     return ready, Job(work, ready, name, root, arguments)
 

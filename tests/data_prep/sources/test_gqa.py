@@ -73,5 +73,6 @@ def test_a_test_split_has_neither_answers_nor_graphs(tmp_path: Path) -> None:
 
     rows, rejected = rows_of(make_test, tmp_path)
     assert not rejected
-    assert rows["images/n1.jpg", "Who is it?"]["method"] == "global"
+    row = rows["images/n1.jpg", "Who is it?"]
+    assert (row["method"], row["score"], row["flags"]) == ("global", 0, ["no_evidence"])
     assert not (tmp_path / "regions" / "samples").exists()  # nothing to train on

@@ -29,7 +29,10 @@ def test_regions(result, image, question, region, score, flags):
 
 @pytest.mark.parametrize(
     ("question", "score", "flags"),
-    [("How many percent are those two together?", 0, ["no_evidence"]), ("What is asked in the test?", 1, [])],
+    [
+        ("How many percent are those two together?", 0, ["no_evidence"]),
+        ("What is asked in the test?", 0, ["no_evidence"]),
+    ],
 )
 def test_whole_image(result, question, score, flags):
     row = result[0]["infographicsvqa_images/37313.jpeg", question]

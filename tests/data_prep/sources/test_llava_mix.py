@@ -86,8 +86,8 @@ def test_text_only_records_have_no_row_and_ids_may_repeat(result) -> None:
     assert {image for image, _ in result[0]} >= {COCO, TALL}
 
 
-# v = 0.05 and 0.95 lie in the padding of a square around 200 x 100, which ends at .25 and .75: so these are fractions
-# of the image itself, x = 200 u, y = 100 v. Within the bars nothing tells, and LLaVA's own frame is taken.
+# v = 0.95 lies in the padding of a square around 200 x 100, which ends at .25 and .75: five such boxes are fractions of
+# the image itself, x = 200 u, y = 100 v. Between the bars nothing tells, and LLaVA's own frame is taken.
 @pytest.mark.parametrize(
     ("frame", "second", "region"),
     [
@@ -100,13 +100,21 @@ def test_text_only_records_have_no_row_and_ids_may_repeat(result) -> None:
 def test_the_frame_is_measured_unless_told(tmp_path: Path, frame, second, region) -> None:
     def make_two(folder: Path) -> LlavaMix:
         draw(folder / "images" / WIDE, 200, 100)
-        asked = ["<image>\nAt [0.10, 0.30, 0.50, 0.60]?", f"<image>\nAt [0.10, 0.30, 0.50, {second}]?"]
+        asked = [f"<image>\nAt [0.{left}, 0.30, 0.50, {second}]?" for left in range(10, 15)]
+        asked.append("<image>\nAt [0.10, 0.30, 0.50, 0.60]?")
         return mix(
             folder, [{"id": "1", "image": WIDE, "conversations": said(each, "It.")} for each in asked], frame=frame
         )
 
     rows, _ = rows_of(make_two, tmp_path)
     assert rows[WIDE, "At [0.10, 0.30, 0.50, 0.60]?"]["region"] == pytest.approx(region, abs=1e-4)
+
+
+def test_a_question_about_several_images_names_all(tmp_path: Path) -> None:
+    record = {"id": "1", "image": [WIDE, TALL], "conversations": said("<image><image>\nWhich is red?", "The first.")}
+    reader = mix(tmp_path, [record])
+    (question,) = reader.questions(reader.parse(next(reader.records())))
+    assert (question.image, list(question.other_images)) == (WIDE, [TALL])
 
 
 @pytest.mark.parametrize(

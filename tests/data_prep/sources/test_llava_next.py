@@ -1,5 +1,6 @@
 """LLaVA-NeXT-Data: embedded images, their sizes, and regions in their files once unpacked."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,6 +9,7 @@ import pytest
 
 from data_prep.question import Question
 from data_prep.sources.llava_next import COLUMNS, LlavaNext
+from data_prep.sources.llava_text import measured_frame
 from tests.data_prep.fixtures import rows_of
 from tests.data_prep.fixtures.llava_next import SCHEMA, encoded, make, row, write
 
@@ -48,8 +50,28 @@ def test_sizes_come_from_the_bytes_and_need_no_file(tmp_path: Path) -> None:
 
     rows, rejected = rows_of(packed, tmp_path, images="trust", image_root=None)
     sizes = {image: (row["width"], row["height"]) for (image, _), row in rows.items() if image != "vg/1.jpg"}
-    assert sizes == {"tall.png": (100, 200), "vg/r.jpg": (40, 20), "../o.jpg": (200, 100)}
-    assert [line["reason"] for line in rejected] == ["too_large", "bad_image"]
+    assert sizes == {"tall.png": (100, 200), "vg/r.jpg": (40, 20)}
+    assert [line["reason"] for line in rejected] == ["too_large", "bad_image", "outside_root"]
+
+
+# 200 x 100: y from .05 to .95 lies in the padding of the square, five times; 40 rows have no box, in 10 row groups.
+def test_the_frame_is_measured_without_the_images_of_records_without_boxes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = {"bytes": encoded(200, 100), "path": "a.jpg"}
+    table = [row(f"{n}", "vg", image, "<image>\nWhat?", "It.") for n in range(40)]
+    table += [row(f"b{n}", "vg", image, f"<image>\nAt [0.100, 0.05{n}, 0.500, 0.950]?", "It.") for n in range(5)]
+    pq.write_table(pa.Table.from_pylist(table, SCHEMA), tmp_path / "train-0.parquet", row_group_size=4)
+    read, groups = pq.ParquetFile.read_row_group, []
+
+    def noted(file: pq.ParquetFile, group: int, columns: Sequence[str]) -> pa.Table:
+        groups.extend([group] if "image" in columns else [])
+        return read(file, group, columns=columns)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", noted)
+    reader = LlavaNext(annotations=str(tmp_path / "train-*.parquet"))
+    assert measured_frame(reader, None) == "unit"
+    assert groups == [10, 11]  # rows 40 to 44
 
 
 def test_kind_is_the_subset_a_record_is_from(tmp_path: Path) -> None:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
-from data_prep.sample import read_regions, sample_id
 from tests.data_prep.fixtures import annotated, rows_of
 from tests.data_prep.fixtures.ms_swift import make
 
@@ -17,17 +17,15 @@ def result(tmp_path_factory: pytest.TempPathFactory):
 @pytest.mark.parametrize(
     ("question", "boxes", "flags"),
     [
-        ("Find <ref-object>", [[10, 5, 30, 25]], ["leak_answer_box"]),
+        ("Find a dog", [[10, 5, 30, 25]], ["leak_answer_box"]),
         # norm1: 0.1 * 64, 0.25 * 40, 0.5 * 64, 0.75 * 40
-        ("What is in <bbox>?", [[6.4, 10, 32, 30]], []),
+        ("Where is it all?", [[6.4, 10, 32, 30]], ["leak_answer_box"]),
         ("Where is it?", [[20, 10, 40, 30]], ["swapped_corners"]),  # unmarked; x from 40 to 20
-        # three turns with one, two and two marks
-        ("What is at <bbox>?", [[1, 2, 11, 12]], []),
-        ("And at <bbox> and <bbox>?", [[20, 20, 30, 30], [40, 20, 50, 30]], []),
+        # after turns with one and two marks
         ("Which are red?", [[5, 5, 9, 9], [7, 7, 12, 12]], ["leak_answer_box"]),
         # a point: the pixel about 12, 13
         ("Point at it.", [[11.5, 12.5, 12.5, 13.5]], ["degenerate", "leak_answer_box"]),
-        ("Compare <bbox> with <bbox>.", [[1, 1, 5, 5]], []),  # the other box is of the other image
+        ("Which is larger?", [[1, 1, 5, 5]], []),  # the other box is of the other image
     ],
 )
 def test_boxes(result, question, boxes, flags) -> None:
@@ -43,12 +41,34 @@ def test_without_boxes_and_without_images(result) -> None:
 
 
 def test_rejected(result) -> None:
-    messages = [(line["record"], line["message"]) for line in result[1]]
-    assert [record for record, _ in messages] == [8, 9, 10]
-    for (_, message), words in zip(messages, ["bbox_type", "2 <image> in the text for 1 images", "JSON"], strict=True):
-        assert words in message
+    expected = [
+        (1, "the question holds <bbox>"),
+        (3, "the question holds <bbox>"),
+        (3, "the question holds <bbox>"),
+        (8, "bbox_type"),
+        (9, "2 <image> in the text for 1 images"),
+        (11, "2 <ref-object> in the text for 1 in objects.ref"),
+        (12, "JSON"),
+    ]
+    assert [line["record"] for line in result[1]] == [record for record, _ in expected]
+    assert all(words in line["message"] for line, (_, words) in zip(result[1], expected, strict=True))
+    assert [line["record"] for line in result[1] if line["reason"] == "marks"] == [1, 3, 3, 11]
 
 
-def test_the_sidecar_has_the_ids_that_the_trainer_asks_for(tmp_path: Path) -> None:
-    table = read_regions(annotated(make(tmp_path), tmp_path))
-    assert sample_id("ms_swift", "wide.jpg", 2, "Which are red?") in table
+def test_nobody_trains_on_marks(tmp_path: Path) -> None:
+    samples = pq.read_table(annotated(make(tmp_path), tmp_path) / "samples").to_pylist()
+    said = {tuple(part["content"] for part in sample["messages"]): sample["images"] for sample in samples}
+    assert said == {
+        ("<image>\nWhere is it?", "There."): ["wide.jpg"],
+        ("<image><image>\nWhich is larger?", "The first."): ["wide.jpg", "tall.png"],
+        ("<image>\nWhat is the weather?", "Fine."): ["tall.png"],
+    }
+
+
+def test_names_go_on_behind_those_of_the_system_text(tmp_path: Path) -> None:
+    reader = make(tmp_path)
+    said = [("system", "You see <ref-object>."), ("user", "<image>Is it <ref-object>?"), ("assistant", "<ref-object>!")]
+    messages = [{"role": role, "content": text} for role, text in said]
+    raw = {"messages": messages, "images": ["wide.jpg"], "objects": {"ref": ["a dog", "a cat", "A cat"], "bbox": []}}
+    (question,) = reader.questions(reader.parse(raw))
+    assert (question.text, question.answer) == ("Is it a cat?", "A cat!")

@@ -25,6 +25,8 @@ def result(tmp_path_factory: pytest.TempPathFactory):
         ("1.png", "How many colours?", None, ["no_evidence"]),
         ("1.png", "What is null?", None, ["no_evidence"]),
         ("q5.png", "What is tall?", [10, 20, 40, 170], []),  # without a path: the id; 10 + 30, 20 + 150
+        ("tall.png", "What is named elsewhere?", [10, 20, 40, 170], []),  # in imgname
+        ("tall.png", "What has no id?", [20, 30, 50, 180], []),
         ("1.png", "What is beyond?", [180, 20, 200, 88], ["oob_clipped"]),  # min(180 + 40, 200)
     ],
 )
@@ -36,7 +38,9 @@ def test_regions(result, image, question, region, flags) -> None:
 
 def test_rejected(result) -> None:
     assert [(line["record"], line["reason"], line["question"]) for line in result[1]] == [
-        (6, "no_image", "Which image?")
+        (6, "no_image", "Which image?"),
+        (9, "no_name", ""),
+        (10, "no_name", ""),
     ]
 
 

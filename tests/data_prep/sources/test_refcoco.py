@@ -43,6 +43,7 @@ def test_rejected_and_left_out(result) -> None:
         (5, "missing_instance"),
         (6, "schema"),  # three numbers
         (7, "schema"),
+        (8, "duplicate"),  # the words of another object
     ]
 
 

@@ -57,14 +57,17 @@ def test_no_place(result, image, question, flags):
     assert (row["region"], row["method"], row["score"], row["flags"]) == (None, "global", 0, flags)
 
 
-def test_unanswerable_is_rejected_and_the_test_split_is_global(result):
+def test_unanswerable_is_rejected_and_the_test_split_has_no_evidence(result):
     rows, rejected = result
     assert [(line["record"], line["reason"], line["image"]) for line in rejected] == [
         (6, "unanswerable", PHONE),
         (7, "unanswerable", PHONE),
+        (13, "unanswerable", PHONE),
     ]
-    assert rows[PHONE, "what is the test?"]["score"] == 1
-    assert len(rows) == 10
+    test = rows[PHONE, "what is the test?"]
+    assert (test["method"], test["score"], test["flags"]) == ("global", 0, ["no_evidence"])
+    assert rows[PHONE, "which word?"]["region"] == pytest.approx([20, 20, 60, 30])  # as of "who makes the phone?"
+    assert len(rows) == 11
 
 
 def test_the_answer_of_most_is_trained_on(tmp_path: Path) -> None:
@@ -72,7 +75,8 @@ def test_the_answer_of_most_is_trained_on(tmp_path: Path) -> None:
     said = {sample["messages"][0]["content"]: sample["messages"][1]["content"] for sample in samples}
     assert said["<image>\nwhat is the brand of this camera?"] == "dakota digital"
     assert said["<image>\nwho makes the phone?"] == "nokai"  # five votes each: the one given first
-    assert len(said) == 9  # not the one without an answer
+    assert said["<image>\nwhich word?"] == "NOKIA"  # spelled as the first did
+    assert len(said) == 10  # not the one without an answer
 
 
 def test_textocr(tmp_path: Path) -> None:

@@ -44,6 +44,18 @@ def test_whole_images(result, question, flags) -> None:
     assert (row["region"], row["method"], row["score"], row["flags"]) == (None, "global", 0.0, flags)
 
 
+# x: min(12, 6) .. max(60, 30), y: min(8, 20) .. max(40, 75)
+@pytest.mark.parametrize("image", ["cot/textvqa/textcap.jpg", "cot/visual7w/v7w.jpg"])
+def test_folders_that_are_not_called_as_their_set(result, image) -> None:
+    (row,) = [row for (found, _), row in result[0].items() if found == image]
+    assert (row["region"], row["flags"]) == ([6, 8, 60, 75], [])
+
+
+def test_without_a_folder_to_look_into_the_published_name_is_taken(tmp_path) -> None:
+    rows, _ = rows_of(make, tmp_path, images="trust", image_root=None)
+    assert {image for image, _ in rows if "dude" not in image} == {"cot/textvqa/textcap.jpg", "cot/v7w/v7w.jpg"}
+
+
 def test_rejected(result) -> None:
     reasons = [(line["record"], line["reason"]) for line in result[1]]
     assert reasons == [(14, "no_image"), (15, "schema"), (16, "schema"), (11, "duplicate")]

@@ -30,6 +30,9 @@ def phrases(tmp_path_factory: pytest.TempPathFactory):
         (WIDE, "What is left of the edge?", [0, 20, 30, 70], ["oob_clipped"]),  # x from -10 to 30
         (WIDE, "What is turned?", [40, 20, 60, 50], ["swapped_corners"]),  # 20 to the left of 60
         (WIDE, "What is mapped to nothing?", [30, 20, 70, 70], []),  # no region 12345: object 100
+        # of clock 100 and of clock 101, with one answer: 30, 20, 70, 70 and 120, 40, 150, 60
+        (WIDE, "What time is it?", [30, 20, 150, 70], ["low_confidence"]),
+        (WIDE, "What color is the clock?", [30, 20, 70, 70], []),  # of clock 100, which was asked of first
         (WIDE, "Why?", None, ["no_evidence"]),
         (TALL, "What is high?", [0, 10, 100, 50], []),
     ],
@@ -43,11 +46,13 @@ def test_regions(result, image, question, region, flags) -> None:
 def test_rejected(result) -> None:
     assert [(line["record"], line["reason"]) for line in result[1]] == [
         (0, "schema"),  # object 104 has a text for y
+        (0, "ambiguous"),  # the other clock's color
         (1, "schema"),  # a question without text
         (3, "schema"),  # an image without width
         (4, "no_image_data"),
     ]
     assert (result[1][0]["image"], result[1][0]["question"]) == (WIDE, "What is bad?")
+    assert (result[1][1]["image"], result[1][1]["question"]) == (WIDE, "What color is the clock?")
 
 
 def test_phrases(phrases) -> None:

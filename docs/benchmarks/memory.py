@@ -1,0 +1,93 @@
+"""Estimates the device memory of the configurations in configs/plc, by formula. Nothing is measured.
+
+    python docs/benchmarks/memory.py
+
+Parameters are counted on the model's own modules, built without memory. For each device, with N of them under ZeRO-2:
+
+    weights        2 bytes a parameter in bf16; 0.56 for the language model's linear layers in 4 bits (NF4, scales)
+    training       2 bytes gradient, 12 bytes fp32 weight and Adam's two moments, both / N
+    activations    gradient checkpointing: every layer's input, 2 d bytes a token; one layer at a time, 34 d a token
+                   (Korthikanti et al. 2022, without the attention matrix); logits, 10 bytes a token and word;
+                   the vision tower's outputs of all layers, 2 d bytes a patch
+    and 10 % for buffers and fragments.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+
+from crop_model.configuration_crop_llava import CropLlavaConfig
+from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
+from data_prep.config import read_yaml
+from train.arguments import LANGUAGE_MODEL_LINEARS
+from train.checkpoint import module_group
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "plc"
+BUDGETS = (192, 128, 64)
+TEXT_TOKENS = 150  # of a sample
+SIZES = {
+    "llava-1.5-7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "heads": 32},
+    "llava-1.5-13b": {"hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40, "heads": 40},
+}
+VISION = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 336,
+    "patch_size": 14,
+}
+VOCABULARY = 32064
+
+
+def build(size: dict[str, int], lora: dict[str, Any] | None) -> torch.nn.Module:
+    """The model on torch's `meta` device, with what trains marked."""
+    heads = {"num_attention_heads": size["heads"], "num_key_value_heads": size["heads"], "vocab_size": VOCABULARY}
+    text = {"model_type": "llama", **size, **heads}
+    vision = {"model_type": "clip_vision_model", **VISION}
+    with torch.device("meta"):
+        model = CropLlavaForConditionalGeneration(CropLlavaConfig(text_config=text, vision_config=vision))
+        model.requires_grad_(False)
+        parts = ["compressor", "multi_modal_projector"]
+        if lora is not None:
+            options = {"target_modules": LANGUAGE_MODEL_LINEARS, "modules_to_save": parts, **lora}
+            return get_peft_model(model, LoraConfig(**options), autocast_adapter_dtype=False)
+        for part in parts:
+            model.model.get_submodule(part).requires_grad_(True)
+        return model
+
+
+def gigabytes(config: dict[str, Any], size: dict[str, int], budget: int, devices: int) -> dict[str, float]:
+    """GB by kind, on one device."""
+    model = build(size, config["lora"])
+    weights = trained = 0.0
+    for name, parameter in model.named_parameters():
+        if ".original_module." not in name:
+            linear = module_group(name) == "language_model" and "_proj." in name
+            weights += parameter.numel() * (0.56 if linear and config.get("quantization") == "4bit" else 2)
+            trained += parameter.numel() * parameter.requires_grad
+    samples, width, layers = config["per_device_train_batch_size"], size["hidden_size"], size["num_hidden_layers"]
+    tokens = samples * (TEXT_TOKENS + budget)
+    patches = samples * 576 * VISION["hidden_size"] * (VISION["num_hidden_layers"] + 1)
+    activations = tokens * (2 * width * layers + 34 * width + 10 * VOCABULARY) + 2 * patches
+    parts = {"weights": weights, "training": (2 + 12) * trained / devices, "activations": activations}
+    parts["in all"] = 1.1 * sum(parts.values())
+    return {name: value / 1e9 for name, value in parts.items()}
+
+
+def main() -> None:
+    print("| configuration | devices | tokens | weights, GB | training, GB | activations, GB | in all, GB |")
+    print("|---|---|---|---|---|---|---|")
+    for path in sorted(CONFIGS.glob("llava-*.yaml")):
+        config = read_yaml(path)
+        size = next(size for name, size in SIZES.items() if path.name.startswith(name))
+        for devices in (1, 8):
+            for budget in BUDGETS:
+                figures = " | ".join(f"{value:.1f}" for value in gigabytes(config, size, budget, devices).values())
+                print(f"| {path.stem} | {devices} | {budget} | {figures} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Every configuration that the project ships says how it is called, and fills the dataclasses."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data_prep.config import parse_config
+from train.arguments import DataArguments, ModelArguments, PlcTrainingArguments
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/plc").glob("*.yaml")), ids=lambda path: path.stem)
+def test_training_configurations(path: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With data that are there, and without the launcher that DeepSpeed asks for."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("train.arguments.is_bitsandbytes_available", lambda: True)
+    name = path.relative_to(ROOT).as_posix()
+    opening = [line for line in path.read_text().split("\n\n")[0].splitlines() if line]
+    assert all(line.startswith("#") for line in opening)
+    assert any(line.startswith(f"#   ./launch/train.sh {name}") for line in opening)
+    data = f"[{{annotations: {toy_data / 'data.json'}, image_root: {toy_data / 'images'}}}]"
+    words = [name, f"train_data={data}", f"eval_data={data}", "deepspeed=null", f"output_dir={tmp_path}"]
+    model, _, args = parse_config(
+        (ModelArguments, DataArguments, PlcTrainingArguments), words, prog="t", description=""
+    )
+    assert (model.lora_config() is None) == ("projector" in path.stem)
+    assert ("quantization_config" in model.loading()) == ("qlora" in path.stem)
+    assert args.max_grad_norm > 0
+    if path.stem.startswith("llava"):  # LLaVA's batch, on one GPU for QLoRA and on eight for the others
+        devices = 1 if "qlora" in path.stem else 8
+        assert args.per_device_train_batch_size * args.gradient_accumulation_steps * devices == 128
+        for budget in (128, 192):
+            assert any(f"token_budget={budget}" in line for line in opening)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/deepspeed").glob("*.json")), ids=lambda path: path.stem)
+def test_every_preset_clips_gradients(path: Path) -> None:
+    """transformers fills only the keys that are there: without this one nothing is clipped."""
+    assert json.loads(path.read_text())["gradient_clipping"] == "auto"
