@@ -111,8 +111,8 @@ def prune(model: CropLlavaForConditionalGeneration, config: PruningConfig) -> It
 
     Raises:
         ValueError: on entry, a layer or a budget that the model does not have, or another LLM than Llama; in a forward
-            pass, embeddings instead of ids, a prepared 4D mask (as static caches need), an image after the first
-            part of a prompt, or images encoded or a cache filled elsewhere.
+            pass, embeddings instead of ids, a prepared 4D mask (as static caches need), packed samples, an image after
+            the first part of a prompt, or images encoded or a cache filled elsewhere.
     """
     _check(model, config)
     handles = _Pruner(model, config).attach()
@@ -181,6 +181,9 @@ class _Pruner:
         mask = kwargs.get("attention_mask")
         if mask is not None and mask.dim() != 2:
             raise ValueError(f"attention_mask: pruning needs one of two dimensions, not {mask.dim()} (static caches)")
+        positions = kwargs.get("position_ids")
+        if mask is None and positions is not None and (positions.diff(dim=-1) < 0).any():
+            raise ValueError("position_ids: they start again within a row; packed samples cannot be pruned")
         self.input_ids, self.real = input_ids, None if mask is None else mask.bool()
 
     def _read_regions(self, compressor: Compressor, args: tuple[torch.Tensor, torch.Tensor], _: torch.Tensor) -> None:

@@ -280,5 +280,7 @@ def test_wrong_calls(models, processors):
             model(**{**inputs, "attention_mask": None}, past_key_values=cache)
         with pytest.raises(ValueError, match="input_ids"):
             model(inputs_embeds=torch.zeros(1, 3, 32))
+        with pytest.raises(ValueError, match="packed samples"):
+            model(input_ids=word.expand(1, 4), position_ids=torch.tensor([[0, 1, 0, 1]]))
         with pytest.raises(ValueError, match="attention_mask"):
             model(input_ids=word, attention_mask=torch.ones(1, 1, 1, 1))
