@@ -6,6 +6,7 @@ kernels and papers count it; FLOPs = 2 x MACs. Norms, activations, softmax and o
     one decoder layer, n tokens, width d, FFN width m, key-value width k:
         linear     n * (2 d^2 + 2 d k + 3 d m)         = 4 n d^2 + 3 n d m without grouped keys
         attention  2 n^2 d
+    pruned from layer K on (ILP): n tokens in the first K layers, n' in the others
     training step with LoRA:  2 x linear (frozen weights get no gradient) + 3 x attention + 3 x the adapter's matrices,
                               each parameter of which is one MAC a token
     full fine-tuning:         3 x both;   activation checkpointing: one forward more
@@ -13,11 +14,13 @@ kernels and papers count it; FLOPs = 2 x MACs. Norms, activations, softmax and o
 LLaVA-1.5-7B with 576 visual tokens alone: 3.82 T MACs = 7.63 T FLOPs, and 302 MB of KV cache in fp16.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from .compressor import LARGEST_HEAD_SIZE
 from .configuration_crop_llava import CropLlavaConfig
+from .pruning import PruningConfig
+from .training_free import Method, visionzip_counts
 
 Training = Literal["lora", "full"]
 
@@ -47,6 +50,10 @@ class LanguageModelShape:
     def kv_bytes(self, tokens: int, bytes_per_value: int = 2) -> int:
         return 2 * tokens * self.num_layers * self.key_value_size * bytes_per_value
 
+    def split(self, layer: int) -> tuple["LanguageModelShape", "LanguageModelShape"]:
+        """The layers before `layer`, and those from it on."""
+        return replace(self, num_layers=layer), replace(self, num_layers=self.num_layers - layer)
+
 
 @dataclass(frozen=True)
 class VisionTowerShape:
@@ -58,6 +65,7 @@ class VisionTowerShape:
     patch_size: int
     num_patches: int
     extra_tokens: int  # CLS
+    head_size: int
 
     def macs(self) -> int:
         """One image, forward; all layers run, whichever one the features are taken from."""
@@ -107,6 +115,7 @@ class Macs:
     language_linear: int
     language_attention: int
     head: int
+    pruning: int = 0  # what it takes to choose and to pool tokens inside the LLM
 
     @property
     def total(self) -> int:
@@ -147,6 +156,7 @@ class ModelShape:
                 patch_size=vision.patch_size,
                 num_patches=rows * columns,
                 extra_tokens=1 if config.vision_feature_select_strategy == "default" else 0,  # "default" drops CLS
+                head_size=vision.hidden_size // vision.num_attention_heads,
             ),
             CompressorShape(
                 compressor_type=config.compressor_type,
@@ -162,25 +172,62 @@ class ModelShape:
         width = self.language_model.hidden_size
         return self.compressor.num_tokens * (self.compressor.hidden_size * width + width**2)
 
+    def training_free_macs(self, method: Method) -> int:
+        """What `training_free` adds to one image, beside a compressor that selects patches for nothing.
+
+        DivPrune: all patches through the projector, and their distances. VisionZip: keys of a layer and the attention
+        of CLS anew, likeness of keys, merging.
+        """
+        n, width, vision = self.compressor.num_patches, self.language_model.hidden_size, self.vision_tower
+        d = vision.hidden_size
+        if method == "divprune":
+            return n * (d * width + width**2) + n**2 * width
+        dominant, contextual = visionzip_counts(self.compressor.num_tokens)
+        attention = d**2 + (n + 1) * (d**2 + d)
+        return attention + contextual * (n - dominant) * (vision.head_size + d)
+
     def tokens(self, text_tokens: int, images: int = 1) -> int:
         """Length of the LLM's sequence."""
         return text_tokens + images * self.compressor.num_tokens
 
-    def prefill(self, text_tokens: int, images: int = 1) -> Macs:
+    def prefill(self, text_tokens: int, images: int = 1, pruning: PruningConfig | None = None) -> Macs:
         """MACs up to the first answer token, of a prompt of `text_tokens` tokens beside its images."""
-        n = self.tokens(text_tokens, images)
+        parts = self._parts(text_tokens, images, pruning)
         return Macs(
             vision_tower=images * self.vision_tower.macs(),
             compressor=images * self.compressor.macs(),
             projector=images * self.projector_macs(),
-            language_linear=self.language_model.linear_macs(n),
-            language_attention=self.language_model.attention_macs(n),
+            language_linear=sum(layers.linear_macs(n) for layers, n in parts),
+            language_attention=sum(layers.attention_macs(n) for layers, n in parts),
             head=self.language_model.head_macs(1),
+            pruning=0 if pruning is None else self._pruning_macs(text_tokens, images, pruning),
         )
 
-    def kv_bytes(self, text_tokens: int, images: int = 1, bytes_per_value: int = 2) -> int:
+    def kv_bytes(
+        self, text_tokens: int, images: int = 1, bytes_per_value: int = 2, pruning: PruningConfig | None = None
+    ) -> int:
         """Bytes of the KV cache after prefill; two bytes a value in fp16 and bf16."""
-        return self.language_model.kv_bytes(self.tokens(text_tokens, images), bytes_per_value)
+        parts = self._parts(text_tokens, images, pruning)
+        return sum(layers.kv_bytes(n, bytes_per_value) for layers, n in parts)
+
+    def _parts(
+        self, text_tokens: int, images: int, pruning: PruningConfig | None
+    ) -> list[tuple[LanguageModelShape, int]]:
+        """Layers of the LLM, and how many tokens they work on."""
+        n = self.tokens(text_tokens, images)
+        if pruning is None:
+            return [(self.language_model, n)]
+        before, after = self.language_model.split(pruning.layer)
+        return [(before, n), (after, text_tokens + images * pruning.token_budget)]
+
+    def _pruning_macs(self, text_tokens: int, images: int, pruning: PruningConfig) -> int:
+        """Thinning costs no products. Attention is the last token's alone, before its product with the values."""
+        tokens, budget = self.compressor.num_tokens, pruning.token_budget
+        if pruning.rest == "attention":
+            return self.tokens(text_tokens, images) * self.language_model.query_size
+        if pruning.rest == "pooled" and budget < tokens:
+            return images * (budget + 1) * tokens * self.language_model.hidden_size
+        return 0
 
     def training_step(
         self,
@@ -225,3 +272,13 @@ def speedup_limit(
         for shape in (full, compressed)
     ]
     return steps[0] / steps[1]
+
+
+def prefill_speedup_limit(
+    full: ModelShape, cheaper: ModelShape, text_tokens: int, pruning: PruningConfig | None = None
+) -> float:
+    """How many times sooner the first token can come at most: the ratio of MACs at equal utilisation, one image.
+
+    LLaVA-1.5-7B, 150 text tokens, 576 -> 64 visual tokens: 3.17 by a compressor, 2.78 by pruning from layer 2 on.
+    """
+    return full.prefill(text_tokens).total / cheaper.prefill(text_tokens, pruning=pruning).total

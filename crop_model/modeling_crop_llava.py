@@ -170,10 +170,23 @@ class CropLlavaForConditionalGeneration(CropLlavaPreTrainedModel, LlavaForCondit
         input_ids: torch.LongTensor | None = None,
         pixel_values: torch.Tensor | None = None,
         region_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         **kwargs: Any,
     ):
-        """As `LlavaForConditionalGeneration.forward`; `region_mask` (number of images, N) goes with `pixel_values`."""
-        return super().forward(input_ids=input_ids, pixel_values=pixel_values, region_mask=region_mask, **kwargs)
+        """As `LlavaForConditionalGeneration.forward`; `region_mask` (number of images, N) goes with `pixel_values`.
+
+        `position_ids` and `mm_encoder_outputs` are named because `generate` looks for them in this signature: without
+        the latter it repeats the pixels for beam search, image by image, which mixes up the images of a sample of two.
+        """
+        return super().forward(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            region_mask=region_mask,
+            position_ids=position_ids,
+            mm_encoder_outputs=mm_encoder_outputs,
+            **kwargs,
+        )
 
     def get_image_features(self, pixel_values: torch.Tensor, region_mask: torch.Tensor | None = None, **kwargs: Any):
         return self.model.get_image_features(pixel_values, region_mask, **kwargs)

@@ -7,8 +7,10 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlamaForCausalLM
 
 from crop_model.compressor import COMPRESSOR_TYPES
 from crop_model.configuration_crop_llava import CropLlavaConfig
-from crop_model.cost import ModelShape, speedup_limit
+from crop_model.cost import ModelShape, prefill_speedup_limit, speedup_limit
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
+from crop_model.pruning import PruningConfig, prune
+from crop_model.training_free import training_free
 
 TEXT_TOKENS = 11
 
@@ -89,6 +91,41 @@ def test_prefill_is_what_torch_counts(compressor_type):
     assert counted(model, shape, images=1) == every_logit
 
 
+@pytest.mark.parametrize("rest", ["thinned", "pooled", "attention"])
+@pytest.mark.parametrize("compressor_type", ["none", "region_ratio"])
+def test_pruned_prefill_is_what_torch_counts(compressor_type, rest):
+    config = tiny_config(compressor_type)
+    config._attn_implementation = "eager"
+    model = CropLlavaForConditionalGeneration(config).eval()
+    shape, pruning = ModelShape.from_config(config), PruningConfig(1, 5, rest)
+    with prune(model, pruning):
+        assert counted(model, shape, images=2, logits_to_keep=1) == shape.prefill(TEXT_TOKENS, 2, pruning).total
+
+
+@pytest.mark.parametrize("method", ["divprune", "visionzip"])
+def test_training_free_baselines_are_what_torch_counts(method):
+    config = tiny_config("random")
+    config._attn_implementation = "eager"
+    model = CropLlavaForConditionalGeneration(config).eval()
+    shape = ModelShape.from_config(config)
+    expected = shape.prefill(TEXT_TOKENS, images=2).total + 2 * shape.training_free_macs(method)
+    with training_free(model, method):
+        assert counted(model, shape, images=2, logits_to_keep=1) == expected
+
+
+@pytest.mark.parametrize("budget", [1, 5, 16])
+def test_kv_bytes_are_what_the_cache_holds(budget):
+    config = tiny_config("region_ratio")
+    model = CropLlavaForConditionalGeneration(config).eval()
+    shape, pruning = ModelShape.from_config(config), PruningConfig(1, budget)
+    input_ids = torch.tensor([[99] * 32 + [5] * TEXT_TOKENS] * 3)
+    inputs = {"pixel_values": torch.randn(6, 3, 48, 48), "region_mask": torch.rand(6, 144) < 0.2}
+    with torch.no_grad(), prune(model, pruning):
+        cache = model(input_ids=input_ids, **inputs, use_cache=True).past_key_values
+    held = sum(states.nbytes for layer in cache.layers for states in (layer.keys, layer.values))
+    assert held == 3 * shape.kv_bytes(TEXT_TOKENS, images=2, bytes_per_value=4, pruning=pruning)
+
+
 def test_grouped_keys_make_the_linear_part_and_the_cache_smaller():
     grouped, plain = (ModelShape.from_config(tiny_config(key_value_heads=heads)) for heads in (1, 4))
     assert plain.kv_bytes(10) == 4 * grouped.kv_bytes(10) == 2 * 154 * 2 * 64 * 2
@@ -132,6 +169,19 @@ def test_published_figures_of_7b():
 )
 def test_limits_of_training_speed(text_tokens, budget, limit):
     assert speedup_limit(llava_7b(), llava_7b("region_ratio", budget), text_tokens) == pytest.approx(limit, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "budget, mean, pruned, compressed, megabytes",
+    [(192, 216, 1.93, 2.07, 113), (128, 156, 2.28, 2.50, 82), (64, 96, 2.78, 3.17, 50)],
+)
+def test_the_table_of_pruning(budget, mean, pruned, compressed, megabytes):
+    """The figures of docs/method.md."""
+    full, pruning = llava_7b(), PruningConfig(layer=2, token_budget=budget)
+    assert pruning.mean_tokens(576, 32) == mean
+    assert prefill_speedup_limit(full, full, 150, pruning) == pytest.approx(pruned, abs=0.005)
+    assert prefill_speedup_limit(full, llava_7b("region_ratio", budget), 150) == pytest.approx(compressed, abs=0.005)
+    assert full.kv_bytes(0, pruning=pruning) / 1e6 == pytest.approx(megabytes, abs=0.5)
 
 
 def test_the_compressor_costs_next_to_nothing():

@@ -172,6 +172,15 @@ def test_generate_uses_the_mask_at_prefill(processor, model, settings: dict):
         assert together[row].tolist() == expected[0, single["input_ids"].shape[1] :].tolist()
 
 
+def test_all_beams_see_the_images_of_their_sample_in_order(processor, model):
+    inputs = batch(processor, *mixed_batch(processor))
+    settings = {"max_new_tokens": 1, "output_logits": True, "return_dict_in_generate": True}
+    (logits,) = model.generate(**inputs, **settings, num_beams=3, do_sample=False).logits  # (3 * 3, V)
+    with torch.no_grad():
+        expected = model(**inputs).logits[:, -1].repeat_interleave(3, dim=0)
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
+
+
 def test_generate_agrees_with_repeated_forward(processor, model):
     inputs = batch(processor, ["USER: <image>\nwhat ASSISTANT:"], [[0, 0, 8, 8]])
     generated = model.generate(**inputs, max_new_tokens=5, min_new_tokens=5, do_sample=False)[0].tolist()
