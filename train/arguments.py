@@ -178,7 +178,7 @@ class PlcTrainingArguments(TrainingArguments):
     output_dir: str = field(metadata={"help": "The run's folder: config.yaml, train_log.jsonl, checkpoints, final."})
     compressor_learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate of the compressor."})
     projector_learning_rate: float = field(
-        default=2e-5, metadata={"help": "Peak learning rate of the multi-modal projector."}
+        default=2e-5, metadata={"help": "Peak learning rate of the multi-modal projector; 0: it stays frozen."}
     )
     pack_length: int | None = field(
         default=None,

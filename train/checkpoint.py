@@ -82,9 +82,10 @@ def build_model(
     lora: LoraConfig | None,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
+    train_projector: bool = True,
     **loading: Any,
 ) -> CropLlavaForConditionalGeneration | PeftModel:
-    """A model to train: compressor and projector, and the adapter where there is one; nothing else.
+    """A model to train: compressor and, if asked for, projector, and the adapter where there is one; nothing else.
 
     `loading` goes to `from_pretrained`: attn_implementation, quantization_config. With a LoRA configuration, compressor
     and projector become its `modules_to_save`, so that PEFT's checkpoints hold them. `seed` is of what is new,
@@ -101,7 +102,8 @@ def build_model(
         model = model.merge_and_unload()
         model.name_or_path = name
     model.requires_grad_(False)
-    parts = {name: model.model.get_submodule(name) for name in ("compressor", "multi_modal_projector")}
+    names = ("compressor", "multi_modal_projector") if train_projector else ("compressor",)
+    parts = {name: model.model.get_submodule(name) for name in names}
     trained = [name for name, part in parts.items() if next(part.parameters(), None) is not None]
     if lora is None:
         for part in trained:

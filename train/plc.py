@@ -168,7 +168,13 @@ def _build_model(
 ) -> CropLlavaForConditionalGeneration | PeftModel:
     dtype = torch.bfloat16 if args.bf16 else torch.float32
     model = build_model(
-        model_arguments.model, config, model_arguments.lora_config(), dtype, args.seed, **model_arguments.loading()
+        model_arguments.model,
+        config,
+        model_arguments.lora_config(),
+        dtype,
+        args.seed,
+        train_projector=args.projector_learning_rate > 0,
+        **model_arguments.loading(),
     )
     apply_kernels(model, args)
     if not args.deepspeed:  # DeepSpeed keeps fp32 copies of what it trains by itself

@@ -7,7 +7,8 @@ Model: `demo_llava.py`, 256 visual tokens an image. Data: the demo's questions, 
 as its guide for vision-language models says: `SFTTrainer` with messages and images, its collator, `max_length=None`,
 loss on the assistant's turns; its packing does not take images. Both train LoRA of rank 16 on the language model's
 linear layers, in fp32, 16 samples a step (packed: rows that hold as many), without activation checkpointing, which TRL
-has on by default and which would cost it one forward pass more. This trainer also trains projector and compressor.
+has on by default and which would cost it one forward pass more. With PLC this trainer also trains projector and
+compressor.
 Trainers take turns, round after round; the first step of each is not counted. Prints a Markdown table.
 """
 
@@ -34,7 +35,13 @@ from train.arguments import LANGUAGE_MODEL_LINEARS
 BATCH, IMAGES = 16, 40
 TRL = "TRL, all 256 tokens, padded"
 OURS = {
-    "PLC off, packed": ("compressor_type=none", "pack_length=576", "max_length=288", "per_device_train_batch_size=8"),
+    "PLC off, packed": (
+        "compressor_type=none",
+        "projector_learning_rate=0",
+        "pack_length=576",
+        "max_length=288",
+        "per_device_train_batch_size=8",
+    ),
     "PLC at 28 tokens, packed": (
         "token_budget=28",
         "pack_length=320",

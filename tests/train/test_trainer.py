@@ -61,6 +61,17 @@ def test_the_table_counts_every_parameter_once(plc_words: list[str]) -> None:
     assert [line[2] for line in lines.values()] == ["0.01", "0.02", "0.03", "frozen", "frozen"]
 
 
+def test_a_projector_without_a_learning_rate_stays_frozen(plc_words: list[str]) -> None:
+    trainer = build(plc_words, "projector_learning_rate=0", "max_steps=1", "warmup_steps=0")
+    before = copy_of(trainer)
+    trainer.train()
+    after = copy_of(trainer)
+    moved = {module_group(name) for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"lora", "compressor"}
+    lines = what_trains(trainer.model, trainer.args).splitlines()
+    assert [line.split()[0] for line in lines if "frozen" in line] == ["projector", "vision_tower", "language_model"]
+
+
 def test_nothing_trains_without_a_learning_rate(plc_words: list[str]) -> None:
     trainer = build(plc_words)
     next(p for name, p in trainer.model.named_parameters() if "vision_tower" in name).requires_grad_(True)
