@@ -10,7 +10,6 @@ Known forms of a record:
 All errors are `DataError`s that name file and record.
 """
 
-import json
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,9 +50,11 @@ def rejected_records(annotations: str, regions: str | None) -> frozenset[int]:
     was rejected. A duplicate has its region: that of the first.
     """
     path = Path(regions or "") / REJECTED
-    if regions is None or not path.is_file() or Path(annotations).name not in read_manifest(Path(regions))["inputs"]:
+    if regions is None or not path.is_file():
         return frozenset()
-    lines = map(json.loads, path.open("rb"))
+    if Path(annotations).name not in read_manifest(Path(regions)).get("inputs", {}):
+        return frozenset()
+    lines = (line.load() for line in json_lines(path))
     return frozenset(line["record"] for line in lines if line["reason"] != "duplicate")
 
 

@@ -308,6 +308,24 @@ def test_warnings_do_not_forbid_training(data: DataSet, tmp_path: Path) -> None:
     assert {CHECKS[name].severity for name in found(report)} == {"warning"}
 
 
+def test_what_annotation_rejected_is_passed_over(data: DataSet, tmp_path: Path) -> None:
+    """Only where the sidecar was made of this very file, whose records its list counts."""
+    data.records[1]["image"] = "gone.png"
+    data.rows.pop(1)
+    source = data.write()
+    line = {"record": 1, "reason": "no_image", "message": "", "image": "gone.png", "question": ""}
+    (data.folder / "regions" / "rejected.jsonl").write_text(json.dumps(line) + "\n")
+    status, report = run(tmp_path, source)
+    assert (status, found(report)) == (1, {"no_image": 1, "no_region": 1})
+    manifest = json.loads((data.folder / "regions" / "manifest.json").read_text()) | {"inputs": {"data.json": ""}}
+    (data.folder / "regions" / "manifest.json").write_text(json.dumps(manifest))
+    status, report = run(tmp_path, source)
+    assert (status, found(report)) == (0, {"left_out": 1})
+    (data.folder / "regions" / "rejected.jsonl").write_text("{")
+    status, report = run(tmp_path, source)
+    assert "rejected.jsonl: line 1: not JSON" in first(report, "annotations")
+
+
 def test_own_boxes_need_no_sidecar(data: DataSet, tmp_path: Path) -> None:
     data.rows = []
     data.records[0]["objects"] = BOX
