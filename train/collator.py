@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from crop_model.processing_crop_llava import CropLlavaProcessor
 from crop_model.regions import Box, RegionError
+from data_prep.images import FORMATS
 from data_prep.sample import DataError
 
 from .data import bad_sample, row_name
@@ -193,7 +194,7 @@ class Collator:
 
     def _open(self, row: Row, path: str) -> Image.Image:
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 if image.width * image.height > self.max_image_pixels:
                     size = f"{image.width}x{image.height}"
                     raise DataError(

@@ -27,7 +27,7 @@ from crop_model.processing_crop_llava import CropLlavaProcessor
 from crop_model.regions import Box, RegionError, sanitize_box, union_box
 from data_prep import images, records
 from data_prep.data_source import DataSource, existing_paths
-from data_prep.images import ImageFiles
+from data_prep.images import FORMATS, ImageFiles
 from data_prep.records import Turn, conversation, first_text, image_names, read_records, rejected_records
 from data_prep.sample import DataError, RegionAnnotation, read_regions, sample_id
 
@@ -232,7 +232,7 @@ def _record_region(name: str, record: Mapping[str, Any], path: str) -> dict[str,
     if objects.get("bbox_type", "real") != "real":
         raise DataError(f"{name}: objects.bbox_type must be real (pixels), got {objects['bbox_type']!r}")
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
     except (OSError, Image.DecompressionBombError) as error:
         raise DataError(f"{name}: {path}: {error}") from None
