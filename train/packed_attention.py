@@ -33,7 +33,8 @@ def attend_by_sample(
 ) -> tuple[Tensor, None]:  # (B, L, heads, head size)
     """As transformers' `sdpa`; with `sample_lengths`, one list a row, each sample causally for itself.
 
-    What follows the last sample of a row is padding, whose output is zero.
+    What follows the last sample of a row is padding, whose output is zero - but a zero that depends on its query, key
+    and value: in a row of padding alone their weights would else have no gradient, while other processes average theirs.
     """
     if sample_lengths is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
@@ -43,7 +44,7 @@ def attend_by_sample(
         samples = list(zip(*parts, strict=True))[: len(lengths)]
         outputs = [sdpa_attention_forward(module, *sample, None, **kwargs)[0] for sample in samples]
         padding = parts[0][-1].transpose(1, 2)  # (1, places, heads, head size)
-        rows.append(torch.cat([*outputs, torch.zeros_like(padding)], dim=1))
+        rows.append(torch.cat([*outputs, 0 * (padding + parts[1][-1].sum() + parts[2][-1].sum())], dim=1))
     return torch.cat(rows), None
 
 

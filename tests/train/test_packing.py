@@ -21,7 +21,7 @@ from train.arguments import DataArguments, ModelArguments, PlcTrainingArguments
 from train.checkpoint import load_checkpoint
 from train.collator import Collator
 from train.data import load_samples
-from train.packed_attention import BY_SAMPLE, use_attention_by_sample
+from train.packed_attention import BY_SAMPLE, attend_by_sample, use_attention_by_sample
 from train.packing import PackedRows, plan_rows
 from train.plc import build_trainer
 from train.trainer import PlcTrainer
@@ -217,3 +217,15 @@ def test_a_packed_run_leaves_a_plain_model(plc_words: list[str], tmp_path: Path)
 def test_rows_shorter_than_samples_are_refused(plc_words: list[str]) -> None:
     with pytest.raises(ConfigError, match="pack_length: 100 is below max_length, 2048"):
         build(plc_words, "pack_length=100")
+
+
+def test_a_row_of_padding_has_gradients_and_they_are_zero() -> None:
+    """Processes average gradients in the order in which they come: one without some would average the wrong ones."""
+    query, key, value = (torch.randn(1, heads, 3, 4, requires_grad=True) for heads in (4, 2, 2))
+    module = torch.nn.Module()
+    module.num_key_value_groups = 2
+    output, _ = attend_by_sample(module, query, key, value, None, sample_lengths=[[]])
+    assert output.shape == (1, 3, 4, 4)
+    assert not output.any()
+    for gradient in torch.autograd.grad(output.sum(), (query, key, value)):
+        assert not gradient.any()
