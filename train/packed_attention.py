@@ -34,7 +34,8 @@ def attend_by_sample(
     """As transformers' `sdpa`; with `sample_lengths`, one list a row, each sample causally for itself.
 
     What follows the last sample of a row is padding, whose output is zero - but a zero that depends on its query, key
-    and value: in a row of padding alone their weights would else have no gradient, while other processes average theirs.
+    and value: in a row of padding alone their weights would else have no gradient, while other processes average
+    theirs.
     """
     if sample_lengths is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
