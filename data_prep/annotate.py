@@ -38,6 +38,7 @@ from .records import IMAGE_TAG
 from .sample import DataError, file_hashes, sample_id
 from .shards import Work, rejection
 from .sources import SOURCES, Source
+from .streams import errors_as
 from .workers import Progress, run_workers
 
 PROG = "python -m data_prep.annotate"
@@ -282,9 +283,11 @@ def _is_unicode(*texts: str) -> bool:
 
 def read_image_names(paths: Sequence[str]) -> frozenset[str]:
     """Keys (`data_prep.joins.image_key`) of the images that text files name, one a line."""
-    return frozenset(
-        image_key(line.strip()) for path in paths for line in Path(path).read_text().splitlines() if line.strip()
-    )
+    names: set[str] = set()
+    for path in paths:
+        with errors_as(path):
+            names.update(line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines())
+    return frozenset(map(image_key, names - {""}))
 
 
 if __name__ == "__main__":

@@ -216,6 +216,9 @@ def test_images_of_evaluation_sets_are_left_out(cot: Path, tmp_path: Path) -> No
     manifest = json.loads((tmp_path / "regions" / "manifest.json").read_text())
     assert manifest["rejected"]["evaluation_image"] > 80
     assert {row.image for row in read_regions(tmp_path / "regions").values()} == {"0.jpg", "2.jpg"}
+    (tmp_path / "pope.txt").write_bytes(b"\xe4.jpg")
+    with pytest.raises(DataError, match=r"pope.txt: .*utf-8"):
+        run(cot, tmp_path / "again", exclude_images=[str(tmp_path / "pope.txt")])
 
 
 # ---- wrong calls
