@@ -190,12 +190,22 @@ class ModelShape:
         """Length of the LLM's sequence."""
         return text_tokens + images * self.compressor.num_tokens
 
-    def prefill(self, text_tokens: int, images: int = 1, pruning: PruningConfig | None = None) -> Macs:
-        """MACs up to the first answer token, of a prompt of `text_tokens` tokens beside its images."""
+    def prefill(
+        self,
+        text_tokens: int,
+        images: int = 1,
+        pruning: PruningConfig | None = None,
+        training_free: Method | None = None,
+    ) -> Macs:
+        """MACs up to the first answer token, of a prompt of `text_tokens` tokens beside its images.
+
+        What `training_free` adds stands under `compressor`, whose place it takes.
+        """
         parts = self._parts(text_tokens, images, pruning)
+        chosen = 0 if training_free is None else self.training_free_macs(training_free)
         return Macs(
             vision_tower=images * self.vision_tower.macs(),
-            compressor=images * self.compressor.macs(),
+            compressor=images * (self.compressor.macs() + chosen),
             projector=images * self.projector_macs(),
             language_linear=sum(layers.linear_macs(n) for layers, n in parts),
             language_attention=sum(layers.attention_macs(n) for layers, n in parts),
@@ -275,10 +285,14 @@ def speedup_limit(
 
 
 def prefill_speedup_limit(
-    full: ModelShape, cheaper: ModelShape, text_tokens: int, pruning: PruningConfig | None = None
+    full: ModelShape,
+    cheaper: ModelShape,
+    text_tokens: int,
+    pruning: PruningConfig | None = None,
+    training_free: Method | None = None,
 ) -> float:
     """How many times sooner the first token can come at most: the ratio of MACs at equal utilisation, one image.
 
     LLaVA-1.5-7B, 150 text tokens, 576 -> 64 visual tokens: 3.17 by a compressor, 2.78 by pruning from layer 2 on.
     """
-    return full.prefill(text_tokens).total / cheaper.prefill(text_tokens, pruning=pruning).total
+    return full.prefill(text_tokens).total / cheaper.prefill(text_tokens, 1, pruning, training_free).total

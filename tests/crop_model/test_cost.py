@@ -108,9 +108,10 @@ def test_training_free_baselines_are_what_torch_counts(method):
     config._attn_implementation = "eager"
     model = CropLlavaForConditionalGeneration(config).eval()
     shape = ModelShape.from_config(config)
-    expected = shape.prefill(TEXT_TOKENS, images=2).total + 2 * shape.training_free_macs(method)
     with training_free(model, method):
+        expected = shape.prefill(TEXT_TOKENS, images=2, training_free=method).total
         assert counted(model, shape, images=2, logits_to_keep=1) == expected
+    assert expected == shape.prefill(TEXT_TOKENS, images=2).total + 2 * shape.training_free_macs(method)
 
 
 @pytest.mark.parametrize("budget", [1, 5, 16])
