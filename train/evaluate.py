@@ -66,7 +66,7 @@ class Evaluator:
         batches = [order[start : start + size] for start in range(0, len(order), size)]
         mine = batches[state.process_index :: state.num_processes]
         progress = tqdm(mine, desc=str(self.spec.checkpoint), leave=False)  # accelerate's: of the first process
-        with each_image_once(self.model.model.vision_tower):
+        with each_image_once(self.model.model.vision_tower), self.spec.training_free().applied(self.model):
             answered = [prediction for batch in progress for prediction in self._answer(batch)]
         return sorted(gather_object(answered), key=lambda prediction: prediction.index)
 
@@ -88,7 +88,8 @@ class Evaluator:
         for batch in batches[:1] * TTFT_WARMUP + batches:
             self._synchronize()
             start = time.perf_counter()
-            self._generate(batch, max_new_tokens=1)
+            with self.spec.training_free().applied(self.model):
+                self._generate(batch, max_new_tokens=1)
             self._synchronize()
             seconds.append(time.perf_counter() - start)
         return statistics.median(seconds[TTFT_WARMUP:])

@@ -15,7 +15,6 @@ import torch
 from accelerate import PartialState
 
 from crop_model.configuration_crop_llava import CropLlavaConfig
-from crop_model.cost import ModelShape
 from crop_model.regions import Box
 
 from .evaluation_rows import RowSpec, is_trained
@@ -64,23 +63,25 @@ def describe_row(
     visual_tokens = sum(prediction.visual_tokens for prediction in predictions) / max(1, images)
     rows, cols = config.patch_grid
     text_tokens = round(statistics.median(prediction.text_tokens for prediction in predictions))
-    shape = ModelShape.from_config(config)
-    macs = shape.prefill(text_tokens).total
+    method = spec.training_free()
+    cost = method.cost(config, text_tokens, dtype.itemsize)
+    budget = int(cost["tokens_after_pruning"])
+    read = visual_tokens * cost["mean_tokens"] / config.token_budget  # averaged over layers
     return {
-        "method": config.compressor_type,
+        "method": method.name(config),
         "trained": is_trained(spec.checkpoint),
-        "token_budget": config.token_budget,
-        "visual_tokens": visual_tokens,
-        "retention_ratio": visual_tokens / (rows * cols),
+        "token_budget": budget,
+        "visual_tokens": read,
+        "retention_ratio": read / (rows * cols),
         "region_source": spec.region_source,
         "accuracy": sum(correct) / len(correct),
         "accuracy_ci95": list(wilson_interval(sum(correct), len(correct))),
         "relative_accuracy": None,
-        "by_type": accuracy_by_group(correct, [_groups(prediction, config.token_budget) for prediction in predictions]),
+        "by_type": accuracy_by_group(correct, [_groups(prediction, budget) for prediction in predictions]),
         "text_tokens": text_tokens,
-        "macs": macs,
-        "flops": 2 * macs,
-        "kv_bytes": shape.kv_bytes(text_tokens, bytes_per_value=dtype.itemsize),
+        "macs": cost["macs"],
+        "flops": cost["flops"],
+        "kv_bytes": cost["kv_bytes"],
         "ttft_s": ttft_s,
         "seed": spec.seed,
         "checkpoint": spec.checkpoint,
@@ -155,13 +156,14 @@ def report_text(result: Mapping[str, Any]) -> str:
 FOOTNOTE = (
     "Accuracy: exact match, with its Wilson 95 % interval; relative: over the full-token model's. MACs (twice as many "
     "FLOPs) and KV cache: by formula, for one image and a question of median length, vision tower included. TTFT: "
-    "median time to the first token, measured one question at a time."
+    "median time to the first token, measured one question at a time. Budget: visual tokens of an image that the last "
+    "LLM layers see; tokens: their mean over all layers, which is more for methods that prune inside the LLM."
 )
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as an aligned Markdown table, readable as plain text too."""
-    header = ["method", "trained", "tokens", "retention", "regions", "accuracy %", "95 %", "relative %"]
+    header = ["method", "trained", "budget", "tokens", "retention", "regions", "accuracy %", "95 %", "relative %"]
     header += ["GMACs", "KV MB", "TTFT ms", "seed"]
     cells = [header, *[_cells(row) for row in rows]]
     widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
@@ -177,6 +179,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     return [
         row["method"],
         "yes" if row["trained"] else "no",
+        str(row["token_budget"]),
         f"{row['visual_tokens']:g}",
         f"1/{1 / row['retention_ratio']:.3g}" if row["retention_ratio"] else "",  # no question has an image
         row["region_source"],

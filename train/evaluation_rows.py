@@ -16,6 +16,7 @@ from crop_model.configuration_crop_llava import CropLlavaConfig
 from data_prep.config import ConfigError
 
 from .checkpoint import load_config, load_processor
+from .evaluation_methods import MethodSpec
 from .region_sources import REGION_SOURCES
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -30,10 +31,20 @@ class RowSpec:
     token_budget: int | None = None
     region_source: str = "oracle"
     seed: int = 0
+    method: str | None = None
+    layer: int = 2
+    rest: Any = "thinned"
+    pruned_tokens: int | None = None
+    convention: Any = "after_layer"
+
+    def training_free(self) -> MethodSpec:
+        """The row's training-free method. ValueError where its keys do not fit."""
+        return MethodSpec(self.method, self.layer, self.rest, self.pruned_tokens, self.convention)
 
     def compressor(self) -> dict[str, Any]:
         """The keys of the compressor that the row replaces."""
-        values = {"compressor_type": self.compressor_type, "token_budget": self.token_budget}
+        kind = "random" if self.training_free().before_the_llm else self.compressor_type  # whose place the method takes
+        values = {"compressor_type": kind, "token_budget": self.token_budget}
         return {key: value for key, value in values.items() if value is not None}
 
 
@@ -52,6 +63,11 @@ class RowGroup:
     token_budget: int | list[int | None] | None = None
     region_source: str | list[str] = "oracle"
     seed: int | list[int] = 0
+    method: str | list[str | None] | None = None
+    layer: int | list[int] = 2
+    rest: str | list[str] = "thinned"
+    pruned_tokens: int | list[int | None] | None = None
+    convention: str | list[str] = "after_layer"
 
     def __post_init__(self) -> None:
         if isinstance(self.checkpoint, str) and self.checkpoint.startswith("{"):
@@ -82,6 +98,16 @@ def _check(spec: RowSpec) -> None:
         raise argparse.ArgumentTypeError(f"token_budget: expected a whole number, got {spec.token_budget!r}")
     if type(spec.seed) is not int:
         raise argparse.ArgumentTypeError(f"seed: expected a whole number, got {spec.seed!r}")
+    try:
+        method = spec.training_free()
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if spec.method not in (None, "ilp") and spec.region_source != "global":
+        raise argparse.ArgumentTypeError(f"region_source: {spec.method} looks at no region; say global")
+    if method.before_the_llm and spec.compressor_type is not None:
+        raise argparse.ArgumentTypeError(
+            f"compressor_type: {spec.method} takes the place of a compressor; leave it out"
+        )
 
 
 @dataclass
@@ -91,8 +117,9 @@ class EvaluateArguments:
     rows: list[RowGroup] = field(
         default_factory=list,
         metadata={
-            "help": "List of {checkpoint, compressor_type, token_budget, region_source, seed}; all but the first may "
-            "be left out. A list as a value stands for a row each, several lists for every combination of them."
+            "help": "List of {checkpoint, compressor_type, token_budget, region_source, seed, method, layer, rest, "
+            "pruned_tokens, convention}; all but the first may be left out. A list as a value stands for a row each, "
+            "several lists for every combination of them. method: ilp, fastv, visionzip or divprune."
         },
     )
     output_dir: str = field(
@@ -136,7 +163,12 @@ def check_checkpoints(rows: Sequence[RowSpec]) -> None:
         ConfigError: no checkpoint under that name, or a compressor that does not fit it.
     """
     for spec in rows:
-        load_processor(spec.checkpoint, load_config(spec.checkpoint, **spec.compressor()))
+        config = load_config(spec.checkpoint, **spec.compressor())
+        load_processor(spec.checkpoint, config)
+        try:
+            spec.training_free().pruning(config)
+        except ValueError as error:
+            raise ConfigError(f"rows: {spec.checkpoint}: {error}") from error
 
 
 def is_trained(checkpoint: str) -> bool:

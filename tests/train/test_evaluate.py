@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ CONTRACT_KEYS = {
     "accuracy_ci95", "relative_accuracy", "by_type", "macs", "flops", "kv_bytes", "ttft_s", "seed",
 }  # fmt: skip
 MAX_NEW_TOKENS = 3
+Method = Callable[[CropLlavaForConditionalGeneration], AbstractContextManager[None]]
 
 
 def write_data(folder: Path, answers: Sequence[str]) -> str:
@@ -86,9 +88,11 @@ def read_predictions(out: Path, row: int) -> list[dict]:
 
 
 @torch.no_grad()
-def answers_one_by_one(checkpoint: Path, folder: Path, with_regions: bool) -> list[str]:
+def answers_one_by_one(
+    checkpoint: Path, folder: Path, with_regions: bool, method: Method = lambda model: nullcontext(), **keys: object
+) -> list[str]:
     """No batches, no cache, no shared images, no collator: the processor, and the most likely token again and again."""
-    model, processor = load_checkpoint(checkpoint)
+    model, processor = load_checkpoint(checkpoint, **keys)
     answers = []
     for number in range(4):
         image = Image.open(folder / "images" / f"{number}.png")
@@ -100,7 +104,9 @@ def answers_one_by_one(checkpoint: Path, folder: Path, with_regions: bool) -> li
             start = ids.shape[1]
             while ids.shape[1] < start + MAX_NEW_TOKENS and ids[0, -1] != processor.tokenizer.eos_token_id:
                 inputs["attention_mask"] = torch.ones_like(ids)
-                ids = torch.cat([ids, model(input_ids=ids, **inputs).logits[:, -1:].argmax(dim=-1)], dim=1)
+                with method(model):
+                    logits = model(input_ids=ids, **inputs).logits
+                ids = torch.cat([ids, logits[:, -1:].argmax(dim=-1)], dim=1)
             answers.append(processor.decode(ids[0, start:], skip_special_tokens=True).strip())
     return answers
 
@@ -285,6 +291,21 @@ WRONG_CALLS = {
     "unknown compressor": (
         ["rows=[{checkpoint: c, compressor_type: best}]"],
         "compressor_type: 'best' is none of none, ",
+    ),
+    "unknown method": (["rows=[{checkpoint: c, method: magic}]"], "method: 'magic' is none of ilp, "),
+    "pruning without a budget": (["rows=[{checkpoint: c, method: ilp}]"], "pruned_tokens: it goes with"),
+    "a method blind to regions": (
+        ["rows=[{checkpoint: c, method: divprune}]"],
+        "region_source: divprune looks at no region",
+    ),
+    "two compressors": (
+        ["rows=[{checkpoint: c, method: visionzip, compressor_type: uniform, region_source: global}]"],
+        "compressor_type: visionzip takes the place",
+    ),
+    "layer the model lacks": (["rows=[{checkpoint: TINY, method: ilp, pruned_tokens: 5, layer: 9}]"], "layer: 9 is"),
+    "mean below the first layers": (
+        ["rows=[{checkpoint: TINY, method: ilp, pruned_tokens: 5, layer: 1, convention: mean}]"],
+        "mean_tokens: 5 of 64",
     ),
     "budget not a number": (["rows=[{checkpoint: c, token_budget: few}]"], "token_budget: expected a whole number"),
     "missing checkpoint": (["rows=[{checkpoint: gone/to/nowhere}]"], "model gone/to/nowhere: "),
