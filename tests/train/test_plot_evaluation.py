@@ -1,0 +1,58 @@
+"""The Pareto picture: its points, its front, and what a wrong call says."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from train.plot_evaluation import Point, main, pareto, points_by_line
+
+
+def row(method: str, budget: int, accuracy: float, seed: int = 0, ttft_s: float | None = 0.01) -> dict:
+    fixed = {"region_source": "oracle", "trained": False, "visual_tokens": budget}
+    return {"method": method, "token_budget": budget, "accuracy": accuracy, "seed": seed, "ttft_s": ttft_s, **fixed}
+
+
+def test_seeds_are_one_point() -> None:
+    lines = points_by_line([row("a", 28, 0.5), row("a", 28, 0.7, seed=1), row("a", 14, 0.4)], "visual_tokens")
+    (first, second) = lines["a, oracle"]
+    assert first == Point(14, 40.0, 0.0)
+    assert (second.cost, second.accuracy, second.spread) == pytest.approx((28, 60, 14.142), abs=1e-3)
+    assert points_by_line([row("a", 28, 0.5, ttft_s=None)], "ttft_s") == {}
+
+
+@given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), min_size=1))
+def test_the_front_is_what_no_point_beats(pairs: list[tuple[int, int]]) -> None:
+    points = [Point(cost, accuracy, 0) for cost, accuracy in pairs]
+    beaten = {
+        a for a, b in itertools.product(points, points)
+        if b.cost <= a.cost and b.accuracy >= a.accuracy and (b.cost, b.accuracy) != (a.cost, a.accuracy)
+    }  # fmt: skip
+    assert pareto(points) == sorted(set(points) - beaten, key=lambda point: point.cost)
+
+
+@pytest.mark.parametrize("times, panels", [((0.01, 0.02), 2), ((None, None), 1)])
+def test_the_command_draws(tmp_path: Path, times: tuple, panels: int) -> None:
+    source, target = tmp_path / "evaluation.json", tmp_path / "out.png"
+    rows = [row("a", 28, 0.5, ttft_s=times[0]), row("b", 14, 0.4, ttft_s=times[1])]
+    source.write_text(json.dumps({"dataset": "toy", "rows": rows}))
+    main([str(source), str(target)])
+    assert Image.open(target).width == panels * 605
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["a.json"], "expected evaluation.json"),
+        (["a.json", "out.bmp"], "ends in .png"),
+        (["a.json", "b.png"], "no such"),
+    ],
+)
+def test_wrong_calls(words: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2 and message in capsys.readouterr().err

@@ -1,0 +1,133 @@
+"""The Pareto picture of an evaluation: accuracy against visual tokens, and against the time to the first token.
+
+    python -m train.plot_evaluation runs/x/evaluation.json [more.json ...] out.png        or .svg, .pdf
+
+One line a method, regions and fine-tuning; rows that differ in their seed alone are one point, their mean, with a bar
+of one standard deviation. The dashed staircase joins the points that no other beats at the same cost. Needs matplotlib:
+`pip install -e '.[plots]'`.
+"""
+
+import json
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
+
+from data_prep.config import ConfigError, user_errors
+
+PROG = "python -m train.plot_evaluation"
+# Okabe and Ito's colours, told apart by the colour-blind; with ten markers no two lines are alike
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vP*Xh<"
+COSTS = {"visual_tokens": "visual tokens an image, mean over LLM layers", "ttft_s": "time to the first token, ms"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """Rows that differ in their seed alone."""
+
+    cost: float
+    accuracy: float  # percent, mean
+    spread: float  # standard deviation; 0 of one row
+
+
+def points_by_line(rows: Sequence[Mapping[str, Any]], cost: str) -> dict[str, list[Point]]:
+    """The points of every line of a picture, by rising cost; rows without that cost are left out.
+
+    Args:
+        rows: of evaluation.json.
+        cost: a key of `COSTS`.
+    """
+    alike: dict[tuple[str, int], list[Mapping[str, Any]]] = defaultdict(list)
+    for row in rows:
+        if row[cost] is not None:
+            tuned = ", fine-tuned" if row["trained"] else ""
+            alike[f"{row['method']}, {row['region_source']}{tuned}", row["token_budget"]].append(row)
+    lines: dict[str, list[Point]] = defaultdict(list)
+    for (name, _), same in alike.items():
+        accuracy = [100 * row["accuracy"] for row in same]
+        spread = statistics.stdev(accuracy) if len(same) > 1 else 0.0
+        lines[name].append(Point(statistics.mean(row[cost] for row in same), statistics.mean(accuracy), spread))
+    return {name: sorted(points, key=lambda point: point.cost) for name, points in lines.items()}
+
+
+def pareto(points: Sequence[Point]) -> list[Point]:
+    """Those that no other point beats: none costs as little or less and is right more often. By rising cost."""
+    best: list[Point] = []
+    for point in sorted(points, key=lambda point: (point.cost, -point.accuracy)):
+        if not best or point.accuracy > best[-1].accuracy:
+            best.append(point)
+    return best
+
+
+def draw(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
+    """One panel for every cost that was measured."""
+    names = sorted(points_by_line(rows, "visual_tokens"))
+    styles = {name: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(names)}
+    costs = [cost for cost in COSTS if points_by_line(rows, cost)]
+    figure = Figure(figsize=(5.5 * len(costs), 4.2 + 0.09 * len(names)), layout="constrained")
+    for axes, cost in zip(figure.subplots(1, len(costs), squeeze=False)[0], costs, strict=True):
+        _draw_panel(axes, points_by_line(rows, cost), 1000 if cost == "ttft_s" else 1, styles)
+        axes.set_xlabel(COSTS[cost])
+        axes.set_ylabel("answers right, %")
+    if "visual_tokens" in costs:
+        figure.axes[0].set_xscale("log", base=2)
+        figure.axes[0].xaxis.set_major_formatter(ScalarFormatter())
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2 * len(costs), fontsize="x-small")
+    figure.suptitle(title)
+    return figure
+
+
+def _draw_panel(
+    axes: Axes, lines: Mapping[str, Sequence[Point]], unit: float, styles: Mapping[str, tuple[str, str]]
+) -> None:
+    for name in sorted(lines):
+        colour, marker = styles[name]
+        costs, accuracy = [unit * point.cost for point in lines[name]], [point.accuracy for point in lines[name]]
+        spread = [point.spread for point in lines[name]]
+        axes.errorbar(
+            costs, accuracy, spread, label=name, color=colour, marker=marker, markersize=5, linewidth=1, capsize=2
+        )
+    front = pareto([point for points in lines.values() for point in points])
+    axes.step(
+        [unit * point.cost for point in front], [point.accuracy for point in front], "--", where="post", color="grey"
+    )
+    axes.grid(alpha=0.3)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: exit status 2 for a wrong call or file."""
+    with user_errors(PROG):
+        words = sys.argv[1:] if argv is None else argv
+        if len(words) < 2:
+            raise ConfigError("expected evaluation.json [more.json ...] and the picture to write")
+        *sources, target = [Path(word) for word in words]
+        if target.suffix not in (".png", ".svg", ".pdf"):
+            raise ConfigError(f"{target}: a picture ends in .png, .svg or .pdf")
+        results = [_read(path) for path in sources]
+        draw([row for result in results for row in result["rows"]], results[0]["dataset"]).savefig(target, dpi=110)
+        print(target)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not JSON: {error}") from error
+    if not isinstance(result, dict) or not result.get("rows"):
+        raise ConfigError(f"{path}: no evaluation.json, or one without rows")
+    return result
+
+
+if __name__ == "__main__":
+    main()
