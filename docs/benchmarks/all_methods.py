@@ -1,0 +1,52 @@
+"""Every method on the demo at 1/3, 1/4.5, 1/9 and 1/18 of the tokens: the table of all_methods.md.
+
+    python docs/benchmarks/all_methods.py [OUT] [trained=no]      24 trainings of about a minute, and 84 untrained rows
+
+Fine-tuned rows are those of demo_methods.py, of three seeds. ILP, FastV, VisionZip, DivPrune and region_only draw
+nothing at random: one row stands for every seed. `random` draws by the image, so that it is one row too; ILP's random
+regions are drawn with three seeds. The demo's LLM has three layers, and ILP acts from layer 1 or 2 on: `pruned_tokens`
+counts what is left after it. Trainings and rows that are done are not done again.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import demo_methods
+from demo_methods import AT_EVERY_BUDGET, BASE, BUDGETS, SEEDS, Row
+
+LAYERS = (1, 2)
+BLIND = {"checkpoint": BASE, "region_source": "global"}
+ONE_IN_NINE = 28
+
+
+def untrained() -> list[Row]:
+    """What `train.evaluate` is asked of the base as it is shipped."""
+    budgets = list(BUDGETS)
+    inside = {"compressor_type": "none", "pruned_tokens": budgets, "layer": list(LAYERS)}
+    ilp = {"checkpoint": BASE, "method": "ilp", **inside}
+    return [
+        {**BLIND, "compressor_type": "none"},
+        {**BLIND, "compressor_type": ["random", "uniform"], "token_budget": budgets},
+        {**BLIND, "method": ["visionzip", "divprune"], "token_budget": budgets},
+        {**BLIND, "method": "fastv", **inside},
+        {"checkpoint": BASE, "compressor_type": ["region_only", "region_ratio"], "token_budget": budgets},
+        {**ilp, "region_source": ["oracle", "global"]},
+        {**ilp, "region_source": "random", "seed": list(SEEDS)},
+    ]
+
+
+def main() -> None:
+    words = [word for word in sys.argv[1:] if word != "trained=no"]
+    out = Path(words[0] if words else "runs/all_methods").absolute()
+    rows = demo_methods.evaluate(out / "untrained", untrained())
+    if "trained=no" not in sys.argv:
+        runs = [run for run in demo_methods.runs() if run[0] in AT_EVERY_BUDGET]
+        for run in sorted(runs, key=lambda run: run[1] != ONE_IN_NINE):
+            rows += demo_methods.train_and_evaluate(out, run)
+    (out / "rows.json").write_text(json.dumps(rows, indent=2), encoding="utf-8")
+    print(demo_methods.table(rows))
+
+
+if __name__ == "__main__":
+    main()
