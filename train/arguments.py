@@ -22,6 +22,8 @@ from crop_model.processing_crop_llava import FRAMES
 from data_prep.config import ConfigError
 from data_prep.data_source import DataSource
 
+from .region_noise import RegionNoiseArguments
+
 # The language model's linear layers and no others: a bare `q_proj` would match the vision tower's too.
 LANGUAGE_MODEL_LINEARS = r".*language_model\.layers\.\d+\.(self_attn|mlp)\..*_proj"
 
@@ -172,7 +174,7 @@ class DataArguments:
 
 
 @dataclass
-class PlcTrainingArguments(TrainingArguments):
+class PlcTrainingArguments(RegionNoiseArguments, TrainingArguments):
     """transformers' `TrainingArguments` with one learning rate a module group; `learning_rate` is LoRA's."""
 
     output_dir: str = field(metadata={"help": "The run's folder: config.yaml, train_log.jsonl, checkpoints, final."})
@@ -245,6 +247,9 @@ class PlcTrainingArguments(TrainingArguments):
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide non-finite losses from the log."})
 
     def __post_init__(self) -> None:
+        self.check_region_noise()
+        if self.localizer_regions and not self.split_turns:
+            raise ConfigError("localizer_regions: predictions are of single questions; split_turns must be true")
         if not 0 <= self.max_bad_fraction <= 1:
             raise ConfigError(f"max_bad_fraction: expected a share from 0 to 1, got {self.max_bad_fraction}")
         if self.remove_unused_columns:

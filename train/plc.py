@@ -33,6 +33,7 @@ from .kernels import apply_kernels
 from .packing import PackedRows
 from .profiler import ProfileCallback
 from .quarantine import QUARANTINE_FILE, BadSample, Quarantine
+from .region_noise import RegionNoiseData, add_located
 from .resume import ResumeCheck, check_identity, checkpoint_to_resume, run_identity
 from .signals import STOPPED_STATUS, StopOnSignal
 from .trainer import PlcTrainer, what_trains
@@ -77,6 +78,7 @@ def train(
         load_as_universal(trainer.accelerator)
     if args.process_index == 0:
         data = trainer.train_dataset
+        data = data.data if isinstance(data, RegionNoiseData) else data
         samples = data.samples if isinstance(data, PackedRows) else data
         trainer.identity = run_identity(samples, model_arguments, data_arguments, args)
         if checkpoint is not None:
@@ -124,6 +126,8 @@ def build_trainer(
             eval_samples = load_samples(
                 data_arguments.eval_data, processor, data_arguments.max_length, args.seed, bad=bad
             )
+    if args.localizer_regions:
+        train_samples = add_located(train_samples, args.localizer_regions)
     quarantine = None if bad is None else _quarantine(args, len(train_samples) + len(eval_samples or ()), bad)
     collator = Collator(processor, data_arguments.max_image_pixels, skip_bad=bad is not None)
     callbacks: list[TrainerCallback] = [ResumeCheck()]
@@ -135,7 +139,7 @@ def build_trainer(
         model=_build_model(model_arguments, config, args),
         args=args,
         data_collator=collator,
-        train_dataset=_packed(train_samples, args),
+        train_dataset=_with_noise(_packed(train_samples, args), args),
         eval_dataset=eval_samples,
         processing_class=processor,
         callbacks=callbacks,
@@ -161,6 +165,13 @@ def _packed(samples: datasets.Dataset, args: PlcTrainingArguments) -> datasets.D
         return samples
     global_batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     return PackedRows(samples, args.pack_length, args.seed, global_batch)
+
+
+def _with_noise(
+    data: datasets.Dataset | PackedRows, args: PlcTrainingArguments
+) -> datasets.Dataset | PackedRows | RegionNoiseData:
+    noise = args.region_noise(args.seed if args.data_seed is None else args.data_seed)
+    return data if noise.is_off else RegionNoiseData(data, noise)
 
 
 def _build_model(

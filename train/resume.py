@@ -35,7 +35,7 @@ FREE_KEYS = {
         "log_on_each_node",
         "picture_steps",
     ),
-    *("train_data", "eval_data", "per_device_train_batch_size", "gradient_accumulation_steps"),
+    *("train_data", "eval_data", "localizer_regions", "per_device_train_batch_size", "gradient_accumulation_steps"),
     *("per_device_eval_batch_size", "dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers"),
     *("dataloader_prefetch_factor", "do_eval", "profile_steps"),
     *("on_bad_sample", "max_bad_fraction"),  # the samples that they leave are compared as data

@@ -25,6 +25,7 @@ from .checkpoint_files import STAGING, clear_staging, publish, write_manifest
 from .meter import StepMeter
 from .packed_attention import BY_SAMPLE
 from .quarantine import Quarantine
+from .region_noise import RegionNoiseData, WithEpoch
 from .sampler import EpochSampler
 
 
@@ -65,19 +66,28 @@ class PlcTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         """The order of `EpochSampler`, shuffled or grouped by length; other strategies are the Trainer's.
 
-        Packed rows are all about as long: they are shuffled.
+        Packed rows are all about as long: they are shuffled. Under region noise every number comes with its epoch.
         """
+        noisy = isinstance(self.train_dataset, RegionNoiseData)
+        data = self.train_dataset.data if noisy else self.train_dataset
+        sampler = self._order_of(data)
+        return WithEpoch(sampler, self._epoch) if noisy and sampler is not None else sampler
+
+    def _order_of(self, data: Any) -> Sampler | None:
         args = self.args
         if args.train_sampling_strategy not in ("group_by_length", "random"):
-            return super()._get_train_sampler(train_dataset)
+            return super()._get_train_sampler(data)
         grouped = args.train_sampling_strategy == "group_by_length" and args.pack_length is None
         return EpochSampler(
-            count=len(self.train_dataset),
+            count=len(data),
             seed=args.seed if args.data_seed is None else args.data_seed,
-            epoch=lambda: int(self.state.epoch or 0),
-            lengths=self.train_dataset[args.length_column_name] if grouped else None,
+            epoch=self._epoch,
+            lengths=data[args.length_column_name] if grouped else None,
             global_batch=args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
         )
+
+    def _epoch(self) -> int:
+        return int(self.state.epoch or 0)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
