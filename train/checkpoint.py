@@ -12,7 +12,7 @@ import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from torch import nn
-from transformers import set_seed
+from transformers import PreTrainedConfig, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils.peft_utils import find_adapter_config_file
 
@@ -69,6 +69,12 @@ def load_config(name: str | Path, **compressor: Any) -> CropLlavaConfig:
     if "vision_config" not in stored:  # an adapter of another program: the configuration would be a 7B's by default
         raise ConfigError(f"model {name}: no config.json that tells the model's sizes")
     return _named(name, CropLlavaConfig.from_pretrained, **compressor)
+
+
+def stored_model_type(name: str | Path) -> str | None:
+    """What the configuration under `name` says that it is of. ConfigError where there is none."""
+    stored, _ = _named(name, PreTrainedConfig.get_config_dict)
+    return stored.get("model_type")
 
 
 def load_processor(name: str | Path, config: CropLlavaConfig, **options: Any) -> CropLlavaProcessor:

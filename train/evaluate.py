@@ -36,6 +36,7 @@ from .config import write_config
 from .data import load_samples
 from .evaluation_report import Prediction, clear_predictions, describe_row, report_text, write_predictions, write_report
 from .evaluation_rows import EvaluateArguments, RowSpec, check_checkpoints
+from .localization import Located, load_localizer, locate, measures, measures_text
 from .metrics import exact_match
 from .region_sources import choose_region
 
@@ -47,7 +48,9 @@ TTFT_WARMUP = 2
 class Evaluator:
     """One row of the table: its model, its processor, and the questions as it asks them."""
 
-    def __init__(self, spec: RowSpec, arguments: EvaluateArguments, data: DataArguments) -> None:
+    def __init__(
+        self, spec: RowSpec, arguments: EvaluateArguments, data: DataArguments, found: dict[str, dict[str, Located]]
+    ) -> None:
         self.spec, self.arguments = spec, arguments
         model, self.processor = load_checkpoint(spec.checkpoint, dtype=arguments.torch_dtype, **spec.compressor())
         if isinstance(model, PeftModel):
@@ -58,6 +61,12 @@ class Evaluator:
         self.samples = load_samples(data.eval_data, self.processor, data.max_length)
         if arguments.num_samples is not None:
             self.samples = self.samples.select(range(min(arguments.num_samples, len(self.samples))))
+        self.located: dict[str, Located] = {}
+        if spec.localizer is not None:
+            if spec.localizer not in found:
+                localizer = load_localizer(spec.localizer, arguments.torch_dtype, self.device)
+                found[spec.localizer] = locate(localizer, self.samples, self.collator, arguments.batch_size)
+            self.located = found[spec.localizer]
 
     def predictions(self) -> list[Prediction]:
         """Every question's answer in the data's order, the same on every process."""
@@ -125,6 +134,11 @@ class Evaluator:
     def _asked(self, index: int) -> dict[str, Any]:
         """A question with the region that the row's source gives."""
         row = self.samples[index]
+        if self.spec.localizer is not None:
+            if row["sample_id"] not in self.located:  # no image
+                return {**row, "region": None}
+            place = self.located[row["sample_id"]]
+            return {**row, "region": place.found.region, "width": place.width, "height": place.height}
         region = choose_region(
             self.spec.region_source, row["region"], row["width"], row["height"], f"{self.spec.seed}:{row['sample_id']}"
         )
@@ -180,18 +194,24 @@ def each_image_once(vision_tower: nn.Module) -> Iterator[None]:
 
 
 def evaluate_row(
-    spec: RowSpec, arguments: EvaluateArguments, data: DataArguments
+    spec: RowSpec, arguments: EvaluateArguments, data: DataArguments, found: dict[str, dict[str, Located]]
 ) -> tuple[list[Prediction], dict[str, Any] | None]:
     """Load, ask and measure one row; the model is gone before the next one comes.
+
+    Args:
+        found: by localizer what it found, for the rows that share it; filled here.
 
     Returns:
         The predictions, and on the first process the row of evaluation.json.
     """
-    evaluator = Evaluator(spec, arguments, data)
+    evaluator = Evaluator(spec, arguments, data, found)
     predictions, row = evaluator.predictions(), None
     if PartialState().is_main_process:  # the others wait, so that nothing disturbs the clock
         ttft_s = evaluator.time_to_first_token()
         row = describe_row(spec, evaluator.model.config, predictions, ttft_s, arguments.torch_dtype)
+        if evaluator.located:
+            row["localization"] = measures(evaluator.samples, evaluator.located)
+            print(measures_text(row["localization"]))
     PartialState().wait_for_everyone()
     return predictions, row
 
@@ -216,9 +236,10 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments) -> dict[str, Any
         clear_predictions(folder)
     dataset = arguments.dataset or "+".join(Path(source.annotations).stem for source in data.eval_data)
     rows: list[dict[str, Any]] = []
+    found: dict[str, dict[str, Located]] = {}
     result: dict[str, Any] = {}
     for number, spec in enumerate(specs):
-        predictions, row = evaluate_row(spec, arguments, data)
+        predictions, row = evaluate_row(spec, arguments, data, found)
         if row is not None:
             rows.append(row)
             write_predictions(folder, number, row, predictions)

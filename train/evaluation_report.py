@@ -157,7 +157,8 @@ FOOTNOTE = (
     "Accuracy: exact match, with its Wilson 95 % interval; relative: over the full-token model's. MACs (twice as many "
     "FLOPs) and KV cache: by formula, for one image and a question of median length, vision tower included. TTFT: "
     "median time to the first token, measured one question at a time. Budget: visual tokens of an image that the last "
-    "LLM layers see; tokens: their mean over all layers, which is more for methods that prune inside the LLM."
+    "LLM layers see; tokens: their mean over all layers, which is more for methods that prune inside the LLM. What a "
+    "localizer costs is in no column."
 )
 
 

@@ -9,15 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig
 
 from crop_model.compressor import COMPRESSOR_TYPES
 from crop_model.configuration_crop_llava import CropLlavaConfig
 from data_prep.config import ConfigError
 
-from .checkpoint import load_config, load_processor
+from .checkpoint import load_config, load_processor, stored_model_type
 from .evaluation_methods import MethodSpec
-from .region_sources import REGION_SOURCES
+from .region_sources import LOCALIZER, REGION_SOURCES
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -36,6 +35,7 @@ class RowSpec:
     rest: Any = "thinned"
     pruned_tokens: int | None = None
     convention: Any = "after_layer"
+    localizer: str | None = None
 
     def training_free(self) -> MethodSpec:
         """The row's training-free method. ValueError where its keys do not fit."""
@@ -68,6 +68,7 @@ class RowGroup:
     rest: str | list[str] = "thinned"
     pruned_tokens: int | list[int | None] | None = None
     convention: str | list[str] = "after_layer"
+    localizer: str | list[str | None] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.checkpoint, str) and self.checkpoint.startswith("{"):
@@ -90,7 +91,10 @@ def _check(spec: RowSpec) -> None:
     """argparse.ArgumentTypeError where a value is of the wrong type or unknown."""
     if not isinstance(spec.checkpoint, str):
         raise argparse.ArgumentTypeError(f"checkpoint: expected a folder or Hub name, got {spec.checkpoint!r}")
-    for name, known in (("compressor_type", (None, *COMPRESSOR_TYPES)), ("region_source", REGION_SOURCES)):
+    for name, known in (
+        ("compressor_type", (None, *COMPRESSOR_TYPES)),
+        ("region_source", (*REGION_SOURCES, LOCALIZER)),
+    ):
         if getattr(spec, name) not in known:
             choices = ", ".join(str(choice) for choice in known if choice is not None)
             raise argparse.ArgumentTypeError(f"{name}: {getattr(spec, name)!r} is none of {choices}")
@@ -98,6 +102,8 @@ def _check(spec: RowSpec) -> None:
         raise argparse.ArgumentTypeError(f"token_budget: expected a whole number, got {spec.token_budget!r}")
     if type(spec.seed) is not int:
         raise argparse.ArgumentTypeError(f"seed: expected a whole number, got {spec.seed!r}")
+    if (spec.region_source == LOCALIZER) != (spec.localizer is not None):
+        raise argparse.ArgumentTypeError("localizer: it goes with region_source localizer, and that with it")
     try:
         method = spec.training_free()
     except ValueError as error:
@@ -118,8 +124,9 @@ class EvaluateArguments:
         default_factory=list,
         metadata={
             "help": "List of {checkpoint, compressor_type, token_budget, region_source, seed, method, layer, rest, "
-            "pruned_tokens, convention}; all but the first may be left out. A list as a value stands for a row each, "
-            "several lists for every combination of them. method: ilp, fastv, visionzip or divprune."
+            "pruned_tokens, convention, localizer}; all but the first may be left out. A list as a value stands for a "
+            "row each, several lists for every combination of them. method: ilp, fastv, visionzip or divprune; "
+            "localizer: the checkpoint that finds the regions of region_source localizer."
         },
     )
     output_dir: str = field(
@@ -165,6 +172,8 @@ def check_checkpoints(rows: Sequence[RowSpec]) -> None:
     for spec in rows:
         config = load_config(spec.checkpoint, **spec.compressor())
         load_processor(spec.checkpoint, config)
+        if spec.localizer is not None:
+            stored_model_type(spec.localizer)
         try:
             spec.training_free().pruning(config)
         except ValueError as error:
@@ -173,5 +182,4 @@ def check_checkpoints(rows: Sequence[RowSpec]) -> None:
 
 def is_trained(checkpoint: str) -> bool:
     """Whether it comes from this project's training: a base model has another model type."""
-    stored, _ = PreTrainedConfig.get_config_dict(checkpoint)
-    return stored.get("model_type") == CropLlavaConfig.model_type
+    return stored_model_type(checkpoint) == CropLlavaConfig.model_type

@@ -1,14 +1,16 @@
 """Where an evaluation takes the region of a question from.
 
 `oracle` is the annotated region, `global` none at all, `random` a box of the annotated one's size in another place: the
-negative control that tells whether regions matter. A question without a region has none under any source.
+negative control that tells whether regions matter. Under these a question without a region has none. `localizer` is
+what a model finds, for every question with an image (`train.localization`).
 """
 
 import random
 
 from crop_model.regions import Box
 
-REGION_SOURCES = ("oracle", "random", "global")  # `localizer` comes with the localizer
+REGION_SOURCES = ("oracle", "random", "global")  # those that `choose_region` knows
+LOCALIZER = "localizer"  # a model's: `train.localization`
 LINE_WIDTH = 1e-6  # pixels
 
 

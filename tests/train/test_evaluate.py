@@ -285,8 +285,8 @@ WRONG_CALLS = {
     "no checkpoint": (["rows=[{token_budget: 16}]"], "rows: expected keys of .* with checkpoint"),
     "unknown key in a row": (["rows=[{checkpoint: c, budget: 16}]"], "rows: expected keys of .*'budget'"),
     "unknown region source": (
-        ["rows=[{checkpoint: c, region_source: localizer}]"],
-        "region_source: 'localizer' is none",
+        ["rows=[{checkpoint: c, region_source: elsewhere}]"],
+        "region_source: 'elsewhere' is none",
     ),
     "unknown compressor": (
         ["rows=[{checkpoint: c, compressor_type: best}]"],

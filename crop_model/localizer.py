@@ -1,0 +1,192 @@
+"""The localizer: from a question to the region of its image that matters, CROP's first step.
+
+A visual-language model, fine-tuned for it, reads image and question and writes a box of the 8x8 grid over the un-padded
+image, first and last column and row, inclusive:
+
+      0 1 2 3 4 5 6 7
+    0 . . . . . . . .
+    1 . . # # # . . .        [2, 1, 4, 2]
+    2 . . # # # . . .
+    3 . . . . . . . .        [0, 0, 7, 7]: the whole image, no region
+
+That the region is a box [xmin, ymin, xmax, ymax] of grid indices is the paper's. How it is decoded is this project's:
+only such a text can come out, whatever the weights, and the probabilities of its four indices give a confidence.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProcessor, LogitsProcessorList
+
+from .regions import REGION_GRID, Box, Cells, grid_to_unit
+
+ANSWER = "[{}, {}, {}, {}]"
+ROWS, COLUMNS = REGION_GRID
+WHOLE_IMAGE: Cells = (0, 0, COLUMNS - 1, ROWS - 1)
+
+
+@dataclass(frozen=True)
+class LocatedRegion:
+    """What a localizer says of one question.
+
+    Args:
+        region: in pixels of the image; None: the whole image, said so or for want of confidence.
+        cells: (xmin, ymin, xmax, ymax), inclusive, of the 8x8 grid over the image.
+        confidence: the probability of the four indices, each among those that were possible; 0 where the model's
+            numbers are not finite.
+    """
+
+    region: Box | None
+    cells: Cells
+    confidence: float
+
+
+class GridBoxProcessor(LogitsProcessor):
+    """Lets `generate` write `ANSWER` with indices of the grid, min <= max, and nothing else.
+
+    Args:
+        tokenizer: writes every index of the grid as one token.
+        prompt_length: tokens before the answer, padding included.
+
+    Raises:
+        ValueError: a tokenizer that writes an index otherwise.
+    """
+
+    def __init__(self, tokenizer: Any, prompt_length: int):
+        answers = [
+            tokenizer(ANSWER.format(*[i] * 4), add_special_tokens=False)["input_ids"] for i in range(max(REGION_GRID))
+        ]
+        if len({len(answer) for answer in answers}) > 1:
+            raise ValueError("tokenizer: it does not write every grid index as one token")
+        table = torch.tensor(answers)  # (8, A): one row an index
+        self.places = [place for place, column in enumerate(table.T) if len(column.unique()) > 1]
+        if len(self.places) != 4 or any(len(table[:, place].unique()) < len(table) for place in self.places):
+            raise ValueError("tokenizer: it does not write every grid index as one token")
+        self.fixed = table[0]  # (A,)
+        self.index_ids = table[:, self.places].T  # (4, 8): the tokens of each index, at each place
+        self.prompt_length = prompt_length
+
+    @property
+    def length(self) -> int:
+        """Tokens of an answer."""
+        return len(self.fixed)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """(B, V) -> (B, V): minus infinity but at what may come next."""
+        step = input_ids.shape[1] - self.prompt_length
+        allowed = torch.zeros_like(scores, dtype=torch.bool)
+        if step in self.places:
+            number = self.places.index(step)
+            last = COLUMNS if number % 2 == 0 else ROWS
+            ids = self.index_ids[number].to(scores.device)  # (8,)
+            possible = torch.arange(len(ids), device=scores.device) < last
+            if number >= 2:  # not before the minimum
+                possible = possible & (
+                    torch.arange(len(ids), device=scores.device) >= self.indices(input_ids)[:, number - 2, None]
+                )
+            allowed[:, ids] = possible.expand(len(scores), -1)
+        else:
+            allowed[:, self.fixed[step]] = True
+        finite = scores.nan_to_num()  # an allowed token must stay above minus infinity, whatever the model says
+        return finite.masked_fill(~allowed, float("-inf"))
+
+    def indices(self, input_ids: Tensor) -> Tensor:
+        """int64 (B, up to 4): the indices that an answer has so far."""
+        written = input_ids[:, self.prompt_length :]
+        found = [
+            (written[:, place, None] == self.index_ids[number].to(written.device)).int().argmax(dim=1)
+            for number, place in enumerate(self.places)
+            if place < written.shape[1]
+        ]
+        return torch.stack(found, dim=1)
+
+
+class Localizer:
+    """A fine-tuned model and its processor.
+
+    Args:
+        model: generates text from image and text, on its device, in eval mode. One that compresses visual tokens gets
+            no region.
+        processor: with a chat template.
+        threshold: a region that is less probable is not trusted: the whole image instead.
+    """
+
+    def __init__(self, model: Any, processor: Any, threshold: float = 0.0):
+        self.model, self.processor, self.threshold = model, processor, threshold
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str,
+        *,
+        dtype: torch.dtype | str = "auto",
+        device: torch.device | str = "cpu",
+        threshold: float = 0.0,
+    ) -> "Localizer":
+        """From a folder or Hub name that the Auto classes load: an export of `train.export`, say."""
+        model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, trust_remote_code=True)
+        processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
+        return cls(model.to(device).eval(), processor, threshold)
+
+    def predict(
+        self, images: Sequence[Image.Image], questions: Sequence[str], batch_size: int = 8
+    ) -> list[LocatedRegion]:
+        """One region a question, of the image at its place. ValueError where their numbers differ."""
+        if len(images) != len(questions):
+            raise ValueError(f"questions: {len(questions)} for {len(images)} images")
+        located: list[LocatedRegion] = []
+        for start in range(0, len(images), batch_size):
+            batch = slice(start, start + batch_size)
+            located += self._predict(images[batch], questions[batch])
+        return located
+
+    @torch.inference_mode()
+    def _predict(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[LocatedRegion]:
+        inputs = self.processor.apply_chat_template(
+            [
+                [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": question}]}]
+                for image, question in zip(images, questions, strict=True)
+            ],
+            tokenize=True,
+            return_dict=True,
+            add_generation_prompt=True,
+            processor_kwargs={"padding": True, "padding_side": "left", "return_tensors": "pt"},
+        ).to(self.model.device, self.model.dtype)
+        length = inputs["input_ids"].shape[1]
+        box = GridBoxProcessor(self.processor.tokenizer, length)
+        written = self.model.generate(
+            **inputs,
+            logits_processor=LogitsProcessorList([box]),
+            max_new_tokens=box.length,
+            do_sample=False,
+            num_beams=1,
+            repetition_penalty=1.0,  # a model's own would keep an index from coming twice
+            output_scores=True,
+            return_dict_in_generate=True,
+            pad_token_id=self.processor.tokenizer.pad_token_id,
+        )
+        indices = box.indices(written.sequences)  # (B, 4)
+        scores = torch.stack([written.scores[place] for place in box.places], dim=1).float()  # (B, 4, V)
+        chosen = written.sequences[:, length:][:, box.places, None]  # (B, 4, 1)
+        confidence = scores.softmax(dim=-1).gather(2, chosen).prod(dim=1).nan_to_num().flatten()  # (B,)
+        return [
+            self._located(image, cells, sure)
+            for image, cells, sure in zip(images, indices.tolist(), confidence.tolist(), strict=True)
+        ]
+
+    def _located(self, image: Image.Image, cells: Sequence[int], confidence: float) -> LocatedRegion:
+        xmin, ymin, xmax, ymax = cells
+        found: Cells = (xmin, ymin, xmax, ymax)
+        if found == WHOLE_IMAGE or confidence < self.threshold:
+            return LocatedRegion(None, found, confidence)
+        return LocatedRegion(cells_to_pixels(found, *image.size), found, confidence)
+
+
+def cells_to_pixels(cells: Cells, width: int, height: int) -> Box:
+    """The box that inclusive cells of the 8x8 grid cover in an image of `width` x `height` pixels."""
+    x1, y1, x2, y2 = grid_to_unit(cells)
+    return x1 * width, y1 * height, x2 * width, y2 * height

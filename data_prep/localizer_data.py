@@ -1,0 +1,146 @@
+"""Samples that teach a localizer: a question in, its region's cells out, from the regions that are known.
+
+    python -m data_prep.localizer_data 'regions/*' out.json [key=value ...]
+
+    sidecar rows, human or ocr_match ─► box of the 8x8 grid over the un-padded image, [0, 0, 7, 7] for the whole image
+                                     ─► balanced by size and source, seeded ─► LLaVA JSON that `train.plc` reads
+
+The answer is not shown, so a box that stands in it is no leak. Rows of other methods are guesses, and left out.
+"""
+
+import json
+import random
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from crop_model.regions import REGION_GRID, Box, Cells, box_to_grid
+
+from .config import ConfigError, parse_config, user_errors
+from .data_source import existing_paths
+from .sample import DataError, read_manifest, sidecar_batches
+from .shards import write_atomically
+
+PROG = "python -m data_prep.localizer_data"
+TAUGHT = ("human", "ocr_match")  # of the methods of a row
+ROWS, COLUMNS = REGION_GRID
+# The share of the image's cells that a box covers, at most: the sizes that are balanced.
+SIZES = {"small": 1 / 16, "medium": 1 / 4, "large": 1.0}
+
+
+@dataclass(frozen=True)
+class LocalizerDataArguments:
+    """From which regions, and how many of each sort."""
+
+    regions: str = field(metadata={"help": "Sidecar folders, by path or glob, all below one image root."})
+    out: str = field(metadata={"help": "JSON to write, a list of LLaVA records."})
+    per_size: int | None = field(
+        default=None, metadata={"help": "At most so many of each size (small, medium, large, global); null: all."}
+    )
+    per_source: int | None = field(
+        default=None, metadata={"help": "At most so many of each source, drawn before the sizes; null: all."}
+    )
+    seed: int = field(default=0, metadata={"help": "Of what is drawn."})
+
+    def __post_init__(self) -> None:
+        if not existing_paths(self.regions):
+            raise ConfigError(f"regions: no such folder: {self.regions}")
+        for name in ("per_size", "per_source"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}: must be at least 1, got {value}")
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One question and the cells of its region."""
+
+    sample_id: str
+    source: str
+    image: str
+    question: str
+    cells: Cells
+    size: str  # small, medium, large or global
+
+    def record(self) -> dict:
+        """As a LLaVA record; `type` is the size, by which an evaluation groups."""
+        asked = {"from": "human", "value": f"<image>\n{self.question}", "type": self.size}
+        answer = {"from": "gpt", "value": str(list(self.cells))}
+        return {"id": self.sample_id, "image": self.image, "conversations": [asked, answer]}
+
+
+def lessons(folder: Path) -> Iterator[Lesson]:
+    """What a sidecar teaches. DataError where it is none."""
+    read_manifest(folder)
+    for batch in sidecar_batches(folder):
+        for row in batch.to_pylist():
+            size = (row["width"], row["height"])
+            # `global` teaches only where the whole image was meant, not where nothing was found
+            if row["region"] is None and row["method"] == "global" and "no_evidence" not in row["flags"]:
+                cells = (0, 0, COLUMNS - 1, ROWS - 1)
+            elif row["region"] is not None and row["method"] in TAUGHT:
+                cells = region_cells(row["region"], *size)
+            else:
+                continue
+            yield Lesson(row["sample_id"], row["source"], row["image"], row["question"], cells, size_of(cells))
+
+
+def region_cells(region: Box, width: int, height: int) -> Cells:
+    """The cells of the 8x8 grid over the un-padded image that a box in pixels touches."""
+    x1, y1, x2, y2 = region
+    return box_to_grid((x1 / width, y1 / height, x2 / width, y2 / height))
+
+
+def size_of(cells: Cells) -> str:
+    """Of `SIZES`, or global for all cells."""
+    xmin, ymin, xmax, ymax = cells
+    share = (xmax - xmin + 1) * (ymax - ymin + 1) / (ROWS * COLUMNS)
+    return "global" if share == 1 else next(name for name, limit in SIZES.items() if share <= limit)
+
+
+def balanced(found: Sequence[Lesson], per_source: int | None, per_size: int | None, seed: int) -> list[Lesson]:
+    """At most so many of each source, and of those at most so many of each size; in the order of their ids.
+
+    What is drawn depends on seed and ids alone, not on the order in which they come.
+    """
+    kept = sorted(found, key=lambda lesson: lesson.sample_id)
+    for limit, key in ((per_source, "source"), (per_size, "size")):
+        if limit is None:
+            continue
+        groups: dict[str, list[Lesson]] = defaultdict(list)
+        for lesson in kept:
+            groups[getattr(lesson, key)].append(lesson)
+        kept = [
+            lesson
+            for name, group in sorted(groups.items())
+            for lesson in random.Random(f"{seed}:{name}").sample(group, min(limit, len(group)))
+        ]
+        kept.sort(key=lambda lesson: lesson.sample_id)
+    return kept
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: exit status 2 for a wrong call or sidecar."""
+    with user_errors(PROG):
+        (arguments,) = parse_config(
+            (LocalizerDataArguments,),
+            sys.argv[1:] if argv is None else argv,
+            prog=PROG,
+            description="Make the samples that teach a localizer.",
+            positionals=("regions", "out"),
+        )
+        found = [lesson for folder in existing_paths(arguments.regions) for lesson in lessons(folder)]
+        kept = balanced(found, arguments.per_source, arguments.per_size, arguments.seed)
+        if not kept:
+            raise DataError(f"{arguments.regions}: no row of method {' or '.join(TAUGHT)}, nothing to teach")
+        out = Path(arguments.out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, json.dumps([lesson.record() for lesson in kept]).encode())
+        counts = Counter(lesson.size for lesson in kept)
+        print(f"{out}: {len(kept):,} of {len(found):,} questions: {', '.join(f'{n:,} {s}' for s, n in counts.items())}")
+
+
+if __name__ == "__main__":
+    main()
