@@ -1,6 +1,6 @@
 """Every method on the demo at 1/3, 1/4.5, 1/9 and 1/18 of the tokens: the table of all_methods.md.
 
-    python docs/benchmarks/all_methods.py [OUT] [trained=no]      24 trainings of about a minute, and 84 untrained rows
+    python docs/benchmarks/all_methods.py [OUT] [trained=no]      24 trainings of about a minute, and 73 untrained rows
 
 Fine-tuned rows are those of demo_methods.py, of three seeds. ILP, FastV, VisionZip, DivPrune and region_only draw
 nothing at random: one row stands for every seed. `random` draws by the image, so that it is one row too; ILP's random
