@@ -1,0 +1,226 @@
+"""Regions by a localizer, for the rows of a sidecar that nothing told a place of, or for all.
+
+    python -m data_prep.localize REGIONS OUT localizer=EXPORT image_root=IMAGES [key=value ...]
+    torchrun --nproc_per_node 8 --module data_prep.localize ...        the processes share the pieces
+
+    sidecar ─► rows to fill, by sample_id ─► pieces of fixed rows ─► .OUT.pieces/00000.json ... ─► OUT, a sidecar
+                                              └─ process r of p takes every p-th
+
+A piece appears whole or not at all, and one that is there is not made again: run again after whatever stopped it.
+Pieces and the batches in them follow from the data alone, so that the result is the same, to the byte, for any number
+of processes and interruptions on like machines.
+"""
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from crop_model.localizer import Localizer, LocatedRegion
+from crop_model.regions import Box
+
+from .config import ConfigError, parse_config, user_errors
+from .images import FORMATS, IMAGE_ERRORS, MAX_IMAGE_PIXELS, ImageFiles, expect_large_images
+from .sample import DataError, RegionAnnotation, RegionTable, file_hashes, read_regions, write_regions
+from .shards import write_atomically
+
+PROG = "python -m data_prep.localize"
+ROWS_PER_PIECE = 512
+POLL_S = 0.5
+WAIT_S = 3600.0  # the first process for the last piece of another
+
+
+@dataclass(frozen=True)
+class LocalizeArguments:
+    """Which rows, by which localizer."""
+
+    regions: str = field(metadata={"help": "Sidecar folder to read."})
+    out: str = field(metadata={"help": "Sidecar folder to write: all rows, some with new regions."})
+    localizer: str = field(metadata={"help": "Folder or Hub name that the Auto classes load: an export, say."})
+    image_root: str = field(metadata={"help": "Folder that image paths are relative to."})
+    rows: str = field(
+        default="unknown",
+        metadata={
+            "help": "Fill the rows without a place (method global, flag no_evidence), or all: for a training that is "
+            "to meet the localizer's own regions.",
+            "choices": ("unknown", "all"),
+        },
+    )
+    threshold: float = field(
+        default=0.0, metadata={"help": "A less probable region becomes the whole image, flagged low_confidence."}
+    )
+    batch_size: int = field(default=8, metadata={"help": "Questions a batch; another one rounds otherwise."})
+    dtype: str = field(default="float32", metadata={"help": "Of the weights.", "choices": ("float32", "bfloat16")})
+    max_image_pixels: int = field(default=MAX_IMAGE_PIXELS, metadata={"help": "Larger images are refused."})
+
+    def __post_init__(self) -> None:
+        for name in ("regions", "image_root"):
+            if not Path(getattr(self, name)).is_dir():
+                raise ConfigError(f"{name}: no such folder: {getattr(self, name)}")
+        if not 0 <= self.threshold <= 1:
+            raise ConfigError(f"threshold: expected a probability, got {self.threshold}")
+        if self.batch_size < 1 or ROWS_PER_PIECE % self.batch_size:
+            raise ConfigError(f"batch_size: {self.batch_size} does not divide {ROWS_PER_PIECE}, the rows of a piece")
+        if Path(self.out).resolve() == Path(self.regions).resolve():
+            raise ConfigError("out: is the sidecar that is read")
+
+
+class Pieces:
+    """What is found, by piece, beside the sidecar to be.
+
+    Raises:
+        ConfigError: pieces of other data or arguments are there.
+    """
+
+    def __init__(self, out: Path, plan: dict[str, Any]):
+        self.folder = out.with_name(f".{out.name}.pieces")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        text, path = json.dumps(plan, sort_keys=True), self.folder / "plan.json"
+        if not path.exists():
+            write_atomically(path, text.encode())
+        if path.read_text() != text:
+            raise ConfigError(f"out: {self.folder} holds the pieces of other data or keys; finish those, or remove it")
+
+    def path(self, number: int) -> Path:
+        """Of one piece."""
+        return self.folder / f"{number:05d}.json"
+
+    def write(self, number: int, found: Sequence[LocatedRegion]) -> None:
+        """What was found for the rows of a piece."""
+        write_atomically(self.path(number), json.dumps([asdict(place) for place in found]).encode())
+
+    def read(self, number: int) -> list[LocatedRegion]:
+        """The same again."""
+        places = json.loads(self.path(number).read_text())
+        return [LocatedRegion(_box(place["region"]), tuple(place["cells"]), place["confidence"]) for place in places]
+
+    def wait(self, count: int) -> None:
+        """Until all are there. DataError after `WAIT_S` without a new one."""
+        missing, since = count, time.monotonic()
+        while missing:
+            left = sum(not self.path(number).exists() for number in range(count))
+            if left < missing:
+                missing, since = left, time.monotonic()
+            elif time.monotonic() - since > WAIT_S:
+                raise DataError(f"{self.folder}: {missing} of {count} pieces did not come; run again")
+            else:
+                time.sleep(POLL_S)
+
+
+def localize(arguments: LocalizeArguments, rank: int = 0, processes: int = 1) -> None:
+    """Fill this process's pieces; the first process then writes the sidecar.
+
+    Raises:
+        ConfigError: pieces of other data or arguments are there.
+        DataError: no sidecar, or an image that does not open or has another size than its row says.
+    """
+    expect_large_images()
+    table = read_regions(arguments.regions)
+    keys = [key for key in table if arguments.rows == "all" or _is_unknown(table[key])]
+    told = asdict(arguments) | {"regions": Path(arguments.regions).name, "out": None, "image_root": None}
+    inputs = file_hashes([arguments.regions])
+    pieces = Pieces(Path(arguments.out), {"arguments": told, "inputs": inputs})
+    starts = range(0, len(keys), ROWS_PER_PIECE)
+    mine = [number for number in range(len(starts)) if number % processes == rank and not pieces.path(number).exists()]
+    if mine:
+        localizer = _load(arguments)
+        images = ImageFiles(arguments.image_root)
+        for number in tqdm(mine, unit=" pieces", disable=None):
+            rows = [table[key] for key in keys[starts[number] : starts[number] + ROWS_PER_PIECE]]
+            pieces.write(number, _find(localizer, images, rows, arguments))
+    if rank == 0:
+        pieces.wait(len(starts))
+        found = [place for number in range(len(starts)) for place in pieces.read(number)]
+        _write(arguments, table, dict(zip(keys, found, strict=True)), {"arguments": told, "inputs": inputs})
+        shutil.rmtree(pieces.folder)
+
+
+def _is_unknown(row: RegionAnnotation) -> bool:
+    return row.method == "global" and "no_evidence" in row.flags
+
+
+def _load(arguments: LocalizeArguments) -> Localizer:
+    device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    dtype = getattr(torch, arguments.dtype)
+    try:
+        return Localizer.from_pretrained(arguments.localizer, dtype=dtype, device=device, threshold=arguments.threshold)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"localizer {arguments.localizer}: {' '.join(str(error).split())}") from error
+
+
+def _find(
+    localizer: Localizer, images: ImageFiles, rows: Sequence[RegionAnnotation], arguments: LocalizeArguments
+) -> list[LocatedRegion]:
+    found: list[LocatedRegion] = []
+    for start in range(0, len(rows), arguments.batch_size):
+        batch = rows[start : start + arguments.batch_size]
+        opened = [_open(images, row, arguments.max_image_pixels) for row in batch]
+        found += localizer.predict(opened, [row.question for row in batch], arguments.batch_size)
+    return found
+
+
+def _open(images: ImageFiles, row: RegionAnnotation, max_pixels: int) -> Image.Image:
+    name = f"sample {row.sample_id}"
+    path = images.path(name, row.image)
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.size != (row.width, row.height):
+                size = f"{image.width}x{image.height}"
+                raise DataError(f"{name}: {path} is {size}, its row says {row.width}x{row.height}")
+            if image.width * image.height > max_pixels:
+                raise DataError(f"{name}: {path} is above max_image_pixels {max_pixels}")
+            return image.convert("RGB")
+    except IMAGE_ERRORS as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{name}: {path}: {' '.join(str(error).split())}") from error
+
+
+def _write(
+    arguments: LocalizeArguments, table: RegionTable, found: dict[str, LocatedRegion], manifest: dict[str, Any]
+) -> None:
+    rows = [_filled(row, found.get(key), arguments.threshold) for key, row in table.items()]
+    write_regions(arguments.out, rows, manifest)
+    print(f"{arguments.out}: {len(rows):,} rows, {len(found):,} of them by the localizer")
+
+
+def _filled(row: RegionAnnotation, found: LocatedRegion | None, threshold: float) -> RegionAnnotation:
+    if found is None:
+        return row
+    flags = [flag for flag in row.flags if flag not in ("no_evidence", "low_confidence", "agreement")]
+    flags += ["low_confidence"] if found.confidence < threshold else []
+    boxes = [] if found.region is None else [found.region]
+    return replace(row, boxes=boxes, region=found.region, method="localizer", score=found.confidence, flags=flags)
+
+
+def _box(values: Sequence[float] | None) -> Box | None:
+    if values is None:
+        return None
+    x1, y1, x2, y2 = values
+    return x1, y1, x2, y2
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: exit status 2 for a wrong call or data."""
+    with user_errors(PROG):
+        (arguments,) = parse_config(
+            (LocalizeArguments,),
+            sys.argv[1:] if argv is None else argv,
+            prog=PROG,
+            description="Fill the rows of a sidecar by a localizer.",
+            positionals=("regions", "out"),
+        )
+        localize(arguments, int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+
+
+if __name__ == "__main__":
+    main()
