@@ -16,5 +16,4 @@ mypy
 lint-imports
 shellcheck -x launch/*.sh launch/slurm.sbatch .ci/run
 python -m pytest tests -m "not integration" -n 2 --quiet
-# a launch leaves the cores idle often enough that two at a time take two thirds of the time
-python -m pytest tests -m integration -n 2 --dist worksteal --durations=10
+python -m pytest tests -m integration --durations=10
