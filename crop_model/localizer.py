@@ -22,11 +22,10 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProcessor, LogitsProcessorList
 
-from .regions import REGION_GRID, Box, Cells, grid_to_unit
+from .regions import REGION_GRID, WHOLE_IMAGE, Box, Cells, cells_to_pixels
 
 ANSWER = "[{}, {}, {}, {}]"
 ROWS, COLUMNS = REGION_GRID
-WHOLE_IMAGE: Cells = (0, 0, COLUMNS - 1, ROWS - 1)
 
 
 @dataclass(frozen=True)
@@ -184,9 +183,3 @@ class Localizer:
         if found == WHOLE_IMAGE or confidence < self.threshold:
             return LocatedRegion(None, found, confidence)
         return LocatedRegion(cells_to_pixels(found, *image.size), found, confidence)
-
-
-def cells_to_pixels(cells: Cells, width: int, height: int) -> Box:
-    """The box that inclusive cells of the 8x8 grid cover in an image of `width` x `height` pixels."""
-    x1, y1, x2, y2 = grid_to_unit(cells)
-    return x1 * width, y1 * height, x2 * width, y2 * height

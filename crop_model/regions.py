@@ -33,6 +33,7 @@ Cells = tuple[int, int, int, int]
 Frame = Literal["padded_square", "cropped", "squashed"]
 
 REGION_GRID = (8, 8)
+WHOLE_IMAGE: Cells = (0, 0, REGION_GRID[1] - 1, REGION_GRID[0] - 1)
 _EPSILON = 1e-6  # of a cell: a box that ends on a cell's edge does not touch the next cell
 
 
@@ -187,6 +188,24 @@ def grid_to_unit(cells: Cells, grid: tuple[int, int] = REGION_GRID) -> Box:
     rows, columns = grid
     xmin, ymin, xmax, ymax = cells
     return xmin / columns, ymin / rows, (xmax + 1) / columns, (ymax + 1) / rows
+
+
+def pixels_to_cells(box: Box, width: float, height: float) -> Cells:
+    """The cells of `REGION_GRID` over an un-padded image of `width` x `height` pixels that a box in pixels touches."""
+    x1, y1, x2, y2 = box
+    return box_to_grid((x1 / width, y1 / height, x2 / width, y2 / height))
+
+
+def cells_to_pixels(cells: Cells, width: float, height: float) -> Box:
+    """The box in pixels that inclusive cells of `REGION_GRID` cover in an un-padded image of that size."""
+    x1, y1, x2, y2 = grid_to_unit(cells)
+    return x1 * width, y1 * height, x2 * width, y2 * height
+
+
+def covered_cells(cells: Cells) -> set[tuple[int, int]]:
+    """Every (column, row) of inclusive cells."""
+    xmin, ymin, xmax, ymax = cells
+    return {(x, y) for x in range(xmin, xmax + 1) for y in range(ymin, ymax + 1)}
 
 
 def touched_cells(low: float, high: float, cells: int) -> tuple[int, int]:

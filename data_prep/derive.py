@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from crop_model.regions import Box, RegionError, box_to_grid, sanitize_box, union_box
+from crop_model.regions import Box, RegionError, covered_cells, pixels_to_cells, sanitize_box, union_box
 
 from .question import Question, to_pixels
 from .text_match import Match, match_answer, match_objects
@@ -160,11 +160,8 @@ def _agreed(places: Sequence[Place], flags: list[str], width: int, height: int) 
 
 def grid_iou(first: Box, second: Box, width: int, height: int) -> float:
     """Intersection over union of two boxes in cells of the 8x8 grid over the un-padded image."""
-    cells = []
-    for x1, y1, x2, y2 in (first, second):
-        xmin, ymin, xmax, ymax = box_to_grid((x1 / width, y1 / height, x2 / width, y2 / height))
-        cells.append({(x, y) for x in range(xmin, xmax + 1) for y in range(ymin, ymax + 1)})
-    return len(cells[0] & cells[1]) / len(cells[0] | cells[1])
+    one, two = (covered_cells(pixels_to_cells(box, width, height)) for box in (first, second))
+    return len(one & two) / len(one | two)
 
 
 def _joined_place(question: Question, flags: list[str], width: int, height: int) -> Place:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from crop_model.regions import REGION_GRID, Box, Cells, box_to_grid
+from crop_model.regions import WHOLE_IMAGE, Cells, covered_cells, pixels_to_cells
 
 from .config import ConfigError, parse_config, user_errors
 from .data_source import existing_paths
@@ -25,7 +25,6 @@ from .shards import write_atomically
 
 PROG = "python -m data_prep.localizer_data"
 TAUGHT = ("human", "ocr_match")  # of the methods of a row
-ROWS, COLUMNS = REGION_GRID
 # The share of the image's cells that a box covers, at most: the sizes that are balanced.
 SIZES = {"small": 1 / 16, "medium": 1 / 4, "large": 1.0}
 
@@ -79,24 +78,17 @@ def lessons(folder: Path) -> Iterator[Lesson]:
             size = (row["width"], row["height"])
             # `global` teaches only where the whole image was meant, not where nothing was found
             if row["region"] is None and row["method"] == "global" and "no_evidence" not in row["flags"]:
-                cells = (0, 0, COLUMNS - 1, ROWS - 1)
+                cells = WHOLE_IMAGE
             elif row["region"] is not None and row["method"] in TAUGHT:
-                cells = region_cells(row["region"], *size)
+                cells = pixels_to_cells(row["region"], *size)
             else:
                 continue
             yield Lesson(row["sample_id"], row["source"], row["image"], row["question"], cells, size_of(cells))
 
 
-def region_cells(region: Box, width: int, height: int) -> Cells:
-    """The cells of the 8x8 grid over the un-padded image that a box in pixels touches."""
-    x1, y1, x2, y2 = region
-    return box_to_grid((x1 / width, y1 / height, x2 / width, y2 / height))
-
-
 def size_of(cells: Cells) -> str:
     """Of `SIZES`, or global for all cells."""
-    xmin, ymin, xmax, ymax = cells
-    share = (xmax - xmin + 1) * (ymax - ymin + 1) / (ROWS * COLUMNS)
+    share = len(covered_cells(cells)) / len(covered_cells(WHOLE_IMAGE))
     return "global" if share == 1 else next(name for name, limit in SIZES.items() if share <= limit)
 
 

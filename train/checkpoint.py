@@ -63,6 +63,14 @@ def load_checkpoint(
     return _load_model(str(name), config, dtype).eval(), processor
 
 
+def load_merged(
+    name: str | Path, dtype: torch.dtype = torch.float32, **compressor: Any
+) -> tuple[CropLlavaForConditionalGeneration, CropLlavaProcessor]:
+    """As `load_checkpoint`, an adapter merged into its base."""
+    model, processor = load_checkpoint(name, dtype, **compressor)
+    return model.merge_and_unload() if isinstance(model, PeftModel) else model, processor
+
+
 def load_config(name: str | Path, **compressor: Any) -> CropLlavaConfig:
     """The configuration stored under `name`, with some of its compressor's keys replaced."""
     stored, _ = _named(name, CropLlavaConfig.get_config_dict)

@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object, tqdm
-from peft import PeftModel
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -30,7 +29,7 @@ from crop_model.patches import patch_mask
 from data_prep.config import ConfigError, parse_config, user_errors
 
 from .arguments import DataArguments
-from .checkpoint import load_checkpoint
+from .checkpoint import load_merged
 from .collator import Collator
 from .config import write_config
 from .data import load_samples
@@ -52,9 +51,7 @@ class Evaluator:
         self, spec: RowSpec, arguments: EvaluateArguments, data: DataArguments, found: dict[str, dict[str, Located]]
     ) -> None:
         self.spec, self.arguments = spec, arguments
-        model, self.processor = load_checkpoint(spec.checkpoint, dtype=arguments.torch_dtype, **spec.compressor())
-        if isinstance(model, PeftModel):
-            model = model.merge_and_unload()
+        model, self.processor = load_merged(spec.checkpoint, dtype=arguments.torch_dtype, **spec.compressor())
         self.device = PartialState().device
         self.model: CropLlavaForConditionalGeneration = model.to(self.device)
         self.collator = Collator(self.processor, data.max_image_pixels)

@@ -17,14 +17,13 @@ import datasets
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object, tqdm
-from peft import PeftModel
 
 from crop_model.configuration_crop_llava import CropLlavaConfig
-from crop_model.localizer import WHOLE_IMAGE, Localizer, LocatedRegion
-from crop_model.regions import Cells
-from data_prep.localizer_data import region_cells, size_of
+from crop_model.localizer import Localizer, LocatedRegion
+from crop_model.regions import WHOLE_IMAGE, Cells, covered_cells, pixels_to_cells
+from data_prep.localizer_data import size_of
 
-from .checkpoint import load_checkpoint, stored_model_type
+from .checkpoint import load_merged, stored_model_type
 from .collator import Collator
 
 
@@ -45,9 +44,7 @@ def load_localizer(name: str, dtype: torch.dtype, device: torch.device) -> Local
     """
     if stored_model_type(name) not in ("llava", CropLlavaConfig.model_type):
         return Localizer.from_pretrained(name, dtype=dtype, device=device)
-    model, processor = load_checkpoint(name, dtype=dtype)
-    if isinstance(model, PeftModel):
-        model = model.merge_and_unload()
+    model, processor = load_merged(name, dtype=dtype)
     return Localizer(model.to(device), processor)
 
 
@@ -83,7 +80,7 @@ def measures(samples: datasets.Dataset, located: dict[str, Located]) -> dict[str
         if sample_id not in located:
             continue
         place = located[sample_id]
-        true = WHOLE_IMAGE if region is None else region_cells(tuple(region), place.width, place.height)
+        true = WHOLE_IMAGE if region is None else pixels_to_cells(tuple(region), place.width, place.height)
         found = WHOLE_IMAGE if place.found.region is None else place.found.cells
         for group in ("all", f"size {size_of(true)}", *([] if kind is None else [kind])):
             groups[group].append((true, found))
@@ -94,7 +91,7 @@ def measures(samples: datasets.Dataset, located: dict[str, Located]) -> dict[str
 
 
 def _measures(pairs: Sequence[tuple[Cells, Cells]]) -> dict[str, float]:
-    cells = [(_cells(true), _cells(found)) for true, found in pairs]
+    cells = [(covered_cells(true), covered_cells(found)) for true, found in pairs]
     return {
         "n": len(pairs),
         "containment": sum(true <= found for true, found in cells) / len(cells),
@@ -102,11 +99,6 @@ def _measures(pairs: Sequence[tuple[Cells, Cells]]) -> dict[str, float]:
         "grid_iou": sum(len(true & found) / len(true | found) for true, found in cells) / len(cells),
         "exact": sum(true == found for true, found in cells) / len(cells),
     }
-
-
-def _cells(box: Cells) -> set[tuple[int, int]]:
-    xmin, ymin, xmax, ymax = box
-    return {(x, y) for x in range(xmin, xmax + 1) for y in range(ymin, ymax + 1)}
 
 
 def _f1(pairs: Iterable[tuple[bool, bool]]) -> float:

@@ -20,15 +20,12 @@ from dataclasses import dataclass
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
-from transformers import CLIPVisionConfig, LlamaConfig
+from wide_llava import FULL, configuration, questions
 
-from crop_model.configuration_crop_llava import CropLlavaConfig
 from crop_model.cost import ModelShape
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from crop_model.pruning import PruningConfig, prune
 
-SIDE, IMAGE_TOKEN, VOCABULARY = 24, 3, 2048
-FULL = SIDE * SIDE
 BUDGETS = (192, 128, 64)
 LAYER = 1  # of 10; LLaVA-1.5-7B prunes from 2 or 3 of 32
 
@@ -48,43 +45,14 @@ class Case:
 def build(budget: int) -> CropLlavaForConditionalGeneration:
     """The model with `budget` visual tokens an image; all 576 of them means no compressor."""
     torch.manual_seed(0)
-    config = CropLlavaConfig(
-        compressor_type="none" if budget == FULL else "region_ratio",
-        token_budget=budget,
-        vision_config=CLIPVisionConfig(
-            hidden_size=512,
-            intermediate_size=2048,
-            num_hidden_layers=2,
-            num_attention_heads=8,
-            image_size=336,
-            patch_size=14,
-        ),
-        text_config=LlamaConfig(
-            vocab_size=VOCABULARY,
-            hidden_size=1280,
-            intermediate_size=3456,
-            num_hidden_layers=10,
-            num_attention_heads=20,
-            num_key_value_heads=20,
-        ),
-        image_token_id=IMAGE_TOKEN,
-    )
+    config = configuration(budget, width=1280, ffn_width=3456, layers=10)
     return CropLlavaForConditionalGeneration(config).eval()
 
 
 def prompt(visual_tokens: int, text_tokens: int) -> dict[str, torch.Tensor]:
-    """The same image, region and text at every budget."""
-    generator = torch.Generator().manual_seed(1)
-    text = torch.randint(4, VOCABULARY, (1, text_tokens), generator=generator)
-    mask = torch.zeros(1, SIDE, SIDE, dtype=torch.bool)
-    mask[:, 6:12, 9:15] = True
-    ids = torch.cat([torch.full((1, visual_tokens), IMAGE_TOKEN), text], dim=1)
-    return {
-        "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
-        "pixel_values": torch.randn(1, 3, 336, 336, generator=generator),
-        "region_mask": mask.flatten(1),
-    }
+    """One question without padding."""
+    inputs = questions(visual_tokens, text_tokens)
+    return {**inputs, "attention_mask": torch.ones_like(inputs["input_ids"])}
 
 
 def case(

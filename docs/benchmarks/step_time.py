@@ -19,15 +19,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import CLIPVisionConfig, LlamaConfig
+from wide_llava import FULL, configuration, questions
 
-from crop_model.configuration_crop_llava import CropLlavaConfig
 from crop_model.cost import ModelShape
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from train.arguments import LANGUAGE_MODEL_LINEARS
 
-SIDE, IMAGE_TOKEN, VOCABULARY = 24, 3, 2048
-FULL = SIDE * SIDE
 BUDGETS = (FULL, 192, 128, 64)
 RANK = 16
 
@@ -35,27 +32,7 @@ RANK = 16
 def build(budget: int) -> torch.nn.Module:
     """The model with `budget` visual tokens an image; all 576 of them means no compressor."""
     torch.manual_seed(0)
-    config = CropLlavaConfig(
-        compressor_type="none" if budget == FULL else "region_ratio",
-        token_budget=budget,
-        vision_config=CLIPVisionConfig(
-            hidden_size=512,
-            intermediate_size=2048,
-            num_hidden_layers=2,
-            num_attention_heads=8,
-            image_size=336,
-            patch_size=14,
-        ),
-        text_config=LlamaConfig(
-            vocab_size=VOCABULARY,
-            hidden_size=1024,
-            intermediate_size=2752,
-            num_hidden_layers=4,
-            num_attention_heads=16,
-            num_key_value_heads=16,
-        ),
-        image_token_id=IMAGE_TOKEN,
-    )
+    config = configuration(budget, width=1024, ffn_width=2752, layers=4)
     model = CropLlavaForConditionalGeneration(config).requires_grad_(False)
     trained = ["multi_modal_projector"] if budget == FULL else ["compressor", "multi_modal_projector"]
     lora = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=LANGUAGE_MODEL_LINEARS, modules_to_save=trained)
@@ -63,20 +40,11 @@ def build(budget: int) -> torch.nn.Module:
 
 
 def batch(budget: int, samples: int, text_tokens: int) -> dict[str, torch.Tensor]:
-    """The same images, regions and texts at every budget."""
-    generator = torch.Generator().manual_seed(1)
-    text = torch.randint(4, VOCABULARY, (samples, text_tokens), generator=generator)
-    mask = torch.zeros(samples, SIDE, SIDE, dtype=torch.bool)
-    mask[:, 6:12, 9:15] = True
-    visual = torch.full((samples, budget), IMAGE_TOKEN)
-    labels = torch.cat([torch.full_like(visual, -100), text], dim=1)
+    """Questions of which the second half of the text is the answer."""
+    inputs = questions(budget, text_tokens, samples)
+    labels = inputs["input_ids"].clone()
     labels[:, : budget + text_tokens // 2] = -100
-    return {
-        "input_ids": torch.cat([visual, text], dim=1),
-        "labels": labels,
-        "pixel_values": torch.randn(samples, 3, 336, 336, generator=generator),
-        "region_mask": mask.flatten(1),
-    }
+    return {**inputs, "labels": labels}
 
 
 def stepper(budget: int, samples: int, text_tokens: int) -> tuple[Callable[[], None], float]:

@@ -9,9 +9,10 @@ from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from crop_model.localizer import ANSWER, WHOLE_IMAGE, GridBoxProcessor, Localizer, LocatedRegion, cells_to_pixels
+from crop_model.localizer import ANSWER, GridBoxProcessor, Localizer, LocatedRegion
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from crop_model.processing_crop_llava import CropLlavaProcessor
+from crop_model.regions import WHOLE_IMAGE, cells_to_pixels
 
 ROOT = Path(__file__).parents[2]
 QUESTIONS = (

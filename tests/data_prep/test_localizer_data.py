@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from crop_model.regions import Box
-from data_prep.localizer_data import Lesson, balanced, lessons, main, region_cells, size_of
+from crop_model.regions import Box, pixels_to_cells
+from data_prep.localizer_data import Lesson, balanced, lessons, main, size_of
 from data_prep.sample import RegionAnnotation, sample_id, write_regions
 
 # image of 160 x 80 pixels: a cell is 20 x 10
@@ -41,8 +41,8 @@ def test_known_regions_are_taught_and_guesses_are_not(tmp_path: Path) -> None:
 
 
 def test_the_cells_are_those_of_the_unpadded_image() -> None:
-    assert region_cells((20, 10, 40, 20), 160, 80) == (1, 1, 1, 1)
-    assert region_cells((20, 10, 40, 20), 160, 160) == (1, 0, 1, 0)
+    assert pixels_to_cells((20, 10, 40, 20), 160, 80) == (1, 1, 1, 1)
+    assert pixels_to_cells((20, 10, 40, 20), 160, 160) == (1, 0, 1, 0)
 
 
 @pytest.mark.parametrize(
