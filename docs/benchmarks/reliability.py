@@ -65,7 +65,8 @@ class Launch:
         run.mkdir(parents=True, exist_ok=True)
         self.run = run
         launcher = Path(sys.executable).parent / "deepspeed"
-        command = [str(launcher), "--num_gpus", str(PROCESSES), "--master_port", str(free_port())]
+        self.port = free_port()
+        command = [str(launcher), "--num_gpus", str(PROCESSES), "--master_port", str(self.port)]
         command += [str(ROOT / "docs/benchmarks/recorded_run.py"), *words(run, arguments, preset)]
         environment = {
             **os.environ,
@@ -87,6 +88,14 @@ class Launch:
         while self.running() and not any(mtime(path) > newer_than for path in self.run.glob(pattern)):
             time.sleep(0.002)
 
+    def wait_while_saving(self, newer_than: float, moments: random.Random) -> None:
+        """Until a moment within the writing of a checkpoint: one that was whole by then is let go, for the next."""
+        saving = False
+        while self.running() and not saving:
+            self.wait_for(f"{STAGING}/checkpoint-*", newer_than)
+            time.sleep(moments.uniform(0, 0.25))
+            saving = (self.run / STAGING).exists()
+
     def finish(self) -> None:
         if self.process.wait(LAUNCH_LIMIT_S) != 0:
             raise SystemExit(f"{self.run}: exit status {self.process.returncode}, see {self.run / 'output.txt'}")
@@ -94,6 +103,8 @@ class Launch:
     def kill_all(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        for path in Path("/dev/shm").glob(f"deepspeed_allreduce_buffer_*_{self.port}_*"):
+            path.unlink()  # DeepSpeed's on the CPU: 60 MB in memory for each process, which nobody else removes
 
     def kill_one(self, process: int) -> None:
         """One training process; the launcher then ends the others."""
@@ -131,8 +142,7 @@ def disturb(launch: Launch, while_saving: bool, moments: random.Random) -> dict[
     started = time.time()
     launch.wait_for("batches-0.jsonl", started)
     if while_saving:
-        launch.wait_for(f"{STAGING}/checkpoint-*", started)
-        time.sleep(moments.uniform(0, 0.25))
+        launch.wait_while_saving(started, moments)
     else:
         time.sleep(moments.uniform(0, 4))
     target = moments.choice(["all"] * 8 + [0, 1])
