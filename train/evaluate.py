@@ -257,6 +257,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             description="Answer the same questions with any set of checkpoints, budgets and region sources.",
         )
         evaluate(arguments, data)
+        PartialState().destroy_process_group()  # as in `train.plc`
 
 
 if __name__ == "__main__":

@@ -52,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             prog=PROG,
             description="Fine-tune a LLaVA on compressed visual tokens.",
         )
-        train(model_arguments, data_arguments, args, stop)
+        trainer = train(model_arguments, data_arguments, args, stop)
+        # a thread of the processes' connection that runs on at exit now and then aborts a process that has finished
+        trainer.accelerator.end_training()
 
 
 def train(
