@@ -41,6 +41,13 @@ class LocalizerDataArguments:
     per_source: int | None = field(
         default=None, metadata={"help": "At most so many of each source, drawn before the sizes; null: all."}
     )
+    whole_images: bool = field(
+        default=False,
+        metadata={
+            "help": "All questions of an image in one conversation, for a training with split_turns: false "
+            "that reads the image once for all of them. False: a record a question."
+        },
+    )
     seed: int = field(default=0, metadata={"help": "Of what is drawn."})
 
     def __post_init__(self) -> None:
@@ -63,11 +70,23 @@ class Lesson:
     cells: Cells
     size: str  # small, medium, large or global
 
-    def record(self) -> dict:
-        """As a LLaVA record; `type` is the size, by which an evaluation groups."""
-        asked = {"from": "human", "value": f"<image>\n{self.question}", "type": self.size}
-        answer = {"from": "gpt", "value": str(list(self.cells))}
-        return {"id": self.sample_id, "image": self.image, "conversations": [asked, answer]}
+
+def record(taught: Sequence[Lesson]) -> dict:
+    """Lessons about one image as a LLaVA record; `type` is the size, by which an evaluation groups."""
+    turns: list[dict] = []
+    for lesson in taught:
+        turns.append({"from": "human", "value": lesson.question, "type": lesson.size})
+        turns.append({"from": "gpt", "value": str(list(lesson.cells))})
+    turns[0]["value"] = f"<image>\n{turns[0]['value']}"
+    return {"id": taught[0].sample_id, "image": taught[0].image, "conversations": turns}
+
+
+def by_image(taught: Sequence[Lesson]) -> list[list[Lesson]]:
+    """The lessons of every image together, in their order."""
+    groups: dict[tuple[str, str], list[Lesson]] = defaultdict(list)
+    for lesson in taught:
+        groups[lesson.source, lesson.image].append(lesson)
+    return list(groups.values())
 
 
 def lessons(folder: Path) -> Iterator[Lesson]:
@@ -129,7 +148,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise DataError(f"{arguments.regions}: no row of method {' or '.join(TAUGHT)}, nothing to teach")
         out = Path(arguments.out)
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out, json.dumps([lesson.record() for lesson in kept]).encode())
+        grouped = by_image(kept) if arguments.whole_images else [[lesson] for lesson in kept]
+        write_atomically(out, json.dumps([record(group) for group in grouped]).encode())
         counts = Counter(lesson.size for lesson in kept)
         print(f"{out}: {len(kept):,} of {len(found):,} questions: {', '.join(f'{n:,} {s}' for s, n in counts.items())}")
 

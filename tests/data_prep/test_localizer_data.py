@@ -90,6 +90,23 @@ def test_the_records_are_llava_s(tmp_path: Path, capsys: pytest.CaptureFixture[s
     ]
 
 
+def test_the_questions_of_an_image_may_be_one_conversation(tmp_path: Path) -> None:
+    write_sidecar(tmp_path / "regions" / "one", "one")
+    write_sidecar(tmp_path / "regions" / "two", "two")
+    words = [str(tmp_path / "regions" / "*"), str(tmp_path / "lessons.json"), "whole_images=true"]
+    main(words)
+    records = json.loads((tmp_path / "lessons.json").read_text())
+    assert len(records) == 2  # each source has an a.png
+    for record in records:
+        questions, answers = record["conversations"][::2], record["conversations"][1::2]
+        assert [turn["value"].startswith("<image>\n") for turn in questions] == [True] + [False] * 4
+        taught = {
+            turn["value"].removeprefix("<image>\n"): json.loads(answer["value"])
+            for turn, answer in zip(questions, answers, strict=True)
+        }
+        assert taught == {name: cells for name, (_, _, _, cells) in ROWS.items() if cells is not None}
+
+
 WRONG = {
     "missing": (["nowhere", "OUT"], "regions: no such folder: nowhere"),
     "no sidecar": (["EMPTY", "OUT"], "no manifest.json, not a region sidecar"),
