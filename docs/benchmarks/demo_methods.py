@@ -41,23 +41,26 @@ def train_and_evaluate(out: Path, run: Run) -> list[Row]:
     """The rows of one fine-tuned model: with annotated regions, and PLC at one ninth without them too."""
     kind, budget, seed = run
     folder = out / f"{kind}-{budget}-{seed}"
-    if not (folder / "final").is_dir():
-        settings = {
-            "compressor_type": kind,
-            "token_budget": budget,
-            "seed": seed,
-            "output_dir": folder,
-            "max_steps": STEPS,
-            "max_length": 192,
-            "deepspeed": "null",
-            "per_device_train_batch_size": 32,
-            "eval_strategy": "no",
-            "save_strategy": "no",
-            "picture_steps": 0,
-        }
-        call("train.plc", "configs/plc/quickstart.yaml", *[f"{key}={value}" for key, value in settings.items()])
+    fine_tune(folder, {"compressor_type": kind, "token_budget": budget, "seed": seed})
     sources = ["oracle", "random", "global"] if (kind, budget) == ("region_ratio", ONE_NINTH) else ["oracle"]
     return evaluate(folder / "evaluation", [{"checkpoint": f"{folder}/final", "region_source": sources, "seed": seed}])
+
+
+def fine_tune(folder: Path, settings: dict[str, Any]) -> None:
+    """One training into `folder`, unless it is finished there."""
+    if (folder / "final").is_dir():
+        return
+    settings = settings | {
+        "output_dir": folder,
+        "max_steps": STEPS,
+        "max_length": 192,
+        "deepspeed": "null",
+        "per_device_train_batch_size": 32,
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "picture_steps": 0,
+    }
+    call("train.plc", "configs/plc/quickstart.yaml", *[f"{key}={value}" for key, value in settings.items()])
 
 
 def evaluate_untrained(out: Path) -> list[Row]:
