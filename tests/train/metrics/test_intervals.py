@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from train.metrics import Z95, accuracy_by_group, exact_match, normalize_answer, wilson_interval
+from train.metrics import Z95, wilson_interval
 
 counts = st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -31,26 +31,3 @@ def test_wilson_bounds_solve_the_score_equation(count):
 def test_wilson_interval_refuses_impossible_counts(count):
     with pytest.raises(ValueError):
         wilson_interval(*count)
-
-
-@pytest.mark.parametrize(
-    ("prediction", "target", "same"),
-    [(" Two.\n", "two", True), ("7", "7", True), ("7", "17", False), ("", "0", False), ("2 dogs", "two dogs", False)],
-)
-def test_exact_match_forgives_case_blanks_and_a_final_period_only(prediction, target, same):
-    assert exact_match(prediction, target) is same
-
-
-@given(st.text())
-def test_normalizing_twice_changes_nothing(text):
-    assert normalize_answer(normalize_answer(text)) == normalize_answer(text)
-
-
-def test_accuracy_by_group_counts_an_item_in_all_its_groups():
-    groups = [("place", "small"), ("place", "large"), ("count",)]
-    assert accuracy_by_group([True, False, True], groups) == {
-        "count": {"n": 1, "accuracy": 1.0},
-        "large": {"n": 1, "accuracy": 0.0},
-        "place": {"n": 2, "accuracy": 0.5},
-        "small": {"n": 1, "accuracy": 1.0},
-    }
