@@ -70,7 +70,8 @@ def estimate(metric: Metric, rows: Sequence[ScoredRow], name: str, seed: int = 0
 def _drawn(summands: Array, random: np.random.Generator) -> Array:
     """(units, k) summands to their (R, k) sums in every draw."""
     units = len(summands)
-    return np.stack([summands[random.integers(units, size=units)].sum(axis=0) for _ in range(RESAMPLES)])
+    draws = (random.integers(units, size=units) for _ in range(RESAMPLES))
+    return np.stack([np.bincount(draw, minlength=units) @ summands for draw in draws])
 
 
 def headline_interval(metric: Metric, rows: Sequence[ScoredRow], name: str, seed: int = 0) -> tuple[float, float]:
