@@ -36,12 +36,12 @@ def ask(rng: np.random.Generator, scene: Scene, count: int) -> list[Question]:
 
 
 def ask_place(rng: np.random.Generator, scene: Scene) -> Question:
-    cell = _random_cell(rng, scene)
+    cell = random_cell(rng, scene)
     return _ask_digit("place", f"Which digit is at {cell_name(cell)}?", scene, cell, scene.cell_box(cell))
 
 
 def ask_frame(rng: np.random.Generator, scene: Scene) -> Question | None:
-    unique = _unique_colours(scene)
+    unique = unique_colours(scene)
     if not unique:
         return None
     colour = unique[rng.integers(len(unique))]
@@ -70,13 +70,13 @@ def ask_panel(rng: np.random.Generator, scene: Scene) -> Question | None:
 
 
 def ask_exists(rng: np.random.Generator, scene: Scene) -> Question:
-    colour = _random_colour(rng)
+    colour = random_colour(rng)
     answer = "yes" if scene.framed_in(colour) else "no"
     return Question("exists", f"Is any frame {colour}?", answer, (), ())
 
 
 def ask_count(rng: np.random.Generator, scene: Scene) -> Question:
-    colour = _random_colour(rng)
+    colour = random_colour(rng)
     return Question("count", f"How many {colour} frames are there?", str(len(scene.framed_in(colour))), (), ())
 
 
@@ -99,7 +99,7 @@ def _ask_digit(kind: str, text: str, scene: Scene, cell: Cell, box: Box) -> Ques
 def _ask_pair(
     kind: str, text: str, combine: Callable[[tuple[int, int]], int], rng: np.random.Generator, scene: Scene
 ) -> Question | None:
-    pair = _pair(rng, scene)
+    pair = pair_of_cells(rng, scene)
     if pair is None:
         return None
     (first, first_name), (second, second_name) = pair
@@ -108,16 +108,16 @@ def _ask_pair(
     return Question(kind, text.format(first_name, second_name), str(combine(digits)), boxes, digits)
 
 
-def _pair(rng: np.random.Generator, scene: Scene) -> tuple[tuple[Cell, str], tuple[Cell, str]] | None:
+def pair_of_cells(rng: np.random.Generator, scene: Scene) -> tuple[tuple[Cell, str], tuple[Cell, str]] | None:
     """Two different cells with their names: two places, next to each other now and then, or two frames."""
     if rng.random() < 0.5:
-        unique = _unique_colours(scene)
+        unique = unique_colours(scene)
         if len(unique) < 2:
             return None
         one, other = (unique[index] for index in rng.permutation(len(unique))[:2])
         (first,), (second,) = scene.framed_in(one), scene.framed_in(other)
         return (first, f"in the {one} frame"), (second, f"in the {other} frame")
-    first = _random_cell(rng, scene)
+    first = random_cell(rng, scene)
     others = [cell for cell in _digit_cells(scene) if cell != first]
     near = [cell for cell in others if abs(cell[0] - first[0]) + abs(cell[1] - first[1]) == 1]
     pool = near if near and rng.random() < ADJACENT_CHANCE else others
@@ -125,12 +125,12 @@ def _pair(rng: np.random.Generator, scene: Scene) -> tuple[tuple[Cell, str], tup
     return (first, f"at {cell_name(first)}"), (second, f"at {cell_name(second)}")
 
 
-def _unique_colours(scene: Scene) -> list[str]:
+def unique_colours(scene: Scene) -> list[str]:
     """The colours of which there is one frame on the board, so that naming one names a cell."""
     return [colour for colour in COLOURS if len(scene.framed_in(colour)) == 1]
 
 
-def _random_colour(rng: np.random.Generator) -> str:
+def random_colour(rng: np.random.Generator) -> str:
     return list(COLOURS)[rng.integers(len(COLOURS))]
 
 
@@ -138,6 +138,6 @@ def _digit_cells(scene: Scene) -> list[Cell]:
     return [(int(row), int(column)) for row, column in np.argwhere(scene.digit >= 0)]
 
 
-def _random_cell(rng: np.random.Generator, scene: Scene) -> Cell:
+def random_cell(rng: np.random.Generator, scene: Scene) -> Cell:
     cells = _digit_cells(scene)
     return cells[rng.integers(len(cells))]

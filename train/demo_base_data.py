@@ -20,6 +20,8 @@ from train.demo_base_model import GRID, PATCH_WORDS
 class Boards(Dataset):
     """Board number i of a split: pixels (3, H, W), question ids, labels and kinds, and what each patch shows."""
 
+    kinds = tuple(KINDS)
+
     def __init__(self, split: str, size: int, questions: int, processor: LlavaProcessor, seed: int = 0) -> None:
         self.scans = load_scans(split)
         self.size = size
@@ -31,15 +33,19 @@ class Boards(Dataset):
     def __len__(self) -> int:
         return self.size
 
+    def ask(self, rng: np.random.Generator, scene: Scene) -> list[Question]:
+        """As many different questions as asked for, about a board."""
+        return ask(rng, scene, self.questions)
+
     def __getitem__(self, number: int) -> dict[str, Any]:
         rng = np.random.default_rng([self.seed, number])
         scene = compose(rng, self.scans)
-        questions = ask(rng, scene, self.questions)
+        questions = self.ask(rng, scene)
         image = render(scene, self.scans, rng)
         return {
             "pixel_values": self.processor.image_processor(image, return_tensors="pt")["pixel_values"][0],
             "branches": [self._branch(question) for question in questions],
-            "kinds": [list(KINDS).index(question.kind) for question in questions],
+            "kinds": [self.kinds.index(question.kind) for question in questions],
             "shown": shown_words(scene),
         }
 
