@@ -1,0 +1,146 @@
+"""A Markdown table of what methods keep of the full-token model: ours from evaluation.json, published rows beside them.
+
+    python -m train.leaderboard leaderboard.md 'evaluations=[runs/a/evaluation.json, runs/b/evaluation.json]'
+
+    | method | regions | 192 | 128 | 64 | 32 | source |      budgets are visual tokens an image
+
+Each row names its source. Rows of two sources are of other benchmarks, splits and code: the table sets them side by
+side and averages none of them together. Ours of several seeds are one row, their mean.
+"""
+
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data_prep.config import ConfigError, parse_config, user_errors
+from data_prep.shards import write_atomically
+
+from .model_card import read_evaluation
+
+PROG = "python -m train.leaderboard"
+PUBLISHED = "configs/leaderboard/llava-1.5-7b.yaml"
+ROW_KEYS = {"method", "kind", "kept", "source"}
+Line = dict[int, str]  # a cell by budget
+
+
+@dataclass(frozen=True)
+class LeaderboardArguments:
+    """What stands in the table."""
+
+    out: str = field(metadata={"help": "Markdown file to write."})
+    evaluations: list[str] = field(default_factory=list, metadata={"help": "Files of train.evaluate, evaluation.json."})
+    published: str | None = field(
+        default=PUBLISHED, metadata={"help": "YAML of published rows, see configs/leaderboard; null: none."}
+    )
+
+    def __post_init__(self) -> None:
+        if not self.evaluations and self.published is None:
+            raise ConfigError("evaluations: neither these nor published rows, nothing to print")
+
+
+def our_lines(path: str) -> dict[tuple[str, str], Line]:
+    """What is kept at each budget, by method and region source, of the rows of one evaluation.
+
+    A row of a bootstrap has its interval; of several seeds, the mean and the standard deviation.
+
+    Raises:
+        ConfigError: no evaluation, or one without a full-token row.
+    """
+    try:
+        rows = read_evaluation(path)["rows"]
+    except ValueError as error:
+        raise ConfigError(f"evaluations: {error}") from None
+    alike: dict[tuple[str, str], dict[int, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if row["relative_accuracy"] is None:
+            raise ConfigError(f"evaluations: {path}: no row of all tokens to compare with")
+        method = f"{row['method']}, fine-tuned" if row["trained"] else row["method"]
+        alike[method, row["region_source"]][row["token_budget"]].append(row)
+    return {key: {budget: _kept(same) for budget, same in found.items()} for key, found in alike.items()}
+
+
+def _kept(rows: Sequence[Mapping[str, Any]]) -> str:
+    kept = [100 * row["relative_accuracy"] for row in rows]
+    if len(kept) > 1:
+        return f"{statistics.mean(kept):.1f} ± {statistics.stdev(kept):.1f}"
+    interval = rows[0].get("relative_accuracy_ci95")
+    if interval is None:
+        return f"{kept[0]:.1f}"
+    return f"{kept[0]:.1f} ({100 * interval[0]:.1f}-{100 * interval[1]:.1f})"
+
+
+def read_published(path: str) -> dict[str, Any]:
+    """The published rows. ConfigError where the file is missing, of another form, or a row has no source."""
+    try:
+        published = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        budgets = [int(budget) for budget in published["budgets"]]
+        for row in published["rows"]:
+            if row.keys() != ROW_KEYS or len(row["kept"]) != len(budgets) or not row["source"]:
+                raise ConfigError(
+                    f"published: {path}: expected {sorted(ROW_KEYS)} with a source and {len(budgets)} values, got {row}"
+                )
+    except ConfigError:
+        raise
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"published: {path}: not a file of published rows: {error!r}") from None
+    return published
+
+
+def leaderboard(arguments: LeaderboardArguments) -> str:
+    """The table and how to read it."""
+    lines: list[tuple[str, str, Line, str]] = []
+    for path in arguments.evaluations:
+        lines += [(method, regions, line, path) for (method, regions), line in our_lines(path).items()]
+    if arguments.published is not None:
+        published = read_published(arguments.published)
+        for row in published["rows"]:
+            kept = {budget: str(value) for budget, value in zip(published["budgets"], row["kept"], strict=True)}
+            shown = {budget: value for budget, value in kept.items() if value != "None"}
+            lines.append((f"{row['method']} ({row['kind']}, {published['model']})", "", shown, row["source"]))
+    budgets = sorted({budget for _, _, line, _ in lines for budget in line}, reverse=True)
+    header = ["method", "regions", *map(str, budgets), "source"]
+    cells = [
+        [method, regions, *[line.get(budget, "") for budget in budgets], source]
+        for method, regions, line, source in lines
+    ]
+    rule = "|" + "|".join(["---", "---", *["---:"] * len(budgets), "---"]) + "|"
+    table = "\n".join([_line(header), rule, *map(_line, cells)])
+    return f"# Per cent of the full-token model kept, by visual tokens\n\n{table}\n\n{NOTE}\n"
+
+
+NOTE = (
+    "Published rows are their sources' numbers, not measured here. The benchmarks behind an average, their splits and "
+    "the code that scores them differ by source: compare rows of one source. In brackets a 95 % bootstrap interval "
+    "over questions; ± the standard deviation over seeds."
+)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: exit status 2 for a wrong call or file."""
+    with user_errors(PROG):
+        (arguments,) = parse_config(
+            (LeaderboardArguments,),
+            sys.argv[1:] if argv is None else argv,
+            prog=PROG,
+            description="Print what methods keep of the full-token model, ours beside published ones.",
+            positionals=("out",),
+        )
+        text = leaderboard(arguments)
+        out = Path(arguments.out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, text.encode())
+        print(text)
+
+
+if __name__ == "__main__":
+    main()
