@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import tqdm
-from lmms_eval.api.instance import Instance
+from lmms_eval.api.instance import GenerationResult, Instance
 from lmms_eval.api.model import lmms
 from lmms_eval.utils import Collator
 from PIL import Image
@@ -107,13 +107,14 @@ class CropLlava(lmms):
         """The answers, each cut before the first of its task's `until` strings."""
         return self._in_batches(requests, self._generate, key=lambda arguments: arguments[1])
 
-    def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: Sequence[Instance]) -> list[GenerationResult]:
         """For each text that may answer a question, -ln p(text | question), and whether the greedy answer starts so.
 
-        A sum over the text's tokens where the chat template puts them; the end of the answer is none of them. The sign
-        is what lmms-eval's metrics expect, for all that its interface says: among choices they take the least.
+        A sum over the text's tokens where the chat template puts them; the end of the answer is none of them. lmms-eval
+        0.7.3 documents ln p, but takes the least among choices; and a pair reaches its metrics as a pair only in a
+        `GenerationResult`, else as text.
         """
-        return self._in_batches(requests, self._losses)
+        return [GenerationResult(pair) for pair in self._in_batches(requests, self._losses)]
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
         raise NotImplementedError("crop_llava: it answers tasks of one round only, no generate_until_multi_round")
@@ -148,8 +149,6 @@ class CropLlava(lmms):
         tokens = self.model.generate(
             **inputs,
             **generation_options(options, questions[0].name),
-            stop_strings=until or None,
-            tokenizer=self.processor.tokenizer,
             pad_token_id=self.processor.tokenizer.pad_token_id,
         )
         texts = self.processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
