@@ -50,7 +50,7 @@ class Asked:
         Raises:
             DataError: as many marks as images there are not.
         """
-        texts = self.text.split(image_token)
+        texts = [text.strip("\n") for text in self.text.split(image_token)]  # the template sets its own line breaks
         if len(texts) == 1:
             texts = [""] * len(self.images) + texts
         if len(texts) != len(self.images) + 1:

@@ -145,7 +145,7 @@ def test_the_region_is_of_the_first_image(make: Make, docs: list[dict]) -> None:
     ("text", "kinds"),
     [
         ("what ?", ["image", "image", "what ?"]),
-        ("<image>what <image>", ["image", "what ", "image"]),
+        ("<image>\nwhat <image>", ["image", "what ", "image"]),
         ("what <image> and <image> ?", ["what ", "image", " and ", "image", " ?"]),
     ],
 )
