@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +221,8 @@ def test_what_is_not_there_says_so(make: Make) -> None:
         make().generate_until_multi_round([])
     with pytest.raises(ConfigError, match="task toy, doc 0: generation_kwargs: 'seed' is none of"):
         make().generate_until([asked(0, "what ?", {"seed": 1})])
+
+
+def test_arguments_are_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+    assert not [name for name in signature(CropLlava).parameters if f"`{name}`" not in text]
