@@ -20,7 +20,7 @@ from lmms_eval.utils import Collator
 from PIL import Image
 from torch import Tensor
 
-from crop_model.regions import Box, RegionError
+from crop_model.regions import Box, RegionError, sanitize_box
 from data_prep.config import ConfigError
 from data_prep.sample import DataError
 
@@ -191,10 +191,9 @@ class CropLlava(lmms):
         if region is None:
             return None
         try:
-            self.processor.grow_region(region, *images[0].size)
+            return sanitize_box(region, *images[0].size)
         except RegionError as error:
             raise DataError(f"{name}: {self.region_key}: {error}") from None
-        return region
 
     def _target(self, target: Any, doc_id: int, task: str, split: str) -> str:
         """A text without the blank that tasks put before it: the template has its own."""
