@@ -14,5 +14,7 @@ fi
 }
 echo "Making .venv (about two minutes and 2 GB)"
 "${PYTHON:-python3}" -m venv .venv
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+install=(.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt)
+"${install[@]}" -e '.[test]'
+"${install[@]}" --no-deps lmms-eval # its own list brings torchvision and more; the extra `lmms-eval` has what is needed
 printf '%s\n' "$wanted" >.venv/installed
