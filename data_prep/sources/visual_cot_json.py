@@ -23,7 +23,8 @@ from data_prep.text_boxes import find_boxes
 from .base import XYXY, Source
 from .llava_text import Utterance
 
-_REQUEST = re.compile(
+# What the question about the box ends in.
+REQUEST = re.compile(
     r"\s*please provide the bounding box coordinates? of the region "
     r"that can help you answer the question better\.?\s*$",
     re.IGNORECASE,
@@ -55,18 +56,19 @@ class VisualCotJson(Source):
         folders = image.split("/")
         question = Question(
             image=image,
-            text=_REQUEST.sub("", turns[0].question),
+            text=REQUEST.sub("", turns[0].question),
             answer=turns[-1].answer,
             kind=folders[1] if len(folders) > 2 else None,  # of cot/gqa/1.jpg: gqa
             frame="padded_square",
             boxes=find_boxes(turns[0].answer) if len(turns) > 1 else [],
         )
         if not question.boxes:
-            question.frame, question.boxes = "pixels", _pixel_boxes(record.image)
+            question.frame, question.boxes = "pixels", pixel_boxes(record.image)
         yield question
 
 
-def _pixel_boxes(images: list[str]) -> list[XYXY]:
+def pixel_boxes(images: list[str]) -> list[XYXY]:
+    """Boxes in pixels behind the ### of paths."""
     boxes = []
     for image in images:
         if match := _PIXELS.fullmatch(image.partition("###")[2]):
