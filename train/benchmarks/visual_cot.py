@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from data_prep.records import conversation
+from data_prep.records import IMAGE_TAG
 from data_prep.sample import DataError
 from data_prep.sources import visual_cot_json
 from data_prep.sources.base import Id
@@ -49,18 +49,20 @@ def read(path: Path) -> Iterator[BenchmarkQuestion]:
 
 
 def _question(name: str, part: str, record: Record) -> BenchmarkQuestion:
-    _, turns = conversation(name, record.model_dump(), len(record.image))
+    said = [utterance["value"] for utterance in record.conversations]
+    if len(said) != 4:
+        raise DataError(f"{name}: expected question, box, image and answer, got {len(said)} turns")
     boxes = pixel_boxes(record.image)
     if not boxes:
         raise DataError(f"{name}: no box in pixels behind its images' ###")
-    question = REQUEST.sub("", turns[0].question)
+    question = REQUEST.sub("", said[0].replace(IMAGE_TAG, "")).strip()
     return BenchmarkQuestion(
         record=name,
         question_id=f"{part}/{record.question_id}",
         image=record.image[0].partition("###")[0],
         prompt=question,
         question=question,
-        targets=(turns[-1].answer,),
+        targets=(said[-1].strip(),),
         group=record.dataset,
         region=boxes[0],
     )
