@@ -45,8 +45,11 @@ class BenchmarkSource:
                 )
             for key, value in mapping.items():
                 object.__setattr__(self, key, value)
-        if self.name not in BENCHMARKS:
+        if not isinstance(self.name, str) or self.name not in BENCHMARKS:
             raise argparse.ArgumentTypeError(f"name: {self.name!r} is none of {', '.join(BENCHMARKS)}")
+        for key, value in (("path", self.path), ("image_root", self.image_root)):
+            if not isinstance(value, str) or not value:
+                raise argparse.ArgumentTypeError(f"{key}: expected a path, got {value!r}")
         if not Path(self.path).exists():
             raise argparse.ArgumentTypeError(f"path: no such file or folder: {self.path}")
         if not isinstance(self.ocr_tokens, bool):

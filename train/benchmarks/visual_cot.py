@@ -14,11 +14,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from data_prep.records import IMAGE_TAG
 from data_prep.sample import DataError
 from data_prep.sources import visual_cot_json
 from data_prep.sources.base import Id
-from data_prep.sources.visual_cot_json import REQUEST, pixel_boxes
+from data_prep.sources.visual_cot_json import pixel_boxes
 from data_prep.streams import json_list
 
 from .files import numbered
@@ -49,20 +48,16 @@ def read(path: Path) -> Iterator[BenchmarkQuestion]:
 
 
 def _question(name: str, part: str, record: Record) -> BenchmarkQuestion:
-    said = [utterance["value"] for utterance in record.conversations]
-    if len(said) != 4:
-        raise DataError(f"{name}: expected question, box, image and answer, got {len(said)} turns")
-    boxes = pixel_boxes(record.image)
+    turn, boxes = record.turn(name), pixel_boxes(record.image)
     if not boxes:
         raise DataError(f"{name}: no box in pixels behind its images' ###")
-    question = REQUEST.sub("", said[0].replace(IMAGE_TAG, "")).strip()
     return BenchmarkQuestion(
         record=name,
         question_id=f"{part}/{record.question_id}",
         image=record.image[0].partition("###")[0],
-        prompt=question,
-        question=question,
-        targets=(said[-1].strip(),),
+        prompt=turn.question,
+        question=turn.question,
+        targets=(turn.answer,),
         group=record.dataset,
         region=boxes[0],
     )
