@@ -74,8 +74,8 @@ WRONG: list[tuple[str, Damage, str]] = [
     ("visual_cot", lambda f: f["gqa.json"][1]["image"].pop(), r"gqa.json: record 1: no box in pixels"),
     (
         "visual_cot",
-        lambda f: f["gqa.json"][1]["conversations"].pop(),
-        r"gqa.json: record 1: expected questions, each with",
+        lambda f: f["gqa.json"][1]["conversations"][3].update(value=""),
+        r"gqa.json: record 1: .*no answer",
     ),
     ("vizwiz", lambda f: f[VIZWIZ][1].update(answers=[{"text": "soup"}]), r"val.json: record 1: answers.0.answer: "),
     ("vqav2", lambda f: f[VQA_QUESTIONS]["questions"][1].update(image_id=-1), r"questions.json: record 1: image_id: "),
