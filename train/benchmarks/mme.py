@@ -47,7 +47,7 @@ def _questions(root: Path, category: str, file: Path, images: Path) -> Iterator[
     image = _image(file, images)
     for number, line in enumerate(lines, start=1):
         question, _, answer = line.strip().rpartition("\t")
-        if not question or answer not in ("Yes", "No"):
+        if not question or answer.lower() not in ("yes", "no"):
             raise DataError(f"{file}: line {number}: expected a question, a tab and Yes or No, got {line!r}")
         asked = question.strip().removesuffix(REQUEST).strip()
         yield BenchmarkQuestion(
