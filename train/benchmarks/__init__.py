@@ -14,5 +14,5 @@ BENCHMARKS = {
     "textvqa": Benchmark(textvqa.read, "vqa_accuracy", read_with_ocr=textvqa.read_with_ocr),
     "visual_cot": Benchmark(visual_cot.read, "visual_cot", instruction=None),
     "vizwiz": Benchmark(vizwiz.read, "vqa_accuracy", OR_UNANSWERABLE),
-    "vqav2": Benchmark(vqav2.read, "vqa_accuracy"),
+    "vqav2": Benchmark(vqav2.read, "vqav2_accuracy"),
 }

@@ -87,7 +87,7 @@ def _rows(source: BenchmarkSource, questions: Sequence[BenchmarkQuestion]) -> It
                     chat_messages(None, [Turn(question.prompt, answer, None)], images=1), ensure_ascii=False
                 ),
                 "images": [path],
-                "benchmark": source.name,
+                "benchmark": source.label,
                 "question_id": question.question_id,
                 "targets": list(question.targets),
                 "choices": list(question.choices),

@@ -13,7 +13,9 @@ from data_prep.sample import DataError
 from data_prep.shards import write_atomically
 
 from . import BENCHMARKS
-from .question import BenchmarkQuestion
+from .question import Benchmark, BenchmarkQuestion
+
+WITH_OCR = "_ocr"
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,16 @@ class BenchmarkSource:
             raise argparse.ArgumentTypeError(f"ocr_tokens: expected true or false, got {self.ocr_tokens!r}")
         if self.ocr_tokens and BENCHMARKS[self.name].read_with_ocr is None:
             raise argparse.ArgumentTypeError(f"ocr_tokens: {self.name} comes without the text in its images")
+
+    @property
+    def label(self) -> str:
+        """What results call the benchmark."""
+        return self.name + (WITH_OCR if self.ocr_tokens else "")
+
+
+def benchmark_of(label: str) -> Benchmark:
+    """The benchmark that results call so."""
+    return BENCHMARKS[label.removesuffix(WITH_OCR)]
 
 
 def read_questions(source: BenchmarkSource) -> list[BenchmarkQuestion]:
