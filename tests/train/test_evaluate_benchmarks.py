@@ -99,10 +99,14 @@ def test_means_and_retention_by_hand() -> None:
     assert rows[0]["benchmarks"]["gqa"]["retention"] == 0.5
     assert rows[0]["benchmarks"]["docvqa"]["retention"] == pytest.approx(0.75)
     assert [row["relative_accuracy"] for row in rows] == pytest.approx([0.625, 1])
+    assert [row["relative_to"] for row in rows] == [1, 1]
     low, high = rows[0]["relative_accuracy_ci95"]
     # DocVQA's two questions are alike; of GQA's four, 0 to 4 right ones are drawn
     assert 0.375 <= round(low, 9) < 0.625 < round(high, 9) <= 0.875
     assert rows[1]["relative_accuracy_ci95"] == pytest.approx([1, 1])
+    worse = {label: [answered(0.5, number) for number in range(len(half[label]))] for label in half}
+    add_retention(rows, [half, worse], 1)  # known already
+    assert rows[0]["relative_accuracy"] == pytest.approx(0.625)
     assert benchmark_table(rows)[1] == ["m", "4", "oracle", "50.0 (50.0)", "60.0 (75.0)"]
 
 
