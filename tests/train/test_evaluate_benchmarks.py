@@ -9,6 +9,7 @@ import pytest
 from data_prep.config import ConfigError
 from tests.train.benchmarks.official import PUBLISHED
 from train.arguments import DataArguments
+from train.benchmarks.mme import CATEGORIES
 from train.benchmarks.samples import load_benchmark
 from train.benchmarks.source import BenchmarkSource, benchmark_of, read_questions
 from train.checkpoint import load_checkpoint
@@ -108,6 +109,15 @@ def test_means_and_retention_by_hand() -> None:
     add_retention(rows, [half, worse], 1)  # known already
     assert rows[0]["relative_accuracy"] == pytest.approx(0.625)
     assert benchmark_table(rows)[1] == ["m", "4", "oracle", "50.0 (50.0)", "60.0 (75.0)"]
+
+
+def test_a_perfect_mme_weighs_as_much_as_any_other_benchmark() -> None:
+    keys = [(category, number) for category in CATEGORIES for number in range(2)]
+    mme = [ScoredRow(f"{c}/{n}", "yes", ("Yes",), (), c, "1.png", 1.0) for c, n in keys]
+    row = describe_benchmarks({"mme": mme, "gqa": [answered(0, 0)]})
+    assert (row["benchmarks"]["mme"]["score"], row["accuracy"]) == (2800, 0.5)
+    assert row["accuracy_ci95"] == [0.5, 0.5]
+    assert benchmark_table([row | {"method": "m", "token_budget": 4, "region_source": "x"}])[1][3:] == ["2800.0", "0.0"]
 
 
 def test_nothing_is_kept_of_a_model_that_is_never_right() -> None:
