@@ -144,7 +144,7 @@ def _read(
 ) -> Iterator[dict[str, Any]]:
     """The rows with their lengths; with `raises`, up to the first bad one."""
     row = None
-    for row in _with_lengths(_rows(source, split_turns), processor, max_length):
+    for row in with_lengths(_rows(source, split_turns), processor, max_length):
         if raises and row["bad"] is not None:
             raise DataError(row["bad"])
         yield row
@@ -186,7 +186,7 @@ def _rows(source: DataSource, split_turns: bool) -> Iterator[dict[str, Any]]:
         whole = not (split_turns and image_files)
         for first, asked in [(0, turns)] if whole else [(number, [turn]) for number, turn in enumerate(turns)]:
             key = sample_id(name, image_files[0] if image_files else "", first, asked[0].question)
-            row = empty | {"sample_id": key} | _texts(asked[0], _messages(system, asked, len(image_files)))
+            row = empty | {"sample_id": key} | _texts(asked[0], chat_messages(system, asked, len(image_files)))
             try:
                 row["images"] = [files.path(record_name, image) for image in image_files]
                 if image_files:
@@ -207,7 +207,7 @@ def _texts(turn: Turn, messages: list[dict[str, Any]]) -> dict[str, Any]:
     return {"kind": turn.kind, "question": turn.question, "answer": turn.answer, "messages": text}
 
 
-def _messages(system: str | None, turns: Sequence[Turn], images: int) -> list[dict[str, Any]]:
+def chat_messages(system: str | None, turns: Sequence[Turn], images: int) -> list[dict[str, Any]]:
     """A conversation as chat templates take it: the images, then the first question."""
     messages = [] if system is None else [_message("system", system)]
     for turn in turns:
@@ -268,7 +268,7 @@ def _checked_region(name: str, boxes: Sequence[Box], width: int, height: int) ->
 # ---- lengths
 
 
-def _with_lengths(
+def with_lengths(
     rows: Iterator[dict[str, Any]], processor: CropLlavaProcessor, max_length: int
 ) -> Iterator[dict[str, Any]]:
     """Add `length`: an image's placeholder stands for `token_budget` tokens, so no image needs to be read."""

@@ -6,7 +6,8 @@
     rows ─► for each: load the checkpoint ─► answer all questions ─► accuracy, cost, time ─► evaluation.json and .md
                                                   └─► predictions-<row>.jsonl
 
-Answers are generated greedily and count as right if they match exactly after `train.metrics.normalize_answer`.
+Answers are generated greedily. Those of eval_data count as right if they match exactly after
+`train.metrics.normalize_answer`; those of `benchmarks` are scored by each one's metric.
 """
 
 import statistics
@@ -26,14 +27,23 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from crop_model.patches import patch_mask
-from data_prep.config import ConfigError, parse_config, user_errors
+from data_prep.config import parse_config, user_errors
 
 from .arguments import DataArguments
 from .checkpoint import load_merged
 from .collator import Collator
 from .config import write_config
-from .data import load_samples
-from .evaluation_report import Prediction, clear_predictions, describe_row, report_text, write_predictions, write_report
+from .evaluation_benchmarks import Scored
+from .evaluation_questions import Asked, load_questions, read_benchmarks, scored
+from .evaluation_report import (
+    Prediction,
+    by_benchmark,
+    clear_predictions,
+    describe_row,
+    report_text,
+    write_predictions,
+    write_report,
+)
 from .evaluation_rows import EvaluateArguments, RowSpec, check_checkpoints
 from .localization import Located, load_localizer, locate, measures, measures_text
 from .metrics import exact_match
@@ -48,16 +58,19 @@ class Evaluator:
     """One row of the table: its model, its processor, and the questions as it asks them."""
 
     def __init__(
-        self, spec: RowSpec, arguments: EvaluateArguments, data: DataArguments, found: dict[str, dict[str, Located]]
+        self,
+        spec: RowSpec,
+        arguments: EvaluateArguments,
+        data: DataArguments,
+        asked: Asked,
+        found: dict[str, dict[str, Located]],
     ) -> None:
         self.spec, self.arguments = spec, arguments
         model, self.processor = load_merged(spec.checkpoint, dtype=arguments.torch_dtype, **spec.compressor())
         self.device = PartialState().device
         self.model: CropLlavaForConditionalGeneration = model.to(self.device)
         self.collator = Collator(self.processor, data.max_image_pixels)
-        self.samples = load_samples(data.eval_data, self.processor, data.max_length)
-        if arguments.num_samples is not None:
-            self.samples = self.samples.select(range(min(arguments.num_samples, len(self.samples))))
+        self.samples = load_questions(arguments, data, asked, self.processor)
         self.located: dict[str, Located] = {}
         if spec.localizer is not None:
             if spec.localizer not in found:
@@ -103,9 +116,8 @@ class Evaluator:
     def _answer(self, indices: Sequence[int]) -> list[Prediction]:
         rows = [self._asked(index) for index in indices]
         batch = self._batch(rows)
-        answers = self.processor.batch_decode(
-            self._generate(batch, self.arguments.max_new_tokens), skip_special_tokens=True
-        )
+        tokens = self._generate(batch, self.arguments.max_new_tokens)
+        answers = [answer.strip() for answer in self.processor.batch_decode(tokens, skip_special_tokens=True)]
         visual = (batch["input_ids"] == self.processor.image_token_id).sum(dim=1)  # (B,)
         text = batch["attention_mask"].sum(dim=1) - visual  # (B,)
         return [
@@ -115,16 +127,18 @@ class Evaluator:
                 kind=row["kind"],
                 question=row["question"],
                 target=row["answer"],
-                answer=answer.strip(),
-                correct=exact_match(answer, row["answer"]),
+                answer=answer,
+                correct=exact_match(answer, row["answer"]) if score is None else score.score == 1,
                 region=self.collator.region(row),
                 annotated_patches=self._region_patches(self.samples[index]),
                 images=len(row["images"]),
                 visual_tokens=visual_tokens,
                 text_tokens=text_tokens,
+                benchmark=row.get("benchmark"),
+                scored=score,
             )
-            for index, row, answer, visual_tokens, text_tokens in zip(
-                indices, rows, answers, visual.tolist(), text.tolist(), strict=True
+            for index, row, answer, score, visual_tokens, text_tokens in zip(
+                indices, rows, answers, map(scored, rows, answers), visual.tolist(), text.tolist(), strict=True
             )
         ]
 
@@ -191,17 +205,22 @@ def each_image_once(vision_tower: nn.Module) -> Iterator[None]:
 
 
 def evaluate_row(
-    spec: RowSpec, arguments: EvaluateArguments, data: DataArguments, found: dict[str, dict[str, Located]]
+    spec: RowSpec,
+    arguments: EvaluateArguments,
+    data: DataArguments,
+    asked: Asked,
+    found: dict[str, dict[str, Located]],
 ) -> tuple[list[Prediction], dict[str, Any] | None]:
     """Load, ask and measure one row; the model is gone before the next one comes.
 
     Args:
+        asked: the benchmarks' questions.
         found: by localizer what it found, for the rows that share it; filled here.
 
     Returns:
         The predictions, and on the first process the row of evaluation.json.
     """
-    evaluator = Evaluator(spec, arguments, data, found)
+    evaluator = Evaluator(spec, arguments, data, asked, found)
     predictions, row = evaluator.predictions(), None
     if PartialState().is_main_process:  # the others wait, so that nothing disturbs the clock
         ttft_s = evaluator.time_to_first_token()
@@ -220,10 +239,10 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments) -> dict[str, Any
         What evaluation.json holds; nothing on processes other than the first.
 
     Raises:
-        ConfigError: no questions, no checkpoint under a row's name, or a compressor that does not fit it.
+        ConfigError: no questions, or those of two kinds; no checkpoint under a row's name; a compressor that does not
+            fit it.
     """
-    if not data.eval_data:
-        raise ConfigError("eval_data: no questions to ask")
+    asked = read_benchmarks(arguments, data)
     specs = arguments.specs()
     check_checkpoints(specs)
     state = PartialState(cpu=not torch.cuda.is_available())  # joins the launcher's processes; shared from here on
@@ -231,17 +250,19 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments) -> dict[str, Any
     if state.is_main_process:
         write_config(folder / CONFIG_FILE, arguments, data)
         clear_predictions(folder)
-    dataset = arguments.dataset or "+".join(Path(source.annotations).stem for source in data.eval_data)
+    dataset = arguments.dataset or "+".join([*asked, *(Path(source.annotations).stem for source in data.eval_data)])
     rows: list[dict[str, Any]] = []
+    answers: list[Scored] = []
     found: dict[str, dict[str, Located]] = {}
     result: dict[str, Any] = {}
     for number, spec in enumerate(specs):
-        predictions, row = evaluate_row(spec, arguments, data, found)
+        predictions, row = evaluate_row(spec, arguments, data, asked, found)
         if row is not None:
             rows.append(row)
+            answers.append(by_benchmark(predictions))
             write_predictions(folder, number, row, predictions)
             rows_left = len(specs) - len(rows)
-            result = write_report(folder, dataset, len(predictions), rows, arguments.dtype, rows_left)
+            result = write_report(folder, dataset, len(predictions), rows, arguments.dtype, rows_left, answers)
     if state.is_main_process:
         print(report_text(result))
     return result

@@ -17,8 +17,9 @@ from accelerate import PartialState
 from crop_model.configuration_crop_llava import CropLlavaConfig
 from crop_model.regions import Box
 
+from .evaluation_benchmarks import Scored, add_retention, benchmark_table, describe_benchmarks
 from .evaluation_rows import RowSpec, is_trained
-from .metrics import accuracy_by_group, wilson_interval
+from .metrics import ScoredRow, accuracy_by_group, wilson_interval
 
 RESULT_FILE, TABLE_FILE = "evaluation.json", "evaluation.md"
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets")
@@ -40,6 +41,17 @@ class Prediction:
     images: int
     visual_tokens: int
     text_tokens: int  # of the prompt
+    benchmark: str | None = None
+    scored: ScoredRow | None = None  # as the benchmark's metric takes it
+
+
+def by_benchmark(predictions: Sequence[Prediction]) -> dict[str, list[ScoredRow]]:
+    """The scored answers of each benchmark."""
+    answers: dict[str, list[ScoredRow]] = {}
+    for prediction in predictions:
+        if prediction.benchmark is not None and prediction.scored is not None:
+            answers.setdefault(prediction.benchmark, []).append(prediction.scored)
+    return answers
 
 
 def describe_row(
@@ -67,7 +79,8 @@ def describe_row(
     cost = method.cost(config, text_tokens, dtype.itemsize)
     budget = int(cost["tokens_after_pruning"])
     read = visual_tokens * cost["mean_tokens"] / config.token_budget  # averaged over layers
-    return {
+    answers = by_benchmark(predictions)
+    row = {
         "method": method.name(config),
         "trained": is_trained(spec.checkpoint),
         "token_budget": budget,
@@ -86,6 +99,7 @@ def describe_row(
         "seed": spec.seed,
         "checkpoint": spec.checkpoint,
     }
+    return row | describe_benchmarks(answers) if answers else row
 
 
 def _groups(prediction: Prediction, token_budget: int) -> list[str]:
@@ -97,11 +111,18 @@ def _groups(prediction: Prediction, token_budget: int) -> list[str]:
     return [size] if prediction.kind is None else [prediction.kind, size]
 
 
+def full_token_row(rows: Sequence[Mapping[str, Any]]) -> int | None:
+    """Number of the first full-token row, if possible one before fine-tuning; None without one."""
+    full = sorted((row["trained"], number) for number, row in enumerate(rows) if row["method"] == "none")
+    return full[0][1] if full else None
+
+
 def add_relative_accuracy(rows: Sequence[dict[str, Any]]) -> None:
-    """Fill `relative_accuracy`: over the first full-token row, if possible one before fine-tuning; None without one."""
-    full = sorted((row for row in rows if row["method"] == "none"), key=lambda row: row["trained"])
+    """Fill `relative_accuracy`: over that of `full_token_row`; None without one."""
+    number = full_token_row(rows)
+    full = 0 if number is None else rows[number]["accuracy"]
     for row in rows:
-        row["relative_accuracy"] = row["accuracy"] / full[0]["accuracy"] if full and full[0]["accuracy"] > 0 else None
+        row["relative_accuracy"] = row["accuracy"] / full if full > 0 else None
 
 
 # ---- files
@@ -121,7 +142,13 @@ def clear_predictions(folder: Path) -> None:
 
 
 def write_report(
-    folder: Path, dataset: str, questions: int, rows: list[dict[str, Any]], dtype: str, rows_left: int = 0
+    folder: Path,
+    dataset: str,
+    questions: int,
+    rows: list[dict[str, Any]],
+    dtype: str,
+    rows_left: int = 0,
+    answers: Sequence[Scored] = (),
 ) -> dict[str, Any]:
     """Write evaluation.json and evaluation.md anew; returns what the JSON file holds.
 
@@ -131,8 +158,12 @@ def write_report(
         rows: all that are known by now, from `describe_row`.
         dtype: of the weights.
         rows_left: how many are still to come; both files say so.
+        answers: of each row `by_benchmark`, where benchmarks were asked.
     """
-    add_relative_accuracy(rows)
+    if any(answers):
+        add_retention(rows, answers, full_token_row(rows))
+    else:
+        add_relative_accuracy(rows)
     result = {
         "dataset": dataset,
         "n": questions,
@@ -150,24 +181,38 @@ def report_text(result: Mapping[str, Any]) -> str:
     title = f"{result['dataset']}: {result['n']} questions"
     if result["rows_left"]:
         title += f" ({result['rows_left']} rows still to come)"
-    return f"{title}\n\n{markdown_table(result['rows'])}\n\n{FOOTNOTE}"
+    rows = result["rows"]
+    if "benchmarks" not in rows[0]:
+        return f"{title}\n\n{markdown_table(rows)}\n\n{FOOTNOTE}"
+    tables = f"{markdown_table(rows)}\n\n{_aligned(benchmark_table(rows))}"
+    return f"{title}\n\n{tables}\n\n{BENCHMARKS_NOTE} {COST_NOTE}"
 
 
-FOOTNOTE = (
-    "Accuracy: exact match, with its Wilson 95 % interval; relative: over the full-token model's. MACs (twice as many "
-    "FLOPs) and KV cache: by formula, for one image and a question of median length, vision tower included. TTFT: "
-    "median time to the first token, measured one question at a time. Budget: visual tokens of an image that the last "
-    "LLM layers see; tokens: their mean over all layers, which is more for methods that prune inside the LLM. What a "
-    "localizer costs is in no column."
+EXACT_MATCH_NOTE = "Accuracy: exact match, with its Wilson 95 % interval; relative: over the full-token model's."
+BENCHMARKS_NOTE = (
+    "Accuracy: the mean over benchmarks of each one's metric over its full score, all of the same weight, with a "
+    "bootstrap interval; relative: the mean of what is kept of the full-token model's. The second table has each "
+    "metric in per cent, MME's total as it is, and in brackets the per cent that is kept."
 )
+COST_NOTE = (
+    "MACs (twice as many FLOPs) and KV cache: by formula, for one image and a question of median length, vision tower "
+    "included. TTFT: median time to the first token, measured one question at a time. Budget: visual tokens of an "
+    "image that the last LLM layers see; tokens: their mean over all layers, which is more for methods that prune "
+    "inside the LLM. What a localizer costs is in no column."
+)
+FOOTNOTE = f"{EXACT_MATCH_NOTE} {COST_NOTE}"
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as an aligned Markdown table, readable as plain text too."""
     header = ["method", "trained", "budget", "tokens", "retention", "regions", "accuracy %", "95 %", "relative %"]
     header += ["GMACs", "KV MB", "TTFT ms", "seed"]
-    cells = [header, *[_cells(row) for row in rows]]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
+    return _aligned([header, *[_cells(row) for row in rows]])
+
+
+def _aligned(cells: Sequence[Sequence[str]]) -> str:
+    """A header and rows as Markdown."""
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     lines = [
         "| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |" for line in cells
     ]

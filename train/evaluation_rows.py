@@ -14,6 +14,8 @@ from crop_model.compressor import COMPRESSOR_TYPES
 from crop_model.configuration_crop_llava import CropLlavaConfig
 from data_prep.config import ConfigError
 
+from .benchmarks import BENCHMARKS
+from .benchmarks.source import BenchmarkSource
 from .checkpoint import load_config, load_processor, stored_model_type
 from .evaluation_methods import MethodSpec
 from .region_sources import LOCALIZER, REGION_SOURCES
@@ -129,13 +131,24 @@ class EvaluateArguments:
             "localizer: the checkpoint that finds the regions of region_source localizer."
         },
     )
+    benchmarks: list[BenchmarkSource] = field(
+        default_factory=list,
+        metadata={
+            "help": "Public benchmarks, in place of eval_data: list of {name, path, image_root, ocr_tokens}. path: the "
+            "folder with the files as they are published, or the file of another split; image_root: what LLaVA's "
+            "scripts call image-folder, where MMBench's images are written to; ocr_tokens: true puts the images' text "
+            f"into TextVQA's prompts, as LLaVA does. name: {', '.join(BENCHMARKS)}."
+        },
+    )
     output_dir: str = field(
         default="runs/evaluation", metadata={"help": "Folder for evaluation.json, evaluation.md and the predictions."}
     )
     dataset: str | None = field(
         default=None, metadata={"help": "What the results call the data; the annotation files' names unless given."}
     )
-    num_samples: int | None = field(default=None, metadata={"help": "Ask the first so many questions only."})
+    num_samples: int | None = field(
+        default=None, metadata={"help": "Ask the first so many questions only, of each benchmark."}
+    )
     batch_size: int = field(default=32, metadata={"help": "Questions answered together, on each process."})
     max_new_tokens: int = field(default=16, metadata={"help": "Longest answer, in tokens."})
     ttft_samples: int = field(
@@ -150,6 +163,11 @@ class EvaluateArguments:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"{name}: must be at least {least}, got {value}")
+        labels = [source.label for source in self.benchmarks]
+        if len(set(labels)) < len(labels):
+            raise ConfigError(f"benchmarks: one is there twice: {', '.join(labels)}")
+        if "mme" in labels and (self.num_samples or 0) % 2:
+            raise ConfigError("num_samples: MME's questions come in pairs, so it must be even")
 
     def specs(self) -> list[RowSpec]:
         """Every line of the table."""

@@ -103,7 +103,9 @@ def read_evaluation(path: str | Path) -> dict[str, Any]:
     try:
         evaluation = json.loads(Path(path).read_text(encoding="utf-8"))
         markdown_table(evaluation["rows"])
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        if "benchmarks" in evaluation["rows"][0]:
+            raise ValueError(f"{path}: of public benchmarks, which the card cannot present; give one of eval_data")
+    except (OSError, json.JSONDecodeError, KeyError, IndexError, TypeError) as error:
         raise ValueError(f"{path}: not an evaluation.json of train.evaluate: {error!r}") from None
     return evaluation
 

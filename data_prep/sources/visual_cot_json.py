@@ -3,26 +3,27 @@
     {"image": ["cot/gqa/1.jpg", "cot/gqa/1.jpg###[x1, y1, x2, y2]"],
      "conversations": [human: "<image>\\nWhat is it? Please provide the bounding box coordinate of the region ...",
                        gpt:   "[0.123, 0.200, 0.456, 0.789]"          fractions of the padded square
-                       human: "<image>\\n...", gpt: "A cat."]}
+                       human: "<image>", gpt: "A cat."]}
 
-Behind ### stands the same box in pixels, which serves where the text has none.
+Behind ### stands the same box in pixels, which serves where the text has none. The second <image> is the cut-out.
 """
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, Field, TypeAdapter
 
 from data_prep.question import Question, RecordError
-from data_prep.records import conversation
+from data_prep.records import Turn, conversation
 from data_prep.streams import Stream, json_list
 from data_prep.text_boxes import find_boxes
 
 from .base import XYXY, Source
 from .llava_text import Utterance
 
+# What the question about the box ends in.
 _REQUEST = re.compile(
     r"\s*please provide the bounding box coordinates? of the region "
     r"that can help you answer the question better\.?\s*$",
@@ -34,7 +35,13 @@ _PIXELS = re.compile(rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]")
 
 class Record(BaseModel):
     image: Annotated[list[str], Field(min_length=1)]
-    conversations: list[Utterance]
+    conversations: Annotated[list[Utterance], Field(min_length=1)]
+
+    def turn(self, name: str) -> Turn:
+        """The question, without the request for its box, and its answer; DataError where it has none."""
+        ends = [self.conversations[0], self.conversations[-1]]
+        _, (turn,) = conversation(name, {"conversations": ends}, images=1)
+        return replace(turn, question=_REQUEST.sub("", turn.question))
 
 
 @dataclass(frozen=True)
@@ -51,22 +58,23 @@ class VisualCotJson(Source):
 
     def questions(self, record: Record) -> Iterator[Question | RecordError]:
         image = record.image[0].partition("###")[0]
-        _, turns = conversation("record", record.model_dump(), len(record.image))
+        turn = record.turn("record")
         folders = image.split("/")
         question = Question(
             image=image,
-            text=_REQUEST.sub("", turns[0].question),
-            answer=turns[-1].answer,
+            text=turn.question,
+            answer=turn.answer,
             kind=folders[1] if len(folders) > 2 else None,  # of cot/gqa/1.jpg: gqa
             frame="padded_square",
-            boxes=find_boxes(turns[0].answer) if len(turns) > 1 else [],
+            boxes=find_boxes(record.conversations[1]["value"]) if len(record.conversations) > 2 else [],
         )
         if not question.boxes:
-            question.frame, question.boxes = "pixels", _pixel_boxes(record.image)
+            question.frame, question.boxes = "pixels", pixel_boxes(record.image)
         yield question
 
 
-def _pixel_boxes(images: list[str]) -> list[XYXY]:
+def pixel_boxes(images: list[str]) -> list[XYXY]:
+    """Boxes in pixels behind the ### of paths."""
     boxes = []
     for image in images:
         if match := _PIXELS.fullmatch(image.partition("###")[2]):
