@@ -1,5 +1,6 @@
 """The localizer's cost by formula, against torch's own counter on real models that localize."""
 
+import runpy
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,11 @@ def test_qwen2_vl_2b_is_of_the_known_size() -> None:
 def test_sides_that_the_processor_does_not_make_are_refused() -> None:
     with pytest.raises(ValueError, match="image of 336 x 350: its sides are no multiples of 28"):
         qwen2_vl_2b(350, 336)
+
+
+def test_the_tables_of_the_documentation_are_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    runpy.run_path(str(docs / "benchmarks" / "localization_cost.py"), run_name="__main__")
+    page = (docs / "cost.md").read_text()
+    tables = [part for part in capsys.readouterr().out.split("\n\n") if part.startswith("|")]
+    assert len(tables) == 3 and all(table in page for table in tables)
