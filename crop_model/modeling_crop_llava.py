@@ -172,12 +172,14 @@ class CropLlavaForConditionalGeneration(CropLlavaPreTrainedModel, LlavaForCondit
         region_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ):
         """As `LlavaForConditionalGeneration.forward`; `region_mask` (number of images, N) goes with `pixel_values`.
 
-        `position_ids` and `mm_encoder_outputs` are named because `generate` looks for them in this signature: without
-        the latter it repeats the pixels for beam search, image by image, which mixes up the images of a sample of two.
+        `position_ids`, `mm_encoder_outputs` and `logits_to_keep` are named because `generate` looks for them in this
+        signature: without the second it repeats the pixels for beam search, image by image, which mixes up the images
+        of a sample of two; without the third it computes the logits of a whole prompt for the last one's sake.
         """
         return super().forward(
             input_ids=input_ids,
@@ -185,6 +187,7 @@ class CropLlavaForConditionalGeneration(CropLlavaPreTrainedModel, LlavaForCondit
             region_mask=region_mask,
             position_ids=position_ids,
             mm_encoder_outputs=mm_encoder_outputs,
+            logits_to_keep=logits_to_keep,
             **kwargs,
         )
 

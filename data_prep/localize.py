@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from crop_model.localizer import Localizer, LocatedRegion
 from crop_model.regions import Box
+from crop_model.zero_shot_localizer import THRESHOLD, ZeroShotLocalizer
 
 from .config import ConfigError, parse_config, user_errors
 from .images import FORMATS, IMAGE_ERRORS, MAX_IMAGE_PIXELS, ImageFiles, expect_large_images
@@ -37,6 +38,7 @@ PROG = "python -m data_prep.localize"
 ROWS_PER_PIECE = 512
 POLL_S = 0.5
 WAIT_S = 3600.0  # the first process for the last piece of another
+METHODS = {"trained": "localizer", "zero_shot": "zero_shot"}  # what a sidecar calls a kind of localizer
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,20 @@ class LocalizeArguments:
             "choices": ("unknown", "all"),
         },
     )
-    threshold: float = field(
-        default=0.0, metadata={"help": "A less probable region becomes the whole image, flagged low_confidence."}
+    localizer_kind: str = field(
+        default="trained",
+        metadata={
+            "help": "A model trained to write boxes, or (zero_shot) a grounding detector, GroundingDINO or OWLv2, "
+            "whose text query is the question. The rows' method says which: localizer or zero_shot.",
+            "choices": tuple(METHODS),
+        },
+    )
+    threshold: float | None = field(
+        default=None,
+        metadata={
+            "help": "A less probable region becomes the whole image, flagged low_confidence; of a detector, the union "
+            f"of the boxes that score higher is the region. null: 0 for a trained one, {THRESHOLD} for zero_shot."
+        },
     )
     batch_size: int = field(default=8, metadata={"help": "Questions a batch; another one rounds otherwise."})
     dtype: str = field(default="float32", metadata={"help": "Of the weights.", "choices": ("float32", "bfloat16")})
@@ -66,12 +80,19 @@ class LocalizeArguments:
         for name in ("regions", "image_root"):
             if not Path(getattr(self, name)).is_dir():
                 raise ConfigError(f"{name}: no such folder: {getattr(self, name)}")
-        if not 0 <= self.threshold <= 1:
+        if not 0 <= self.least <= 1:
             raise ConfigError(f"threshold: expected a probability, got {self.threshold}")
         if self.batch_size < 1 or ROWS_PER_PIECE % self.batch_size:
             raise ConfigError(f"batch_size: {self.batch_size} does not divide {ROWS_PER_PIECE}, the rows of a piece")
         if Path(self.out).resolve() == Path(self.regions).resolve():
             raise ConfigError("out: is the sidecar that is read")
+
+    @property
+    def least(self) -> float:
+        """The threshold, or the kind's own where none is given."""
+        if self.threshold is not None:
+            return self.threshold
+        return THRESHOLD if self.localizer_kind == "zero_shot" else 0.0
 
 
 class Pieces:
@@ -148,17 +169,21 @@ def _is_unknown(row: RegionAnnotation) -> bool:
     return row.method == "global" and "no_evidence" in row.flags
 
 
-def _load(arguments: LocalizeArguments) -> Localizer:
+def _load(arguments: LocalizeArguments) -> Localizer | ZeroShotLocalizer:
     device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
     dtype = getattr(torch, arguments.dtype)
+    kind = ZeroShotLocalizer if arguments.localizer_kind == "zero_shot" else Localizer
     try:
-        return Localizer.from_pretrained(arguments.localizer, dtype=dtype, device=device, threshold=arguments.threshold)
+        return kind.from_pretrained(arguments.localizer, dtype=dtype, device=device, threshold=arguments.least)
     except (OSError, ValueError) as error:
         raise ConfigError(f"localizer {arguments.localizer}: {' '.join(str(error).split())}") from error
 
 
 def _find(
-    localizer: Localizer, images: ImageFiles, rows: Sequence[RegionAnnotation], arguments: LocalizeArguments
+    localizer: Localizer | ZeroShotLocalizer,
+    images: ImageFiles,
+    rows: Sequence[RegionAnnotation],
+    arguments: LocalizeArguments,
 ) -> list[LocatedRegion]:
     found: list[LocatedRegion] = []
     for start in range(0, len(rows), arguments.batch_size):
@@ -188,18 +213,19 @@ def _open(images: ImageFiles, row: RegionAnnotation, max_pixels: int) -> Image.I
 def _write(
     arguments: LocalizeArguments, table: RegionTable, found: dict[str, LocatedRegion], manifest: dict[str, Any]
 ) -> None:
-    rows = [_filled(row, found.get(key), arguments.threshold) for key, row in table.items()]
+    rows = [_filled(row, found.get(key), arguments) for key, row in table.items()]
     write_regions(arguments.out, rows, manifest)
     print(f"{arguments.out}: {len(rows):,} rows, {len(found):,} of them by the localizer")
 
 
-def _filled(row: RegionAnnotation, found: LocatedRegion | None, threshold: float) -> RegionAnnotation:
+def _filled(row: RegionAnnotation, found: LocatedRegion | None, arguments: LocalizeArguments) -> RegionAnnotation:
     if found is None:
         return row
     flags = [flag for flag in row.flags if flag not in ("no_evidence", "low_confidence", "agreement")]
-    flags += ["low_confidence"] if found.confidence < threshold else []
+    flags += ["low_confidence"] if found.confidence < arguments.least else []
     boxes = [] if found.region is None else [found.region]
-    return replace(row, boxes=boxes, region=found.region, method="localizer", score=found.confidence, flags=flags)
+    method = METHODS[arguments.localizer_kind]
+    return replace(row, boxes=boxes, region=found.region, method=method, score=found.confidence, flags=flags)
 
 
 def _box(values: Sequence[float] | None) -> Box | None:

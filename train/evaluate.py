@@ -45,7 +45,7 @@ from .evaluation_report import (
     write_report,
 )
 from .evaluation_rows import EvaluateArguments, RowSpec, check_checkpoints
-from .localization import Located, load_localizer, locate, measures, measures_text
+from .localization import Located, load_localizer, localizer_cost, locate, measures, measures_text
 from .metrics import exact_match
 from .region_sources import choose_region
 
@@ -98,15 +98,24 @@ class Evaluator:
         return sorted(range(len(images)), key=lambda index: (longest[images[index]], images[index]))
 
     def time_to_first_token(self) -> float | None:
-        """Median seconds from a preprocessed question to its first token, one question at a time, after a warm-up."""
+        """Median seconds from a preprocessed question to its first token, one question at a time, after a warm-up.
+
+        Where a localizer finds the regions, its call is part of it, from the opened image on.
+        """
         count = min(self.arguments.ttft_samples, len(self.samples))
         if count == 0:
             return None
-        batches = [self._batch([self._asked(index)]) for index in range(count)]
+        localizer = None
+        if self.spec.localizer is not None:
+            localizer = load_localizer(self.spec.localizer, self.arguments.torch_dtype, self.device)
+        rows = [self._asked(index) for index in range(count)]
+        asked = [(self._batch([row]), self.collator.open_images(row)[:1], row["question"]) for row in rows]
         seconds = []
-        for batch in batches[:1] * TTFT_WARMUP + batches:
+        for batch, images, question in asked[:1] * TTFT_WARMUP + asked:
             self._synchronize()
             start = time.perf_counter()
+            if localizer is not None:
+                localizer.predict(images, [question] * len(images))
             with self.spec.training_free().applied(self.model):
                 self._generate(batch, max_new_tokens=1)
             self._synchronize()
@@ -225,6 +234,8 @@ def evaluate_row(
     if PartialState().is_main_process:  # the others wait, so that nothing disturbs the clock
         ttft_s = evaluator.time_to_first_token()
         row = describe_row(spec, evaluator.model.config, predictions, ttft_s, arguments.torch_dtype)
+        if spec.localizer is not None:
+            row |= localizer_cost(spec.localizer, row["text_tokens"])
         if evaluator.located:
             row["localization"] = measures(evaluator.samples, evaluator.located)
             print(measures_text(row["localization"]))

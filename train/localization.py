@@ -19,12 +19,18 @@ from accelerate import PartialState
 from accelerate.utils import gather_object, tqdm
 
 from crop_model.configuration_crop_llava import CropLlavaConfig
-from crop_model.localizer import Localizer, LocatedRegion
+from crop_model.localizer import GridBoxProcessor, Localizer, LocatedRegion
+from crop_model.localizer_cost import LocalizerShape
+from crop_model.pipeline import RegionLocalizer
 from crop_model.regions import WHOLE_IMAGE, Cells, covered_cells, pixels_to_cells
+from crop_model.zero_shot_localizer import DETECTORS, ZeroShotLocalizer
+from data_prep.config import ConfigError
 from data_prep.localizer_data import size_of
 
-from .checkpoint import load_merged, stored_model_type
+from .checkpoint import load_config, load_merged, load_processor, stored_model_type
 from .collator import Collator
+
+LLAVA_TYPES = ("llava", CropLlavaConfig.model_type)
 
 
 @dataclass(frozen=True)
@@ -36,19 +42,41 @@ class Located:
     height: int
 
 
-def load_localizer(name: str, dtype: torch.dtype, device: torch.device) -> Localizer:
-    """A checkpoint of this project's training, or whatever else the Auto classes load.
+def load_localizer(name: str, dtype: torch.dtype, device: torch.device) -> RegionLocalizer:
+    """A checkpoint of this project's training, a grounding detector, or whatever else the Auto classes load.
 
     Raises:
-        ConfigError: nothing under that name, or a checkpoint of this project that does not load.
+        ConfigError: nothing under that name, or nothing that loads.
     """
-    if stored_model_type(name) not in ("llava", CropLlavaConfig.model_type):
-        return Localizer.from_pretrained(name, dtype=dtype, device=device)
-    model, processor = load_merged(name, dtype=dtype)
-    return Localizer(model.to(device), processor)
+    model_type = stored_model_type(name)
+    if model_type in LLAVA_TYPES:
+        model, processor = load_merged(name, dtype=dtype)
+        return Localizer(model.to(device), processor)
+    kind = ZeroShotLocalizer if model_type in DETECTORS else Localizer
+    try:
+        return kind.from_pretrained(name, dtype=dtype, device=device)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"localizer {name}: {' '.join(str(error).split())}") from error
 
 
-def locate(localizer: Localizer, samples: datasets.Dataset, collator: Collator, batch_size: int) -> dict[str, Located]:
+def localizer_cost(name: str, text_tokens: int) -> dict[str, int | None]:
+    """`localizer_macs` and `localizer_flops` of one question by formula; None of models that have none.
+
+    Args:
+        name: of the localizer.
+        text_tokens: of the question, as the answering model's tokenizer and template count them.
+    """
+    if stored_model_type(name) not in LLAVA_TYPES:
+        return {"localizer_macs": None, "localizer_flops": None}
+    config = load_config(name)
+    answer_tokens = GridBoxProcessor(load_processor(name, config).tokenizer, prompt_length=0).length
+    macs = LocalizerShape.from_llava(config).localize(text_tokens, answer_tokens)
+    return {"localizer_macs": macs.total, "localizer_flops": macs.flops}
+
+
+def locate(
+    localizer: RegionLocalizer, samples: datasets.Dataset, collator: Collator, batch_size: int
+) -> dict[str, Located]:
     """By sample_id what is found for every question that has an image; the processes share the questions.
 
     Batches are the same for any number of processes, and with them the rounding.

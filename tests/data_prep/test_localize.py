@@ -10,9 +10,11 @@ import torch
 from PIL import Image
 
 from crop_model.localizer import Localizer
+from crop_model.zero_shot_localizer import THRESHOLD, ZeroShotLocalizer
 from data_prep import localize as module
 from data_prep.localize import LocalizeArguments, localize, main
 from data_prep.sample import RegionAnnotation, read_regions, sample_id, write_regions
+from tests.crop_model.tiny_detectors import owlv2
 from train.export import main as export
 
 ROOT = Path(__file__).parents[2]
@@ -131,6 +133,23 @@ def test_a_region_below_the_threshold_is_the_whole_image(words: list[str], tmp_p
     assert all(row.region is None and row.flags == ["low_confidence"] for row in rows)
 
 
+def test_a_detector_fills_rows_of_its_own_method(words: list[str], tmp_path: Path) -> None:
+    detector = owlv2()
+    detector.model.save_pretrained(tmp_path / "detector")
+    detector.processor.save_pretrained(tmp_path / "detector")
+    words[2] = f"localizer={tmp_path / 'detector'}"
+    main([*words, "localizer_kind=zero_shot"])
+    rows = [row for row in read_regions(tmp_path / "out").values() if row.method == "zero_shot"]
+    assert len(rows) == QUESTIONS - 2
+    assert all(row.region is not None for row in rows)
+    localizer = ZeroShotLocalizer.from_pretrained(str(tmp_path / "detector"))
+    for row in rows:
+        with Image.open(tmp_path / "images" / row.image) as image:
+            (alone,) = localizer.predict([image.convert("RGB")], [row.question])
+        assert row.region == (None if alone.region is None else pytest.approx(alone.region, abs=1e-3))
+        assert row.flags == ([] if row.score >= THRESHOLD else ["low_confidence"])
+
+
 def test_pieces_of_other_keys_are_refused(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,6 +168,8 @@ WRONG = {
     "batch": ({}, ["batch_size=3"], "batch_size: 3 does not divide"),
     "threshold": ({}, ["threshold=2"], "threshold: expected a probability, got 2.0"),
     "localizer": ({}, ["localizer=nowhere"], "localizer nowhere: "),
+    "kind": ({}, ["localizer_kind=zero_shot"], "a model of type crop_llava is no zero-shot localizer"),
+    "no kind": ({}, ["localizer_kind=dino"], "localizer_kind: invalid choice: 'dino'"),
 }
 
 

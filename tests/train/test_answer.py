@@ -5,10 +5,13 @@ from pathlib import Path
 
 import datasets
 import pytest
+import torch
 from PIL import Image
 
+from crop_model.localizer import LocatedRegion
 from train import answer as answer_module
 from train.answer import AnswerArguments, main, own_question, pick_samples
+from train.checkpoint import load_merged
 
 
 def samples(rows: list[tuple[str | None, list[str]]]) -> datasets.Dataset:
@@ -40,6 +43,10 @@ WRONG_CALLS = {
     "image alone": (["image=IMAGE"], "image and question go together"),
     "missing image": (["image=gone.png", "question=what ?"], "image: no such file: gone.png"),
     "half a region": (["image=IMAGE", "question=what ?", "region=[1, 2]"], "region: expected x1, y1, x2, y2"),
+    "two regions": (
+        ["image=IMAGE", "question=what ?", "region=[1, 2, 3, 4]", "localizer=somewhere"],
+        "region and localizer: one of them tells where to look",
+    ),
     "no question at all": (["count=0"], "count and max_new_tokens: must be at least 1"),
     "unknown key": (["pictures=2"], "unknown key 'pictures' \\(did you mean 'picture'"),
     "no export": (["image=IMAGE", "question=what ?"], "export .*empty: "),
@@ -57,6 +64,39 @@ def test_wrong_calls(case: str, tmp_path: Path, capfd: pytest.CaptureFixture) ->
     assert caught.value.code == 2
     (line,) = [x for x in capfd.readouterr().err.splitlines() if x.startswith("python -m train.answer: error: ")]
     assert re.search(message, line), line
+
+
+def find_a_corner(self: object, images: list, questions: list[str], batch_size: int = 8) -> list[LocatedRegion]:
+    return [LocatedRegion((0.0, 0.0, 8.0, 6.0), (0, 0, 1, 1), 0.75)] * len(images)
+
+
+def test_a_localizer_says_where_to_look(
+    tiny_crop_llava: Path,
+    tiny_llava: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The answer is the one of the region said by hand, and so is the picture."""
+    monkeypatch.setattr(answer_module, "load_export", load_merged)
+    monkeypatch.setattr("crop_model.localizer.Localizer.predict", find_a_corner)
+    path = tmp_path / "image.png"
+    noise = torch.randint(0, 256, (24, 32, 3), generator=torch.Generator().manual_seed(0))
+    Image.fromarray(noise.to(torch.uint8).numpy()).save(path)
+
+    def ask(name: str, *words: str) -> list[str]:
+        asked = [f"image={path}", "question=what is the digit ?", "max_new_tokens=3"]
+        main([str(tiny_crop_llava), str(tmp_path / name), *asked, *words])
+        return [line for line in capsys.readouterr().out.splitlines() if line.startswith(("Q", "A", " "))]
+
+    by_localizer, by_hand = ask("one.png", f"localizer={tiny_llava}"), ask("two.png", "region=[0, 0, 8, 6]")
+    whole = ask("whole.png")
+    assert by_localizer[:2] == by_hand[:2]
+    assert by_localizer[2].startswith("   region 0, 0, 8, 6, cells [0, 0, 1, 1], confidence 0.75; 0.")
+    assert by_hand[2].startswith("   region 0, 0, 8, 6; 0.00 s to the region, ")
+    assert whole[2].startswith("   region the whole image; 0.00 s to the region, ")
+    one, two, three = ((tmp_path / name).read_bytes() for name in ("one.png", "two.png", "whole.png"))
+    assert one == two != three
 
 
 def test_a_file_that_is_no_image_is_named(

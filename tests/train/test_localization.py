@@ -1,17 +1,24 @@
 """Rows whose regions a localizer finds, and the measures of what it finds, against a count cell by cell."""
 
 import json
+import time
 from pathlib import Path
 
 import datasets
 import pytest
+import torch
+from PIL import Image
 
 from crop_model.localizer import LocatedRegion
+from crop_model.localizer_cost import LocalizerShape
 from crop_model.regions import Box, Cells
 from data_prep.sample import read_regions
+from tests.crop_model.tiny_detectors import owlv2
+from train.checkpoint import load_config
 from train.evaluate import main
-from train.localization import Located, measures
+from train.localization import Located, load_localizer, localizer_cost, measures
 
+WAIT_S = 0.3
 SIZE = (80, 80)  # a cell is 10 x 10 pixels
 
 
@@ -78,10 +85,16 @@ def test_rows_take_their_regions_from_the_localizer(
         f"eval_data=[{json.dumps({key: str(path) for key, path in source.items()})}]",
         f"output_dir={tmp_path}",
         "max_new_tokens=1",
-        "ttft_samples=0",
+        "ttft_samples=1",
     ]
     main(words)
     by_localizer, oracle = json.loads((tmp_path / "evaluation.json").read_text())["rows"]
+    assert by_localizer["ttft_s"] > WAIT_S
+    expected = LocalizerShape.from_llava(load_config(tiny_llava)).localize(by_localizer["text_tokens"], 9).total
+    assert (by_localizer["localizer_macs"], by_localizer["localizer_flops"]) == (expected, 2 * expected)
+    assert "localizer_macs" not in oracle and by_localizer["macs"] == oracle["macs"]
+    (line,) = [line for line in (tmp_path / "evaluation.md").read_text().splitlines() if "| localizer " in line]
+    assert f" + {expected / 1e9:.3g} " in line
     assert by_localizer["region_source"] == "localizer"
     assert by_localizer["localization"]["all"]["n"] == len(read_regions(toy_data / "regions" / "toy"))
     assert "localization" not in oracle
@@ -97,7 +110,20 @@ def box_of(question: str) -> Box:
 
 
 def find_by_question(self: object, images: list, questions: list[str], batch_size: int = 8) -> list[LocatedRegion]:
+    time.sleep(WAIT_S)
     return [LocatedRegion(box_of(question), (0, 0, 1, 1), 1.0) for question in questions]
+
+
+def test_a_detector_localizes_at_a_cost_that_no_formula_tells(tmp_path: Path) -> None:
+    detector = owlv2()
+    detector.model.save_pretrained(tmp_path)
+    detector.processor.save_pretrained(tmp_path)
+    loaded = load_localizer(str(tmp_path), torch.float32, torch.device("cpu"))
+    image = Image.new("RGB", (40, 30), "red")
+    assert [found.cells for found in loaded.predict([image], ["the cat"])] == [
+        found.cells for found in detector.predict([image], ["the cat"])
+    ]
+    assert localizer_cost(str(tmp_path), 9) == {"localizer_macs": None, "localizer_flops": None}
 
 
 @pytest.mark.parametrize(

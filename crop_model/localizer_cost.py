@@ -1,0 +1,119 @@
+"""What it costs to localize a question, by formula: a model that reads image and question and writes four indices.
+
+    image       vision tower, and what brings its patches to the LLM, as in `cost.py`
+    prefill     the LLM on visual tokens and text, and one logit
+    decoding    a tokens "[1, 0, 4, 2]": the first comes with the prefill, each other one costs a pass over one token,
+                which attends to all before it:  linear(1) + 2 d (tokens before and itself) + head, layer by layer
+
+    Qwen2-VL's tower, N patches of p x p pixels of two equal frames, width D, FFN width F, LLM width H:
+        N (2 * 3 p^2) D + layers (4 N D^2 + 2 N^2 D + 2 N D F) + N/4 ((4 D)^2 + 4 D H)
+
+Counted as in `cost.py`: MACs of matrix products; FLOPs are twice as many. Decoding reads every weight for a single
+token, so that where memory is the limit it takes a larger share of the time than of these sums.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .configuration_crop_llava import CropLlavaConfig
+from .cost import LanguageModelShape, ModelShape
+
+ANSWER_TOKENS = 12  # "[1, 0, 4, 2]" where every sign is a token of its own, as with Qwen2's and Llama's tokenizers
+Kept = Literal["nothing", "image", "cache"]
+
+
+@dataclass(frozen=True)
+class LocalizationMacs:
+    """MACs of one question, part by part."""
+
+    image: int
+    prefill: int
+    decoding: int
+
+    @property
+    def total(self) -> int:
+        return self.image + self.prefill + self.decoding
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.total
+
+
+@dataclass(frozen=True)
+class LocalizerShape:
+    """What a localizer's cost depends on.
+
+    Args:
+        language_model: its LLM.
+        image_macs: of one image, up to the LLM.
+        visual_tokens: of one image, in the LLM.
+    """
+
+    language_model: LanguageModelShape
+    image_macs: int
+    visual_tokens: int
+
+    @classmethod
+    def from_llava(cls, config: CropLlavaConfig) -> "LocalizerShape":
+        """Of a LLaVA, `none` being the compressor type of a plain one."""
+        shape = ModelShape.from_config(config)
+        one = shape.prefill(0)
+        image_macs = one.vision_tower + one.compressor + one.projector
+        return cls(shape.language_model, image_macs, shape.compressor.num_tokens)
+
+    @classmethod
+    def from_qwen2_vl(cls, config: Any, height: int, width: int) -> "LocalizerShape":
+        """Of transformers' `Qwen2VLConfig`, for an image as its processor resizes it.
+
+        Raises:
+            ValueError: sides that are no multiples of two patches, which the processor makes them.
+        """
+        text, vision = config.text_config, config.vision_config
+        side = vision.patch_size * vision.spatial_merge_size
+        if height % side or width % side:
+            raise ValueError(f"image of {width} x {height}: its sides are no multiples of {side}")
+        n, d = height * width // vision.patch_size**2, vision.embed_dim
+        merged = vision.spatial_merge_size**2
+        embedding = n * vision.in_channels * vision.temporal_patch_size * vision.patch_size**2 * d
+        layer = 4 * n * d**2 + 2 * n**2 * d + 2 * n * d * int(d * vision.mlp_ratio)
+        merger = n // merged * ((merged * d) ** 2 + merged * d * text.hidden_size)
+        head_size = text.hidden_size // text.num_attention_heads
+        language_model = LanguageModelShape(
+            hidden_size=text.hidden_size,
+            intermediate_size=text.intermediate_size,
+            num_layers=text.num_hidden_layers,
+            key_value_size=text.num_key_value_heads * head_size,
+            query_size=text.num_attention_heads * head_size,
+            vocab_size=text.vocab_size,
+        )
+        return cls(language_model, embedding + vision.depth * layer + merger, n // merged)
+
+    def localize(
+        self, text_tokens: int, answer_tokens: int = ANSWER_TOKENS, kept: Kept = "nothing"
+    ) -> LocalizationMacs:
+        """MACs of one question, of a prompt of `text_tokens` tokens beside its image.
+
+        Args:
+            kept: from an earlier question about the same image: what brings its patches to the LLM (`image`), or the
+                LLM's cache of them too (`cache`), which needs an image that stands before the text.
+        """
+        llm, n = self.language_model, self.visual_tokens + text_tokens
+        if kept == "cache":
+            prefill = llm.linear_macs(text_tokens) + llm.head_macs(1) + self._attention_macs(text_tokens, n)
+        else:
+            prefill = llm.linear_macs(n) + llm.attention_macs(n) + llm.head_macs(1)
+        more = answer_tokens - 1
+        attention = sum(self._attention_macs(1, n + step) for step in range(1, answer_tokens))
+        decoding = llm.linear_macs(more) + attention + llm.head_macs(more)
+        return LocalizationMacs(self.image_macs if kept == "nothing" else 0, prefill, decoding)
+
+    def kv_bytes(self, text_tokens: int, answer_tokens: int = ANSWER_TOKENS, bytes_per_value: int = 2) -> int:
+        """Bytes of the KV cache after the answer, whose last token is not in it."""
+        return self.language_model.kv_bytes(self.visual_tokens + text_tokens + answer_tokens - 1, bytes_per_value)
+
+    def weights_read(self, answer_tokens: int = ANSWER_TOKENS) -> int:
+        """Weights of the LLM that are read for one question: all of them, in each of its passes."""
+        return answer_tokens * (self.language_model.linear_macs(1) + self.language_model.head_macs(1))
+
+    def _attention_macs(self, queries: int, keys: int) -> int:
+        return 2 * queries * keys * self.language_model.query_size * self.language_model.num_layers

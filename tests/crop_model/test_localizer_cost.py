@@ -1,0 +1,124 @@
+"""The localizer's cost by formula, against torch's own counter on real models that localize."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+from crop_model.localizer import GridBoxProcessor, Localizer
+from crop_model.localizer_cost import LocalizerShape
+from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
+from crop_model.processing_crop_llava import CropLlavaProcessor
+from tests.crop_model.test_cost import tiny_config
+
+DEMO = Path(__file__).parents[2] / "configs" / "demo_base"
+TEXT, ANSWER = 7, 5
+
+
+def qwen2_vl(**text: int) -> Qwen2VLConfig:
+    sizes = {"hidden_size": 32, "intermediate_size": 72, "num_hidden_layers": 2, "vocab_size": 100}
+    return Qwen2VLConfig(
+        text_config={
+            **sizes, "num_attention_heads": 4, "num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 2,
+            "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}, **text,
+        },
+        vision_config={"depth": 2, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 3, "patch_size": 4},
+        image_token_id=99, video_token_id=98, vision_start_token_id=97, vision_end_token_id=96,
+    )  # fmt: skip
+
+
+def qwen2_vl_2b(height: int = 336, width: int = 336) -> LocalizerShape:
+    sizes = {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "vocab_size": 151936}
+    text = {**sizes, "num_attention_heads": 12, "num_key_value_heads": 2}
+    vision = {"depth": 32, "embed_dim": 1280, "hidden_size": 1536, "num_heads": 16, "mlp_ratio": 4, "patch_size": 14}
+    return LocalizerShape.from_qwen2_vl(Qwen2VLConfig(text_config=text, vision_config=vision), height, width)
+
+
+@pytest.mark.parametrize("answer", [1, ANSWER])
+def test_a_qwen2_vl_costs_what_torch_counts(answer: int) -> None:
+    config = qwen2_vl()
+    config._attn_implementation = "eager"  # torch does not count its fused attention on CPUs
+    model = Qwen2VLForConditionalGeneration(config).eval()
+    shape = LocalizerShape.from_qwen2_vl(config, 16, 24)
+    ids = torch.tensor([[99] * shape.visual_tokens + [5] * TEXT])
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        written = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            pixel_values=torch.randn(24, 3 * 2 * 4 * 4),
+            image_grid_thw=torch.tensor([[1, 4, 6]]),
+            mm_token_type_ids=(ids == 99).int(),
+            max_new_tokens=answer,
+            min_new_tokens=answer,
+            do_sample=False,
+            return_dict_in_generate=True,
+        )
+    assert counter.get_total_flops() // 2 == shape.localize(TEXT, answer).total
+    held = sum(states.nbytes for layer in written.past_key_values.layers for states in (layer.keys, layer.values))
+    assert held == shape.kv_bytes(TEXT, answer, bytes_per_value=4)
+
+
+def test_the_localizer_of_this_project_costs_what_torch_counts() -> None:
+    options = {"compressor_type": "none", "token_budget": 256, "attn_implementation": "eager"}
+    model = CropLlavaForConditionalGeneration.from_pretrained(DEMO, **options).eval()
+    processor = CropLlavaProcessor.from_pretrained(DEMO, token_budget=256)
+    question = "Which digit is at B3?"
+    image = Image.new("RGB", (128, 128))
+    with FlopCounterMode(display=False) as counter:
+        Localizer(model, processor).predict([image], [question])
+    content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
+    prompt = processor.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=True, add_generation_prompt=True, return_dict=True
+    )
+    text = len(prompt["input_ids"][0]) - 256
+    answer = GridBoxProcessor(processor.tokenizer, 0).length
+    assert counter.get_total_flops() // 2 == LocalizerShape.from_llava(model.config).localize(text, answer).total
+
+
+def test_a_cache_kept_is_what_torch_counts() -> None:
+    config = tiny_config("none")
+    config._attn_implementation = "eager"
+    model = CropLlavaForConditionalGeneration(config).eval()
+    shape = LocalizerShape.from_llava(config)
+    with torch.no_grad():
+        image = torch.full((1, shape.visual_tokens), 99)
+        cache = model(input_ids=image, pixel_values=torch.randn(1, 3, 48, 48), use_cache=True).past_key_values
+        with FlopCounterMode(display=False) as counter:
+            model(input_ids=torch.full((1, TEXT), 5), past_key_values=cache, logits_to_keep=1)
+            for _ in range(ANSWER - 1):
+                model(input_ids=torch.tensor([[5]]), past_key_values=cache)
+    assert counter.get_total_flops() // 2 == shape.localize(TEXT, ANSWER, "cache").total
+
+
+def test_what_is_kept_is_not_paid_again() -> None:
+    shape = qwen2_vl_2b()
+    nothing, image, cache = (shape.localize(40, kept=kept) for kept in ("nothing", "image", "cache"))
+    assert nothing.total - image.total == shape.image_macs == nothing.image
+    assert image.decoding == cache.decoding and image.prefill > 2 * cache.prefill
+
+
+def test_qwen2_vl_2b_is_of_the_known_size() -> None:
+    """1.54 B weights beside the embedding's (Qwen2 report: 1.5B; 1.31 B without), 675 M in the tower, 144 tokens."""
+    shape = qwen2_vl_2b()
+    assert shape.visual_tokens == 144
+    assert shape.language_model.linear_macs(1) == pytest.approx(1.31e9, rel=0.01)
+    assert shape.localize(60).flops == pytest.approx(1.4e12, rel=0.1)
+    larger = qwen2_vl_2b(672, 672)
+    assert larger.visual_tokens == 576 and larger.image_macs > 4 * shape.image_macs
+
+
+def test_sides_that_the_processor_does_not_make_are_refused() -> None:
+    with pytest.raises(ValueError, match="image of 336 x 350: its sides are no multiples of 28"):
+        qwen2_vl_2b(350, 336)
+
+
+def test_the_tables_of_the_documentation_are_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    runpy.run_path(str(docs / "benchmarks" / "localization_cost.py"), run_name="__main__")
+    page = (docs / "cost.md").read_text()
+    tables = [part for part in capsys.readouterr().out.split("\n\n") if part.startswith("|")]
+    assert len(tables) == 3 and all(table in page for table in tables)
