@@ -1,6 +1,6 @@
 """What it takes to let a localizer write nothing but a box: decoding with and without the constraint.
 
-    python docs/benchmarks/constrained_decoding.py                        # five minutes of one core
+    python docs/benchmarks/constrained_decoding.py                        # a minute or two of one core
 
 `Localizer.predict` is called once, and what it hands to `generate` is run again: as it is (the constraint, and the
 scores that the confidence is read from), and without these two. Both ways write the same number of tokens, and neither
