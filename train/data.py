@@ -110,7 +110,7 @@ def _read_source(
     files = [source.annotations] if source.regions is None else [source.annotations, source.regions]
     code = [Path(str(module)).read_bytes() for module in (__file__, records.__file__, images.__file__)]
     tokenizer = json.loads(processor.tokenizer.backend_tokenizer.to_str()) | {"padding": None, "truncation": None}
-    made_of = [asdict(source) | {"weight": None}, [_stamps(file) for file in files], code, tokenizer]
+    made_of = [asdict(source) | {"weight": None}, [file_stamps(file) for file in files], code, tokenizer]
     made_of += [
         str(Path(source.image_root or "").absolute()),
         processor.chat_template,
@@ -131,8 +131,8 @@ def _read_source(
         raise
 
 
-def _stamps(pattern: str) -> list[tuple[str, int, int]]:
-    """Name, size and time of every file of an annotation file, folder or glob."""
+def file_stamps(pattern: str) -> list[tuple[str, int, int]]:
+    """Name, size and time of every file of a file, folder or glob; of a Hub name, which is none of these, nothing."""
     paths = [
         file for path in existing_paths(pattern) for file in (sorted(path.rglob("*")) if path.is_dir() else [path])
     ]

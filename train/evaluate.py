@@ -6,15 +6,20 @@
     rows ─► for each: load the checkpoint ─► answer all questions ─► accuracy, cost, time ─► evaluation.json and .md
                                                   └─► predictions-<row>.jsonl
 
+With resume=true, what an evaluation into the same folder answered before it was stopped is not asked again.
+
 Answers are generated greedily. Those of eval_data count as right if they match exactly after
 `train.metrics.normalize_answer`; those of `benchmarks` are scored by each one's metric.
 """
 
+import hashlib
+import json
 import statistics
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -33,6 +38,8 @@ from .arguments import DataArguments
 from .checkpoint import load_merged
 from .collator import Collator
 from .config import write_config
+from .data import file_stamps
+from .evaluation_answers import Answers, remove_answers
 from .evaluation_benchmarks import Scored
 from .evaluation_questions import Asked, load_questions, read_benchmarks, scored
 from .evaluation_report import (
@@ -83,11 +90,33 @@ class Evaluator:
         state = PartialState()
         order, size = self._order(), self.arguments.batch_size
         batches = [order[start : start + size] for start in range(0, len(order), size)]
-        mine = batches[state.process_index :: state.num_processes]
-        progress = tqdm(mine, desc=str(self.spec.checkpoint), leave=False)  # accelerate's: of the first process
+        answers = Answers(Path(self.arguments.output_dir), self._made_of())
+        state.wait_for_everyone()  # nobody adds before everybody has read
+        left = [number for number in range(len(batches)) if number not in answers.found]
+        mine = left[state.process_index :: state.num_processes]
+        answered = []
         with each_image_once(self.model.model.vision_tower), self.spec.training_free().applied(self.model):
-            answered = [prediction for batch in progress for prediction in self._answer(batch)]
-        return sorted(gather_object(answered), key=lambda prediction: prediction.index)
+            for number in tqdm(mine, desc=str(self.spec.checkpoint), leave=False):  # accelerate's: of the first process
+                predictions = self._answer(batches[number])
+                answers.add(number, predictions)
+                answered += predictions
+        before = [prediction for predictions in answers.found.values() for prediction in predictions]
+        return sorted([*before, *gather_object(answered)], key=lambda prediction: prediction.index)
+
+    def _made_of(self) -> dict[str, Any]:
+        """What the answers follow from, for their key."""
+        names = [name for name in (self.spec.checkpoint, self.spec.localizer) if name is not None]
+        asked = [self._asked(index) for index in range(len(self.samples))]
+        keys = ("sample_id", "messages", "images", "region", "answer", "targets", "choices", "group", "image_key")
+        questions = hashlib.sha256(json.dumps([[row.get(key) for key in keys] for row in asked]).encode()).hexdigest()
+        return {
+            "row": asdict(self.spec),
+            "files": [file_stamps(name) for name in names],
+            "questions": questions,
+            "batch_size": self.arguments.batch_size,
+            "max_new_tokens": self.arguments.max_new_tokens,
+            "dtype": self.arguments.dtype,
+        }
 
     def _order(self) -> list[int]:
         """Questions about one image together, and images by their longest question, which keeps padding low."""
@@ -261,6 +290,9 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments) -> dict[str, Any
     if state.is_main_process:
         write_config(folder / CONFIG_FILE, arguments, data)
         clear_predictions(folder)
+        if not arguments.resume:
+            remove_answers(folder)
+    state.wait_for_everyone()
     dataset = arguments.dataset or "+".join([*asked, *(Path(source.annotations).stem for source in data.eval_data)])
     rows: list[dict[str, Any]] = []
     answers: list[Scored] = []
@@ -275,6 +307,7 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments) -> dict[str, Any
             rows_left = len(specs) - len(rows)
             result = write_report(folder, dataset, len(predictions), rows, arguments.dtype, rows_left, answers)
     if state.is_main_process:
+        remove_answers(folder)
         print(report_text(result))
     return result
 

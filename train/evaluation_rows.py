@@ -155,6 +155,10 @@ class EvaluateArguments:
         default=8, metadata={"help": "Questions over which the time to the first token is taken; 0: not measured."}
     )
     dtype: str = field(default="float32", metadata={"help": "Of the weights.", "choices": DTYPES})
+    resume: bool = field(
+        default=False,
+        metadata={"help": "Go on with an evaluation into output_dir that was stopped: no batch is answered twice."},
+    )
 
     def __post_init__(self) -> None:
         if not self.specs():

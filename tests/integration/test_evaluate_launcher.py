@@ -1,20 +1,38 @@
-"""An evaluation whose questions two processes share is the evaluation that one process makes."""
+"""An evaluation that two processes share, after one process was stopped in it, is the one that one process makes."""
 
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from train.evaluate import main
+from train.evaluate import Evaluator, main
+from train.evaluation_report import Prediction
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.integration
 
 
-def test_two_processes_answer_as_one(tiny_crop_llava: Path, toy_data: Path, tmp_path: Path) -> None:
+def stop_after_one_batch(words: Sequence[str], out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = Evaluator._answer
+
+    def once(self: Evaluator, indices: Sequence[int]) -> list[Prediction]:
+        if list(out.glob("answers/*/*.jsonl")):
+            raise KeyboardInterrupt
+        return answer(self, indices)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Evaluator, "_answer", once)
+        with pytest.raises(SystemExit):
+            main([*words, f"output_dir={out}"])
+
+
+def test_two_processes_answer_as_one(
+    tiny_crop_llava: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = {
         "annotations": str(toy_data / "data.json"),
         "image_root": str(toy_data / "images"),
@@ -23,9 +41,10 @@ def test_two_processes_answer_as_one(tiny_crop_llava: Path, toy_data: Path, tmp_
     row = {"checkpoint": str(tiny_crop_llava), "region_source": ["oracle", "random"]}
     words = [f"rows=[{json.dumps(row)}]", f"eval_data=[{json.dumps(source)}]", "batch_size=3", "max_new_tokens=2"]
     main([*words, f"output_dir={tmp_path / 'one'}"])
+    stop_after_one_batch(words, tmp_path / "two", monkeypatch)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--module", "train.evaluate"]
     done = subprocess.run(
-        [sys.executable, *launcher, *words, f"output_dir={tmp_path / 'two'}"],
+        [sys.executable, *launcher, *words, f"output_dir={tmp_path / 'two'}", "resume=true"],
         cwd=ROOT,
         env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,

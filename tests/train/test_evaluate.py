@@ -330,3 +330,63 @@ def test_wrong_calls(
     assert caught.value.code == 2
     (line,) = [x for x in capfd.readouterr().err.splitlines() if x.startswith("python -m train.evaluate: error: ")]
     assert re.search(message, line), line
+
+
+ROWS = [{"compressor_type": ["region_ratio", "uniform"], "token_budget": 9, "region_source": "oracle"}]
+
+
+def stop_after(batches: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let an evaluation break off as it answers the next batch; returns the sizes of the answered ones."""
+    answer, sizes = evaluate.Evaluator._answer, []
+
+    def counted(self: evaluate.Evaluator, indices: Sequence[int]) -> list[Prediction]:
+        if len(sizes) == batches:
+            raise KeyboardInterrupt
+        sizes.append(len(indices))
+        return answer(self, indices)
+
+    monkeypatch.setattr(evaluate.Evaluator, "_answer", counted)
+    return sizes
+
+
+def cut_off_last_line(out: Path) -> None:
+    """As a kill leaves a line that is being written."""
+    newest = max(out.glob("answers/*/*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
+    newest.write_bytes(newest.read_bytes()[:-20])
+
+
+def test_a_stopped_evaluation_goes_on(crop_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve questions make three batches a row: it stops in the second row, the last line cut off."""
+    rows = [row | {"checkpoint": str(crop_llava)} for row in ROWS]
+    data = write_data(tmp_path / "data", ["red"])
+    undisturbed = run(tmp_path / "one", rows, data)
+    with monkeypatch.context() as patched:
+        stop_after(5, patched)
+        with pytest.raises(SystemExit):
+            run(tmp_path / "two", rows, data)
+    cut_off_last_line(tmp_path / "two")
+    sizes = stop_after(100, monkeypatch)
+    resumed = run(tmp_path / "two", rows, data, "resume=true")
+    assert len(sizes) == 2  # the batch that was cut off, and the one that had not begun
+    for row in range(2):
+        assert read_predictions(tmp_path / "two", row) == read_predictions(tmp_path / "one", row)
+        assert resumed["rows"][row]["accuracy"] == undisturbed["rows"][row]["accuracy"]
+    assert not (tmp_path / "two" / "answers").exists()
+
+
+@pytest.mark.parametrize("change", ["nothing", "not asked to", "questions", "checkpoint", "dtype"])
+def test_answers_to_something_else_are_not_taken_over(
+    change: str, crop_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [ROWS[0] | {"checkpoint": str(crop_llava), "compressor_type": "uniform"}]
+    with monkeypatch.context() as patched:
+        stop_after(2, patched)
+        with pytest.raises(SystemExit):
+            run(tmp_path / "out", rows, write_data(tmp_path / "data", ["red"]))
+    if change == "checkpoint":
+        (crop_llava / "config.json").touch()
+    data = write_data(tmp_path / "data", ["blue" if change == "questions" else "red"])
+    words = [] if change == "not asked to" else ["resume=true"]
+    sizes = stop_after(100, monkeypatch)
+    run(tmp_path / "out", rows, data, *words, *(["dtype=bfloat16"] if change == "dtype" else []))
+    assert len(sizes) == (1 if change == "nothing" else 3)
