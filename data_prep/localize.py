@@ -61,6 +61,13 @@ class LocalizeArguments:
     batch_size: int = field(default=8, metadata={"help": "Questions a batch; another one rounds otherwise."})
     dtype: str = field(default="float32", metadata={"help": "Of the weights.", "choices": ("float32", "bfloat16")})
     max_image_pixels: int = field(default=MAX_IMAGE_PIXELS, metadata={"help": "Larger images are refused."})
+    min_pixels: int | None = field(
+        default=None,
+        metadata={"help": "Of Qwen2-VL: an image is resized to at least so many; null: as the model says."},
+    )
+    max_pixels: int | None = field(
+        default=None, metadata={"help": "Of Qwen2-VL: an image is resized to at most so many, 784 a token; null: same."}
+    )
 
     def __post_init__(self) -> None:
         for name in ("regions", "image_root"):
@@ -150,9 +157,10 @@ def _is_unknown(row: RegionAnnotation) -> bool:
 
 def _load(arguments: LocalizeArguments) -> Localizer:
     device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
-    dtype = getattr(torch, arguments.dtype)
+    pixels = {name: value for name in ("min_pixels", "max_pixels") if (value := getattr(arguments, name)) is not None}
+    options: dict[str, Any] = {"dtype": getattr(torch, arguments.dtype), "device": device, **pixels}
     try:
-        return Localizer.from_pretrained(arguments.localizer, dtype=dtype, device=device, threshold=arguments.threshold)
+        return Localizer.from_pretrained(arguments.localizer, threshold=arguments.threshold, **options)
     except (OSError, ValueError) as error:
         raise ConfigError(f"localizer {arguments.localizer}: {' '.join(str(error).split())}") from error
 
