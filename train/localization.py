@@ -23,6 +23,7 @@ from crop_model.localizer import Localizer, LocatedRegion
 from crop_model.regions import WHOLE_IMAGE, Cells, covered_cells, pixels_to_cells
 from data_prep.localizer_data import size_of
 
+from . import qwen2_vl
 from .checkpoint import load_merged, stored_model_type
 from .collator import Collator
 
@@ -42,9 +43,13 @@ def load_localizer(name: str, dtype: torch.dtype, device: torch.device) -> Local
     Raises:
         ConfigError: nothing under that name, or a checkpoint of this project that does not load.
     """
-    if stored_model_type(name) not in ("llava", CropLlavaConfig.model_type):
+    kind = stored_model_type(name)
+    if kind == qwen2_vl.MODEL_TYPE:
+        model, processor = qwen2_vl.load_qwen2_vl(name, dtype)
+    elif kind in ("llava", CropLlavaConfig.model_type):
+        model, processor = load_merged(name, dtype=dtype)
+    else:
         return Localizer.from_pretrained(name, dtype=dtype, device=device)
-    model, processor = load_merged(name, dtype=dtype)
     return Localizer(model.to(device), processor)
 
 
