@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft.tuners import lora
 from transformers import Qwen2VLForConditionalGeneration
 
 from train.checkpoint import module_group
@@ -44,11 +45,7 @@ def test_it_goes_on_from_a_checkpoint_as_it_went(
 def test_lora_is_in_the_language_model_alone(localizer_trainer: Callable[..., PlcTrainer], tmp_path: Path) -> None:
     trainer = localizer_trainer(tmp_path)
     adapted = {name.partition(".lora_")[0] for name, _ in trainer.model.named_parameters() if ".lora_" in name}
-    linears = {
-        name
-        for name, module in trainer.model.named_modules()
-        if hasattr(module, "base_layer") and isinstance(module.base_layer, torch.nn.Linear)
-    }
+    linears = {name for name, module in trainer.model.named_modules() if isinstance(module, lora.Linear)}
     assert adapted == linears and len(linears) == 2 * 7
     assert all(re.search(r"\.language_model\.layers\.\d\.(self_attn|mlp)\.", name) for name in linears)
     assert {module_group(n) for n, p in trainer.model.named_parameters() if p.requires_grad} == {"lora"}
