@@ -20,8 +20,16 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProcessor, LogitsProcessorList
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    LogitsProcessor,
+    LogitsProcessorList,
+    ProcessorMixin,
+)
 
+from .processing_qwen2_vl import Qwen2VLImageTextProcessor
 from .regions import REGION_GRID, WHOLE_IMAGE, Box, Cells, cells_to_pixels
 
 ANSWER = "[{}, {}, {}, {}]"
@@ -104,6 +112,19 @@ class GridBoxProcessor(LogitsProcessor):
         return torch.stack(found, dim=1)
 
 
+def load_processor(name: str, **pixels: int) -> ProcessorMixin:
+    """What the Auto class loads; of Qwen2-VL the processor that needs no torchvision, of so many `pixels`.
+
+    Raises:
+        ValueError: pixels of another model, or out of order.
+    """
+    if AutoConfig.from_pretrained(name, trust_remote_code=True).model_type == "qwen2_vl":
+        return Qwen2VLImageTextProcessor.from_pretrained(name, **pixels)
+    if pixels:
+        raise ValueError(f"{', '.join(pixels)}: of Qwen2-VL alone, whose images vary in size")
+    return AutoProcessor.from_pretrained(name, trust_remote_code=True)
+
+
 class Localizer:
     """A fine-tuned model and its processor.
 
@@ -125,10 +146,14 @@ class Localizer:
         dtype: torch.dtype | str = "auto",
         device: torch.device | str = "cpu",
         threshold: float = 0.0,
+        **pixels: int,
     ) -> "Localizer":
-        """From a folder or Hub name that the Auto classes load: an export of `train.export`, say."""
+        """From a folder or Hub name that the Auto classes load: an export of `train.export`, say.
+
+        `pixels` are min_pixels and max_pixels, of Qwen2-VL alone.
+        """
+        processor = load_processor(name, **pixels)
         model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, trust_remote_code=True)
-        processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
         return cls(model.to(device).eval(), processor, threshold)
 
     def predict(

@@ -75,6 +75,13 @@ class LocalizeArguments:
     batch_size: int = field(default=8, metadata={"help": "Questions a batch; another one rounds otherwise."})
     dtype: str = field(default="float32", metadata={"help": "Of the weights.", "choices": ("float32", "bfloat16")})
     max_image_pixels: int = field(default=MAX_IMAGE_PIXELS, metadata={"help": "Larger images are refused."})
+    min_pixels: int | None = field(
+        default=None,
+        metadata={"help": "Of Qwen2-VL: an image is resized to at least so many; null: as the model says."},
+    )
+    max_pixels: int | None = field(
+        default=None, metadata={"help": "Of Qwen2-VL: an image is resized to at most so many, 784 a token; null: same."}
+    )
 
     def __post_init__(self) -> None:
         for name in ("regions", "image_root"):
@@ -86,6 +93,13 @@ class LocalizeArguments:
             raise ConfigError(f"batch_size: {self.batch_size} does not divide {ROWS_PER_PIECE}, the rows of a piece")
         if Path(self.out).resolve() == Path(self.regions).resolve():
             raise ConfigError("out: is the sidecar that is read")
+        if self.localizer_kind == "zero_shot" and self.pixels:
+            raise ConfigError(f"{min(self.pixels)}: of Qwen2-VL, not of a grounding detector")
+
+    @property
+    def pixels(self) -> dict[str, int]:
+        """min_pixels and max_pixels, those that are set."""
+        return {name: value for name in ("min_pixels", "max_pixels") if (value := getattr(self, name)) is not None}
 
     @property
     def least(self) -> float:
@@ -171,10 +185,11 @@ def _is_unknown(row: RegionAnnotation) -> bool:
 
 def _load(arguments: LocalizeArguments) -> Localizer | ZeroShotLocalizer:
     device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
-    dtype = getattr(torch, arguments.dtype)
-    kind = ZeroShotLocalizer if arguments.localizer_kind == "zero_shot" else Localizer
+    options: dict[str, Any] = {"dtype": getattr(torch, arguments.dtype), "device": device, "threshold": arguments.least}
     try:
-        return kind.from_pretrained(arguments.localizer, dtype=dtype, device=device, threshold=arguments.least)
+        if arguments.localizer_kind == "zero_shot":
+            return ZeroShotLocalizer.from_pretrained(arguments.localizer, **options)
+        return Localizer.from_pretrained(arguments.localizer, **options, **arguments.pixels)
     except (OSError, ValueError) as error:
         raise ConfigError(f"localizer {arguments.localizer}: {' '.join(str(error).split())}") from error
 

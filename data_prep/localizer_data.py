@@ -3,7 +3,7 @@
     python -m data_prep.localizer_data 'regions/*' out.json [key=value ...]
 
     sidecar rows, human or ocr_match ─► box of the 8x8 grid over the un-padded image, [0, 0, 7, 7] for the whole image
-                                     ─► balanced by size and source, seeded ─► LLaVA JSON that `train.plc` reads
+                                     ─► balanced by size and source, seeded ─► LLaVA JSON that `train.localizer` reads
 
 The answer is not shown, so a box that stands in it is no leak. Rows of other methods are guesses, and left out.
 """

@@ -7,6 +7,7 @@
 # DeepSpeed's hostfile ("node0 slots=8", a line a machine); the first one is the master unless MASTER_ADDR says otherwise:
 #   HOSTFILE=hosts NODE_RANK=0 ./launch/multi_node.sh CONFIG.yaml [key=value ...]                  on node0, and so on
 #
+# MODULE=train.localizer: another training than train.plc.
 # Under Slurm NODE_RANK is Slurm's own. SIGTERM or SIGUSR1 on one machine: all save behind their step and end with exit
 # status 75. Without starting it on each machine, `deepspeed --hostfile hosts --module train.plc ...` goes over ssh (pdsh).
 set -euo pipefail
@@ -37,4 +38,4 @@ if [ -z "${HOSTFILE:-}" ]; then # DeepSpeed wants the list of machines as a file
     done >"$hostfile"
 fi
 run_launcher --hostfile "$hostfile" --no_ssh --node_rank "$NODE_RANK" --master_addr "$MASTER_ADDR" \
-    --master_port "${MASTER_PORT:-29500}" --module train.plc "$@"
+    --master_port "${MASTER_PORT:-29500}" --module "${MODULE:-train.plc}" "$@"

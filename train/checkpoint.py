@@ -5,6 +5,7 @@ compressor and projector beside it (PEFT), which names its base.
 """
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from torch import nn
-from transformers import PreTrainedConfig, set_seed
+from transformers import PreTrainedConfig, PreTrainedModel, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils.peft_utils import find_adapter_config_file
 
@@ -22,24 +23,25 @@ from crop_model.processing_crop_llava import CropLlavaProcessor
 from data_prep.config import ConfigError
 
 # What trains: a parameter belongs to the first of these groups whose mark stands in its name.
-#   group         mark                      learning rate
-#   lora          lora_                     learning_rate
-#   compressor    compressor.               compressor_learning_rate
-#   projector     multi_modal_projector.    projector_learning_rate
-# `vision_tower` and `language_model` (its own weights and the head) never train in the PLC stage.
+#   group            marks, of LLaVA and of Qwen2-VL           learning rate
+#   lora             lora_                                     learning_rate
+#   compressor       compressor.                               compressor_learning_rate
+#   projector        multi_modal_projector.  visual.merger.    projector_learning_rate
+#   vision_tower     vision_tower.           visual.           never trains
+#   language_model   whatever is left, the head too            learning_rate, of a localizer trained whole
 MODULE_MARKS = {
-    "lora": "lora_",
-    "compressor": "compressor.",
-    "projector": "multi_modal_projector.",
-    "vision_tower": "vision_tower.",
-    "language_model": "",
+    "lora": ("lora_",),
+    "compressor": ("compressor.",),
+    "projector": ("multi_modal_projector.", "visual.merger."),
+    "vision_tower": ("vision_tower.", "visual."),
+    "language_model": ("",),
 }
-TRAINED_GROUPS = ("lora", "compressor", "projector")
+TRAINED_GROUPS = ("lora", "compressor", "projector", "language_model")
 
 
 def module_group(parameter_name: str) -> str:
     """The row of `MODULE_MARKS` that a parameter belongs to."""
-    return next(group for group, mark in MODULE_MARKS.items() if mark in parameter_name)
+    return next(group for group, marks in MODULE_MARKS.items() if any(mark in parameter_name for mark in marks))
 
 
 def load_checkpoint(
@@ -60,7 +62,7 @@ def load_checkpoint(
     """
     config = load_config(name, **compressor)
     processor = load_processor(name, config)
-    return _load_model(str(name), config, dtype).eval(), processor
+    return load_model(str(name), CropLlavaForConditionalGeneration, dtype, config=config).eval(), processor
 
 
 def load_merged(
@@ -73,21 +75,21 @@ def load_merged(
 
 def load_config(name: str | Path, **compressor: Any) -> CropLlavaConfig:
     """The configuration stored under `name`, with some of its compressor's keys replaced."""
-    stored, _ = _named(name, CropLlavaConfig.get_config_dict)
+    stored, _ = named(name, CropLlavaConfig.get_config_dict)
     if "vision_config" not in stored:  # an adapter of another program: the configuration would be a 7B's by default
         raise ConfigError(f"model {name}: no config.json that tells the model's sizes")
-    return _named(name, CropLlavaConfig.from_pretrained, **compressor)
+    return named(name, CropLlavaConfig.from_pretrained, **compressor)
 
 
 def stored_model_type(name: str | Path) -> str | None:
     """What the configuration under `name` says that it is of. ConfigError where there is none."""
-    stored, _ = _named(name, PreTrainedConfig.get_config_dict)
+    stored, _ = named(name, PreTrainedConfig.get_config_dict)
     return stored.get("model_type")
 
 
 def load_processor(name: str | Path, config: CropLlavaConfig, **options: Any) -> CropLlavaProcessor:
     """The processor stored under `name`, for a model of this configuration; `options` are the processor's own keys."""
-    return _named(name, CropLlavaProcessor.from_pretrained, token_budget=config.token_budget, **options)
+    return named(name, CropLlavaProcessor.from_pretrained, token_budget=config.token_budget, **options)
 
 
 def build_model(
@@ -108,20 +110,37 @@ def build_model(
     Raises:
         ConfigError: nothing loadable under that name, or an adapter under ZeRO-3, whose spread weights take no merging.
     """
+    names = ("compressor", "multi_modal_projector") if train_projector else ("compressor",)
+    return build_trained(name, CropLlavaForConditionalGeneration, names, lora, dtype, seed, config=config, **loading)
+
+
+def build_trained(
+    name: str,
+    model_class: type[PreTrainedModel],
+    parts: Sequence[str],
+    lora: LoraConfig | None,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    **loading: Any,
+) -> Any:
+    """A model of any class, in which its `parts` and the adapter train: see `build_model`.
+
+    Args:
+        parts: modules of `model.model`; one without weights is passed over.
+    """
     if is_deepspeed_zero3_enabled() and _has_adapter(name):
         raise ConfigError(f"model {name}: ZeRO-3 cannot go on from an adapter; export it, or take another preset")
     set_seed(seed)
-    model = _load_model(name, config, dtype, **loading)
+    model = load_model(name, model_class, dtype, **loading)
     if isinstance(model, PeftModel):  # goes on from an adapter: a new one on top of it
         model = model.merge_and_unload()
         model.name_or_path = name
     model.requires_grad_(False)
-    names = ("compressor", "multi_modal_projector") if train_projector else ("compressor",)
-    parts = {name: model.model.get_submodule(name) for name in names}
-    trained = [name for name, part in parts.items() if next(part.parameters(), None) is not None]
+    modules = {part: model.model.get_submodule(part) for part in parts}
+    trained = [part for part, module in modules.items() if next(module.parameters(), None) is not None]
     if lora is None:
         for part in trained:
-            parts[part].requires_grad_(True)
+            modules[part].requires_grad_(True)
         return model
     lora.modules_to_save = trained
     set_seed(seed)
@@ -144,19 +163,24 @@ def trainable_parameters(model: nn.Module) -> dict[str, list[tuple[str, nn.Param
     return {group: groups[group] for group in TRAINED_GROUPS if group in groups}
 
 
-def _load_model(
-    name: str, config: CropLlavaConfig, dtype: torch.dtype, **loading: Any
-) -> CropLlavaForConditionalGeneration | PeftModel:
+def load_model(
+    name: str, model_class: type[PreTrainedModel], dtype: torch.dtype | str = torch.float32, **loading: Any
+) -> Any:
+    """The model stored under `name`; an adapter on its base, which `loading` is for too: a `PeftModel`.
+
+    Raises:
+        ConfigError: nothing loadable under that name.
+    """
     if not _has_adapter(name):
-        return _named(name, CropLlavaForConditionalGeneration.from_pretrained, config=config, dtype=dtype, **loading)
-    base_name = _named(name, PeftConfig.from_pretrained).base_model_name_or_path
-    base = _load_model(base_name, config, dtype, **loading)
+        return named(name, model_class.from_pretrained, dtype=dtype, **loading)
+    base_name = named(name, PeftConfig.from_pretrained).base_model_name_or_path
+    base = load_model(base_name, model_class, dtype, **loading)
     if isinstance(base, PeftModel):
         base = base.merge_and_unload()
-    return _named(name, _load_adapter, base=base)
+    return named(name, _load_adapter, base=base)
 
 
-def _load_adapter(name: str, base: CropLlavaForConditionalGeneration) -> PeftModel:
+def _load_adapter(name: str, base: PreTrainedModel) -> PeftModel:
     """ValueError where the adapter is not whole: PEFT only warns of missing LoRA weights."""
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "Found missing adapter keys", UserWarning)
@@ -170,7 +194,7 @@ def _has_adapter(name: str) -> bool:
     return find_adapter_config_file(name) is not None
 
 
-def _named(name: str | Path, load: Any, **options: Any) -> Any:
+def named(name: str | Path, load: Any, **options: Any) -> Any:
     """Call a `from_pretrained`, and name the model in what goes wrong."""
     try:
         return load(str(name), **options)

@@ -161,10 +161,7 @@ class Collator:
     def _apply_template(self, samples: Sequence[Opened], padding_side: str, **kwargs: Any) -> dict[str, Any]:
         options: dict[str, Any] = {"padding": True, "padding_side": padding_side, "return_tensors": "pt"}
         if any(images for _, images in samples):
-            # a sample's region is of its first image
-            options["regions"] = [
-                row["region"] if number == 0 else None for row, images in samples for number in range(len(images))
-            ]
+            options |= self._image_options(samples)
         batch = self.processor.apply_chat_template(
             [self._with_images(row, images) for row, images in samples],
             tokenize=True,
@@ -172,8 +169,16 @@ class Collator:
             processor_kwargs=options,
             **kwargs,
         )
-        self._check_placeholders([row for row, _ in samples], batch["input_ids"])
+        self._check_placeholders([row for row, _ in samples], batch)
         return dict(batch)
+
+    def _image_options(self, samples: Sequence[Opened]) -> dict[str, Any]:
+        """What the processor takes beside the images: a sample's region is of its first one."""
+        return {
+            "regions": [
+                row["region"] if number == 0 else None for row, images in samples for number in range(len(images))
+            ]
+        }
 
     def _with_images(self, row: Row, images: Sequence[Image.Image]) -> list[dict[str, Any]]:
         """The row's messages with the opened images in their places."""
@@ -185,12 +190,15 @@ class Collator:
                     part["image"] = next(opened)
         return messages
 
-    def _check_placeholders(self, rows: Sequence[Row], input_ids: Tensor) -> None:
-        counts = (input_ids == self.processor.image_token_id).sum(dim=1).tolist()  # (B,)
-        for row, count in zip(rows, counts, strict=True):
-            expected = len(row["images"]) * self.processor.token_budget
+    def _check_placeholders(self, rows: Sequence[Row], batch: Mapping[str, Any]) -> None:
+        counts = (batch["input_ids"] == self.processor.image_token_id).sum(dim=1).tolist()  # (B,)
+        for row, count, expected in zip(rows, counts, self._visual_tokens(rows, batch), strict=True):
             if count != expected:
                 raise DataError(f"{row_name(row)}: {count} image placeholders, its images need {expected}")
+
+    def _visual_tokens(self, rows: Sequence[Row], batch: Mapping[str, Any]) -> list[int]:
+        """Of each row's images together."""
+        return [len(row["images"]) * self.processor.token_budget for row in rows]
 
     def _open(self, row: Row, path: str) -> Image.Image:
         try:

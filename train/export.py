@@ -36,8 +36,8 @@ from crop_model.processing_crop_llava import CropLlavaProcessor
 from crop_model.regions import sanitize_box
 from data_prep.config import ConfigError, parse_config, user_errors
 
-from . import export_proof
-from .checkpoint import load_checkpoint, load_config
+from . import export_proof, qwen2_vl
+from .checkpoint import load_checkpoint, load_config, stored_model_type
 from .model_card import read_evaluation, write_card
 
 PROG = "python -m train.export"
@@ -98,6 +98,8 @@ def export(arguments: ExportArguments) -> Path:
         ExportError: what was written does not compute what the checkpoint does; or the Hub refused it.
     """
     out = Path(arguments.out)
+    if stored_model_type(arguments.checkpoint) == qwen2_vl.MODEL_TYPE:
+        return _export_qwen2_vl(arguments, out)
     config = load_config(arguments.checkpoint)
     _check_destination(out, arguments)
     evaluation = None if arguments.evaluation is None else _read_evaluation(arguments.evaluation)
@@ -128,6 +130,20 @@ def export(arguments: ExportArguments) -> Path:
     print(f"{out}: loads without this project; logits differ by at most {difference:.1e} from the checkpoint's")
     if arguments.push_to is not None:
         _push(out, arguments.push_to, arguments.private)
+    return out
+
+
+def _export_qwen2_vl(arguments: ExportArguments, out: Path) -> Path:
+    """A localizer, merged, in its own type of weights."""
+    if not arguments.merge or arguments.push_to:
+        raise ConfigError(f"{'push_to' if arguments.push_to else 'merge'}: not of a Qwen2-VL, whose export is a folder")
+    _check_destination(out, arguments)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
+        staged = Path(temporary) / "export"
+        qwen2_vl.write_merged(arguments.checkpoint, staged)
+        _replace(staged, out, Path(temporary) / "old")
+    print(f"{out}: loads with the Auto classes")
     return out
 
 

@@ -27,6 +27,7 @@ from crop_model.zero_shot_localizer import DETECTORS, ZeroShotLocalizer
 from data_prep.config import ConfigError
 from data_prep.localizer_data import size_of
 
+from . import qwen2_vl
 from .checkpoint import load_config, load_merged, load_processor, stored_model_type
 from .collator import Collator
 
@@ -49,14 +50,17 @@ def load_localizer(name: str, dtype: torch.dtype, device: torch.device) -> Regio
         ConfigError: nothing under that name, or nothing that loads.
     """
     model_type = stored_model_type(name)
-    if model_type in LLAVA_TYPES:
+    if model_type == qwen2_vl.MODEL_TYPE:
+        model, processor = qwen2_vl.load_qwen2_vl(name, dtype)
+    elif model_type in LLAVA_TYPES:
         model, processor = load_merged(name, dtype=dtype)
-        return Localizer(model.to(device), processor)
-    kind = ZeroShotLocalizer if model_type in DETECTORS else Localizer
-    try:
-        return kind.from_pretrained(name, dtype=dtype, device=device)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"localizer {name}: {' '.join(str(error).split())}") from error
+    else:
+        kind = ZeroShotLocalizer if model_type in DETECTORS else Localizer
+        try:
+            return kind.from_pretrained(name, dtype=dtype, device=device)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"localizer {name}: {' '.join(str(error).split())}") from error
+    return Localizer(model.to(device), processor)
 
 
 def localizer_cost(name: str, text_tokens: int) -> dict[str, int | None]:

@@ -37,19 +37,24 @@ class StepMeter(TrainerCallback):
     Args:
         accelerator: exchanges the counts.
         image_token_id: the placeholder of a visual token.
-        shape: the model's, for its floating-point operations.
+        shape: the model's, for its floating-point operations; None: of another kind, they are not counted.
         bf16: whether it computes in bf16: of other types the device's peak is not known, and so no utilisation (MFU).
         adapter_parameters: of LoRA's matrices, all together.
     """
 
     def __init__(
-        self, accelerator: Accelerator, image_token_id: int, shape: ModelShape, bf16: bool, adapter_parameters: int
+        self,
+        accelerator: Accelerator,
+        image_token_id: int,
+        shape: ModelShape | None,
+        bf16: bool,
+        adapter_parameters: int,
     ) -> None:
         self.accelerator = accelerator
         self.image_token_id = image_token_id
         self.shape = shape
         self.adapter_parameters = adapter_parameters
-        self.peak_flops = peak_flops() if bf16 else None
+        self.peak_flops = peak_flops() if bf16 and shape is not None else None
         self._start = 0.0
         self.rates: dict[str, float] = {}  # of the last step, by module group
         self._clear()
@@ -79,20 +84,28 @@ class StepMeter(TrainerCallback):
         for batch in batches:
             self.totals["places"] += batch["input_ids"].numel()
             self.totals["samples"] += len(batch["sample_ids"])  # empty places are none
-            rows = batch["sample_sizes"] if "sample_sizes" in batch else [self._sizes(batch)]
-            for tokens, images in chain.from_iterable(rows):
-                visual_tokens = images * self.shape.compressor.num_tokens
-                self.totals["tokens"] += tokens
-                self.totals["visual_tokens"] += visual_tokens
-                self.totals["flops"] += self.shape.training_step(
-                    tokens - visual_tokens, images, adapter_parameters=self.adapter_parameters
-                ).flops
+            if self.shape is None:
+                self.totals["tokens"] += int(batch["attention_mask"].sum())
+                self.totals["visual_tokens"] += int((batch["input_ids"] == self.image_token_id).sum())
+            else:
+                self._count_work(batch, self.shape)
 
-    def _sizes(self, batch: dict[str, Any]) -> list[list[int]]:
+    def _count_work(self, batch: dict[str, Any], shape: ModelShape) -> None:
+        per_image = shape.compressor.num_tokens
+        rows = batch["sample_sizes"] if "sample_sizes" in batch else [self._sizes(batch, per_image)]
+        for tokens, images in chain.from_iterable(rows):
+            visual_tokens = images * per_image
+            self.totals["tokens"] += tokens
+            self.totals["visual_tokens"] += visual_tokens
+            self.totals["flops"] += shape.training_step(
+                tokens - visual_tokens, images, adapter_parameters=self.adapter_parameters
+            ).flops
+
+    def _sizes(self, batch: dict[str, Any], per_image: int) -> list[list[int]]:
         """Tokens and images of every sample of a padded batch."""
         tokens = batch["attention_mask"].sum(dim=1)  # (B,)
         visual_tokens = (batch["input_ids"] == self.image_token_id).sum(dim=1)
-        return torch.stack([tokens, visual_tokens // self.shape.compressor.num_tokens], dim=1).tolist()
+        return torch.stack([tokens, visual_tokens // per_image], dim=1).tolist()
 
     def read(self) -> dict[str, float]:
         """The figures since the last call, and a fresh start. Every process has to call it."""

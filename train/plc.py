@@ -9,16 +9,18 @@ What can be wrong with a call or its data is found before the model is loaded:
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import datasets
 import deepspeed
 import torch
 from peft import PeftModel
+from torch import nn
 from transformers import TrainerCallback
 
-from crop_model.configuration_crop_llava import CropLlavaConfig
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from data_prep.config import ConfigError, RunError, parse_config, user_errors
 from data_prep.sample import DataError
@@ -42,17 +44,50 @@ from .universal import is_universal, load_as_universal
 PROG = "python -m train.plc"
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What of a run depends on the kind of its model."""
+
+    processor: Any
+    collator: type[Collator]
+    build: Callable[[], nn.Module]  # called when the samples are read and checked
+
+
+Kind = Callable[[Any, Any], Parts]  # of ModelArguments and PlcTrainingArguments
+
+
+def llava_parts(model_arguments: ModelArguments, args: PlcTrainingArguments) -> Parts:
+    """Of a LLaVA with a compressor."""
+    config = load_config(model_arguments.model, **model_arguments.compressor())
+    processor = load_processor(model_arguments.model, config, **model_arguments.processor())
+
+    def build() -> CropLlavaForConditionalGeneration | PeftModel:
+        return build_model(
+            model_arguments.model,
+            config,
+            model_arguments.lora_config(),
+            torch.bfloat16 if args.bf16 else torch.float32,
+            args.seed,
+            train_projector=args.projector_learning_rate > 0,
+            **model_arguments.loading(),
+        )
+
+    return Parts(processor, Collator, build)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point. Exit status 2: a wrong call, configuration or data; 1: the run failed once it trained; 75: a signal
     stopped it, and it can go on."""
-    with user_errors(PROG), StopOnSignal() as stop:
-        model_arguments, data_arguments, args = parse_config(
-            (ModelArguments, DataArguments, PlcTrainingArguments),
-            sys.argv[1:] if argv is None else argv,
-            prog=PROG,
-            description="Fine-tune a LLaVA on compressed visual tokens.",
-        )
-        trainer = train(model_arguments, data_arguments, args, stop)
+    kinds = (ModelArguments, DataArguments, PlcTrainingArguments)
+    run(argv, kinds, llava_parts, PROG, "Fine-tune a LLaVA on compressed visual tokens.")
+
+
+def run(argv: Sequence[str] | None, kinds: tuple[type, ...], parts: Kind, prog: str, description: str) -> None:
+    """A training's entry point: the words of its call, or those of the command line, to its end."""
+    with user_errors(prog), StopOnSignal() as stop:
+        words = sys.argv[1:] if argv is None else argv
+        model_arguments, data_arguments, args = parse_config(kinds, words, prog=prog, description=description)
+        trainer = train(model_arguments, data_arguments, args, stop, parts)
         # a thread of the processes' connection that runs on at exit now and then aborts a process that has finished
         trainer.accelerator.end_training()
 
@@ -62,6 +97,7 @@ def train(
     data_arguments: DataArguments,
     args: PlcTrainingArguments,
     stop: StopOnSignal | None = None,
+    parts: Kind = llava_parts,
 ) -> PlcTrainer:
     """Train as configured and save the result to `final` in the output folder.
 
@@ -74,7 +110,7 @@ def train(
     if args.deepspeed:  # before the model is built: ZeRO-3 spreads its weights while they are loaded
         deepspeed.init_distributed()
     checkpoint = checkpoint_to_resume(args)
-    trainer = build_trainer(model_arguments, data_arguments, args)
+    trainer = build_trainer(model_arguments, data_arguments, args, parts)
     trainer.add_callback(stop)
     if checkpoint is not None and is_universal(checkpoint):
         load_as_universal(trainer.accelerator)
@@ -100,7 +136,10 @@ def train(
 
 
 def build_trainer(
-    model_arguments: ModelArguments, data_arguments: DataArguments, args: PlcTrainingArguments
+    model_arguments: ModelArguments,
+    data_arguments: DataArguments,
+    args: PlcTrainingArguments,
+    parts_of: Kind = llava_parts,
 ) -> PlcTrainer:
     """Everything before the first step. The samples are read and checked before the model is."""
     if not data_arguments.train_data:
@@ -114,8 +153,8 @@ def build_trainer(
         raise ConfigError(
             "per_device_train_batch_size: FlashAttention takes packed rows one by one: 1 of a longer pack_length"
         )
-    config = load_config(model_arguments.model, **model_arguments.compressor())
-    processor = load_processor(model_arguments.model, config, **model_arguments.processor())
+    parts = parts_of(model_arguments, args)
+    processor = parts.processor
     if model_arguments.chat_template is not None:
         processor.chat_template = Path(model_arguments.chat_template).read_text(encoding="utf-8")
     bad: list[BadSample] | None = [] if args.on_bad_sample == "skip" else None
@@ -131,14 +170,14 @@ def build_trainer(
     if args.localizer_regions:
         train_samples = add_located(train_samples, args.localizer_regions)
     quarantine = None if bad is None else _quarantine(args, len(train_samples) + len(eval_samples or ()), bad)
-    collator = Collator(processor, data_arguments.max_image_pixels, skip_bad=bad is not None)
+    collator = parts.collator(processor, data_arguments.max_image_pixels, skip_bad=bad is not None)
     callbacks: list[TrainerCallback] = [ResumeCheck()]
     if args.profile_steps:
         callbacks.append(ProfileCallback(Path(args.output_dir) / "profile", args.profile_steps))
     if args.picture_steps and eval_samples is not None:
         callbacks.append(PictureCallback(eval_samples, collator, args.picture_steps))
     return PlcTrainer(
-        model=_build_model(model_arguments, config, args),
+        model=_ready(parts.build(), args),
         args=args,
         data_collator=collator,
         train_dataset=_with_noise(_packed(train_samples, args), args),
@@ -176,21 +215,10 @@ def _with_noise(
     return data if noise.is_off else RegionNoiseData(data, noise)
 
 
-def _build_model(
-    model_arguments: ModelArguments, config: CropLlavaConfig, args: PlcTrainingArguments
-) -> CropLlavaForConditionalGeneration | PeftModel:
-    dtype = torch.bfloat16 if args.bf16 else torch.float32
-    model = build_model(
-        model_arguments.model,
-        config,
-        model_arguments.lora_config(),
-        dtype,
-        args.seed,
-        train_projector=args.projector_learning_rate > 0,
-        **model_arguments.loading(),
-    )
+def _ready(model: nn.Module, args: PlcTrainingArguments) -> nn.Module:
+    """With the kernels asked for, and with what trains in fp32 where DeepSpeed does not keep fp32 copies by itself."""
     apply_kernels(model, args)
-    if not args.deepspeed:  # DeepSpeed keeps fp32 copies of what it trains by itself
+    if not args.deepspeed:
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()

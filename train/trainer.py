@@ -16,6 +16,7 @@ from transformers import EvalPrediction, Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
+from crop_model.configuration_crop_llava import CropLlavaConfig
 from crop_model.cost import ModelShape
 from data_prep.config import RunError
 
@@ -49,7 +50,8 @@ class PlcTrainer(Trainer):
         self.label_names = ["labels"]  # the model hands them on by keyword, so its signature does not tell
         self.quarantine = quarantine
         self._step_samples: list[str] = []  # of the current update, in this process
-        shape = ModelShape.from_config(self.model.config)
+        config = self.model.config
+        shape = ModelShape.from_config(config) if isinstance(config, CropLlavaConfig) else None
         adapter = sum(_shape(p).numel() for _, p in trainable_parameters(self.model).get("lora", []))
         self.meter = StepMeter(self.accelerator, self.processing_class.image_token_id, shape, self.args.bf16, adapter)
         self.add_callback(self.meter)
@@ -211,6 +213,7 @@ def parameter_groups(model: nn.Module, args: PlcTrainingArguments) -> list[dict[
         "lora": args.learning_rate,
         "compressor": args.compressor_learning_rate,
         "projector": args.projector_learning_rate,
+        "language_model": args.learning_rate,
     }
     groups = []
     for name, parameters in trainable_parameters(model).items():

@@ -20,7 +20,9 @@ import torch
 from data_prep.config import parse_config
 from train.arguments import DataArguments, ModelArguments, PlcTrainingArguments
 from train.checkpoint import load_checkpoint
+from train.localizer import main as train_localizer
 from train.plc import train
+from train.qwen2_vl import load_qwen2_vl
 from train.trainer import PlcTrainer
 
 ROOT = Path(__file__).parents[2]
@@ -48,10 +50,10 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def launch(words: Sequence[str]) -> subprocess.CompletedProcess:
+def launch(words: Sequence[str], module: str = "train.plc") -> subprocess.CompletedProcess:
     """Two processes, as `launch/train.sh` starts them on a machine without a GPU."""
     launcher = Path(sys.executable).parent / "deepspeed"
-    command = [str(launcher), "--num_gpus", "2", "--master_port", str(free_port()), "--module", "train.plc", *words]
+    command = [str(launcher), "--num_gpus", "2", "--master_port", str(free_port()), "--module", module, *words]
     environment = {
         **os.environ,
         "DS_ACCELERATOR": "cpu",
@@ -249,3 +251,30 @@ def test_a_wrong_call_ends_the_launcher_with_status_2(plc_words: list[str]) -> N
     assert refused.returncode == 2
     assert "command line: unknown key 'learning_rat'" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_a_localizer_in_two_processes_is_the_one_of_one(tiny_qwen2_vl: Path, toy_data: Path, tmp_path: Path) -> None:
+    """Adapter and merger of Qwen2-VL, activations recomputed."""
+    words = [
+        f"model={tiny_qwen2_vl}",
+        f"chat_template={ROOT / 'configs/localizer/qwen2_vl.jinja'}",
+        "lora={r: 4, lora_alpha: 8}",
+        f"train_data=[{{annotations: {toy_data / 'data.json'}, image_root: {toy_data / 'images'}}}]",
+        "max_steps=3",
+        "learning_rate=1e-3",
+        "projector_learning_rate=3e-3",
+        "logging_steps=1",
+        "save_strategy=no",
+        "report_to=none",
+        "use_cpu=true",
+    ]
+    train_localizer([*words, f"output_dir={tmp_path / 'alone'}", "per_device_train_batch_size=4"])
+    more = ["deepspeed=configs/deepspeed/zero2.json", "gradient_checkpointing=true", "per_device_train_batch_size=2"]
+    finished = launch([*words, f"output_dir={tmp_path / 'two'}", *more], "train.localizer")
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    for line, other in zip(logged(tmp_path / "two"), logged(tmp_path / "alone"), strict=True):
+        assert line["loss"] == pytest.approx(other["loss"], rel=1e-5)
+        assert line["visual_tokens_per_sample"] == other["visual_tokens_per_sample"]
+    expected = load_qwen2_vl(tmp_path / "alone" / "final")[0].state_dict()
+    for name, tensor in load_qwen2_vl(tmp_path / "two" / "final")[0].state_dict().items():
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-5, msg=name)

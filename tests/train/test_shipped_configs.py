@@ -7,6 +7,7 @@ import pytest
 
 from data_prep.config import parse_config
 from train.arguments import DataArguments, ModelArguments, PlcTrainingArguments
+from train.localizer import LocalizerModelArguments, LocalizerTrainingArguments
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,6 +34,22 @@ def test_training_configurations(path: Path, toy_data: Path, tmp_path: Path, mon
         assert args.per_device_train_batch_size * args.gradient_accumulation_steps * devices == 128
         for budget in (128, 192):
             assert any(f"token_budget={budget}" in line for line in opening)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/localizer").glob("*.yaml")), ids=lambda path: path.stem)
+def test_localizer_configurations(path: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of PLC."""
+    monkeypatch.chdir(ROOT)
+    name = path.relative_to(ROOT).as_posix()
+    opening = path.read_text().split("\n\n")[0].splitlines()
+    assert all(line.startswith("#") for line in opening)
+    assert f"#   MODULE=train.localizer ./launch/train.sh {name}" in opening
+    data = f"[{{annotations: {toy_data / 'data.json'}, image_root: {toy_data / 'images'}}}]"
+    words = [name, f"train_data={data}", "deepspeed=null", f"output_dir={tmp_path}"]
+    kinds = (LocalizerModelArguments, DataArguments, LocalizerTrainingArguments)
+    model, _, args = parse_config(kinds, words, prog="t", description="")
+    assert model.lora_config() is not None and args.projector_learning_rate > 0
+    assert bool(model.pixels()) == ("Qwen2-VL" in model.model)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/deepspeed").glob("*.json")), ids=lambda path: path.stem)
