@@ -185,11 +185,10 @@ def _is_unknown(row: RegionAnnotation) -> bool:
 
 def _load(arguments: LocalizeArguments) -> Localizer | ZeroShotLocalizer:
     device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
-    options: dict[str, Any] = {"dtype": getattr(torch, arguments.dtype), "device": device, "threshold": arguments.least}
+    options: dict[str, Any] = {"dtype": getattr(torch, arguments.dtype), "device": device, **arguments.pixels}
+    kind = ZeroShotLocalizer if arguments.localizer_kind == "zero_shot" else Localizer
     try:
-        if arguments.localizer_kind == "zero_shot":
-            return ZeroShotLocalizer.from_pretrained(arguments.localizer, **options)
-        return Localizer.from_pretrained(arguments.localizer, **options, **arguments.pixels)
+        return kind.from_pretrained(arguments.localizer, threshold=arguments.least, **options)
     except (OSError, ValueError) as error:
         raise ConfigError(f"localizer {arguments.localizer}: {' '.join(str(error).split())}") from error
 
