@@ -108,7 +108,7 @@ def build_model(
     Raises:
         ConfigError: nothing loadable under that name, or an adapter under ZeRO-3, whose spread weights take no merging.
     """
-    if is_deepspeed_zero3_enabled() and _has_adapter(name):
+    if is_deepspeed_zero3_enabled() and has_adapter(name):
         raise ConfigError(f"model {name}: ZeRO-3 cannot go on from an adapter; export it, or take another preset")
     set_seed(seed)
     model = _load_model(name, config, dtype, **loading)
@@ -147,7 +147,7 @@ def trainable_parameters(model: nn.Module) -> dict[str, list[tuple[str, nn.Param
 def _load_model(
     name: str, config: CropLlavaConfig, dtype: torch.dtype, **loading: Any
 ) -> CropLlavaForConditionalGeneration | PeftModel:
-    if not _has_adapter(name):
+    if not has_adapter(name):
         return _named(name, CropLlavaForConditionalGeneration.from_pretrained, config=config, dtype=dtype, **loading)
     base_name = _named(name, PeftConfig.from_pretrained).base_model_name_or_path
     base = _load_model(base_name, config, dtype, **loading)
@@ -166,7 +166,8 @@ def _load_adapter(name: str, base: CropLlavaForConditionalGeneration) -> PeftMod
             raise ValueError(f"the adapter is damaged: {str(error)[:200]}") from error
 
 
-def _has_adapter(name: str) -> bool:
+def has_adapter(name: str) -> bool:
+    """Whether a folder or Hub name is of the third kind."""
     return find_adapter_config_file(name) is not None
 
 

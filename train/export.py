@@ -2,7 +2,9 @@
 
     python -m train.export CHECKPOINT OUT [push_to=owner/name] [key=value ...]
 
-    OUT/  model.safetensors  config.json (auto_map)  generation_config.json      LoRA merged, or kept in adapter/
+CHECKPOINT is a run's final/ or any of its checkpoint-<step>/, of any ZeRO stage and number of processes.
+
+    OUT/  model*.safetensors  config.json (auto_map)  generation_config.json      LoRA merged, or kept in adapter/
           processor_config.json  tokenizer files  chat_template.jinja
           modeling_crop_llava.py and the files it imports
           README.md  .eval_results/
@@ -29,6 +31,7 @@ from peft import PeftModel
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers.utils.hub import convert_file_size_to_int
 
 from crop_model.configuration_crop_llava import CropLlavaConfig
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
@@ -38,6 +41,7 @@ from data_prep.config import ConfigError, parse_config, user_errors
 
 from . import export_proof
 from .checkpoint import load_checkpoint, load_config
+from .consolidate import with_weights
 from .model_card import read_evaluation, write_card
 
 PROG = "python -m train.export"
@@ -59,6 +63,9 @@ class ExportArguments:
     merge: bool = field(
         default=True,
         metadata={"help": "Merge LoRA into the weights; false: keep it beside them in adapter/, for PEFT."},
+    )
+    max_shard_size: str = field(
+        default="5GB", metadata={"help": "Weights above this size are split into several files: 500MB, 5GB."}
     )
     overwrite: bool = field(default=False, metadata={"help": "Replace OUT even if it is not an earlier export."})
     push_to: str | None = field(default=None, metadata={"help": "Hub repository, owner/name, to upload the folder to."})
@@ -82,6 +89,10 @@ class ExportArguments:
             raise ConfigError(f"image: no such file: {self.image}")
         if self.region is not None and len(self.region) != 4:
             raise ConfigError(f"region: expected x1, y1, x2, y2, got {self.region}")
+        try:
+            convert_file_size_to_int(self.max_shard_size)
+        except ValueError:
+            raise ConfigError(f"max_shard_size: {self.max_shard_size!r} is no size such as 500MB or 5GB") from None
         if self.push_to is not None:
             try:
                 validate_repo_id(self.push_to)
@@ -103,15 +114,16 @@ def export(arguments: ExportArguments) -> Path:
     evaluation = None if arguments.evaluation is None else _read_evaluation(arguments.evaluation)
     image, asked = read_request(arguments)
     dtype = config.dtype or torch.float32
-    model, processor = load_checkpoint(arguments.checkpoint, dtype=dtype)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
         request, staged = Path(temporary) / "request", Path(temporary) / "export"
         request.mkdir()
         image.save(request / "image.png")
         (request / "request.json").write_text(json.dumps(asked), encoding="utf-8")
+        whole = with_weights(arguments.checkpoint, Path(temporary) / "checkpoint")
+        model, processor = load_checkpoint(whole, dtype=dtype)
         expected = export_proof.compute(model, processor, request)
-        has_adapter = write_model(model, processor, staged, arguments.merge)
+        has_adapter = write_model(model, processor, staged, arguments.merge, arguments.max_shard_size)
         write_card(
             staged,
             model.config,
@@ -132,7 +144,11 @@ def export(arguments: ExportArguments) -> Path:
 
 
 def write_model(
-    model: CropLlavaForConditionalGeneration | PeftModel, processor: CropLlavaProcessor, folder: Path, merge: bool
+    model: CropLlavaForConditionalGeneration | PeftModel,
+    processor: CropLlavaProcessor,
+    folder: Path,
+    merge: bool,
+    max_shard_size: str,
 ) -> bool:
     """Write weights, configuration, processor and source files; returns whether an adapter lies beside the weights."""
     CropLlavaConfig.register_for_auto_class()
@@ -143,7 +159,7 @@ def write_model(
         if has_adapter:
             _write_adapter(model, folder / export_proof.ADAPTER)
         model = model.unload() if has_adapter else model.merge_and_unload()
-    model.save_pretrained(folder, save_original_format=False)
+    model.save_pretrained(folder, save_original_format=False, max_shard_size=max_shard_size)
     processor.save_pretrained(folder)
     return has_adapter
 

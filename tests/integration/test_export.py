@@ -174,8 +174,8 @@ def test_a_damaged_export_is_found_and_leaves_everything_as_it_was(
     damage, message = DAMAGES[case]
     write_model = export_module.write_model
 
-    def write_damaged(model: object, processor: object, folder: Path, merge: bool) -> bool:
-        has_adapter = write_model(model, processor, folder, merge)  # type: ignore[arg-type]
+    def write_damaged(model: object, processor: object, folder: Path, *how: object) -> bool:
+        has_adapter = write_model(model, processor, folder, *how)  # type: ignore[arg-type]
         damage(folder)
         return has_adapter
 
