@@ -69,7 +69,8 @@ def answer_and_draw(
         features, region_mask = inputs
         slots.append(compressor.assign(region_mask, features)[0])  # (N,) of the first image
 
-    with torch.inference_mode(), model.model.compressor.register_forward_hook(keep_slots):
+    compressor = next(module for name, module in model.named_modules() if name.endswith(".compressor"))
+    with torch.inference_mode(), compressor.register_forward_hook(keep_slots):
         tokens = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)  # (1, L)
     processor = collator.processor
     said = processor.decode(tokens[0, batch["input_ids"].shape[1] :], skip_special_tokens=True).strip()

@@ -7,7 +7,7 @@ CHECKPOINT is a run's final/ or any of its checkpoint-<step>/, of any ZeRO stage
     OUT/  model*.safetensors  config.json (auto_map)  generation_config.json      LoRA merged, or kept in adapter/
           processor_config.json  tokenizer files  chat_template.jinja
           modeling_crop_llava.py and the files it imports
-          README.md  .eval_results/
+          README.md  region.png  .eval_results/
 
 The folder is written under another name, loaded with Auto classes in a process that cannot import this project, and
 takes its place only if that process computes what the checkpoint does. A failure leaves everything as it was.
@@ -21,14 +21,12 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from peft import PeftModel
-from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers.utils.hub import convert_file_size_to_int
@@ -36,13 +34,14 @@ from transformers.utils.hub import convert_file_size_to_int
 from crop_model.configuration_crop_llava import CropLlavaConfig
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from crop_model.processing_crop_llava import CropLlavaProcessor
-from crop_model.regions import sanitize_box
 from data_prep.config import ConfigError, parse_config, user_errors
 
 from . import export_proof
 from .checkpoint import load_checkpoint, load_config
 from .consolidate import with_weights
-from .model_card import read_evaluation, write_card
+from .export_request import draw_request, read_request, write_request
+from .model_card import PICTURE, read_evaluation, write_card
+from .run_facts import read_run
 
 PROG = "python -m train.export"
 MARK = "modeling_crop_llava.py"  # a folder that has it, beside config.json, is an export
@@ -78,7 +77,9 @@ class ExportArguments:
     datasets: list[str] = field(
         default_factory=list, metadata={"help": "Hub names of the training data, for the card."}
     )
-    image: str | None = field(default=None, metadata={"help": "Image of the proof; a drawn one unless given."})
+    image: str | None = field(
+        default=None, metadata={"help": "Image of the proof and of the card; a drawn one unless given."}
+    )
     question: str = field(default="What is in this place?", metadata={"help": "Question of the proof."})
     region: list[float] | None = field(
         default=None, metadata={"help": "Region of the proof, pixels x1 y1 x2 y2; the image's middle unless given."}
@@ -111,25 +112,28 @@ def export(arguments: ExportArguments) -> Path:
     out = Path(arguments.out)
     config = load_config(arguments.checkpoint)
     _check_destination(out, arguments)
+    run = read_run(arguments.checkpoint)
     evaluation = None if arguments.evaluation is None else _read_evaluation(arguments.evaluation)
-    image, asked = read_request(arguments)
+    image, asked = read_request(arguments.image, arguments.question, arguments.region)
     dtype = config.dtype or torch.float32
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
         request, staged = Path(temporary) / "request", Path(temporary) / "export"
-        request.mkdir()
-        image.save(request / "image.png")
-        (request / "request.json").write_text(json.dumps(asked), encoding="utf-8")
+        write_request(request, image, asked)
         whole = with_weights(arguments.checkpoint, Path(temporary) / "checkpoint")
         model, processor = load_checkpoint(whole, dtype=dtype)
         expected = export_proof.compute(model, processor, request)
+        picture = draw_request(model, processor, request)
         has_adapter = write_model(model, processor, staged, arguments.merge, arguments.max_shard_size)
+        picture.save(staged / PICTURE)
         write_card(
             staged,
             model.config,
+            processor,
             name=arguments.push_to or out.name,
             checkpoint=arguments.checkpoint,
             has_adapter=has_adapter,
+            run=run,
             evaluation=evaluation,
             base_model=arguments.base_model,
             model_license=arguments.license,
@@ -176,20 +180,6 @@ def _write_adapter(model: PeftModel, folder: Path) -> None:
 # ---- proof
 
 
-def read_request(arguments: ExportArguments) -> tuple[Image.Image, dict[str, Any]]:
-    """The image, and the question and region that the proof asks about it.
-
-    Raises:
-        ConfigError: the image does not open.
-        RegionError: the region lies outside it.
-    """
-    image = _test_card() if arguments.image is None else _open(arguments.image)
-    width, height = image.size
-    middle = (width / 4, height / 4, width / 2, height / 2)
-    region = sanitize_box(arguments.region or middle, width, height)
-    return image, {"question": arguments.question, "region": region}
-
-
 def prove(folder: Path, request: Path, expected: dict[str, Tensor], dtype: torch.dtype) -> float:
     """Let a process without this project compute the request; returns the largest difference of logits.
 
@@ -223,23 +213,6 @@ def prove(folder: Path, request: Path, expected: dict[str, Tensor], dtype: torch
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "no message"
-
-
-def _test_card() -> Image.Image:
-    """A picture in which no two places are alike: colours run across, a disc stands in the middle."""
-    image = Image.merge(
-        "RGB", [Image.linear_gradient("L"), Image.linear_gradient("L").rotate(90), Image.radial_gradient("L")]
-    )
-    ImageDraw.Draw(image).ellipse((90, 70, 150, 130), fill="white", outline="black", width=4)
-    return image.crop((0, 0, 256, 192))
-
-
-def _open(path: str) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ConfigError(f"image: {path}: {error}") from None
 
 
 # ---- destination
