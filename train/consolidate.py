@@ -6,6 +6,7 @@ part a process. They are put together by DeepSpeed's own `zero_to_fp32`. The sta
 they hold, as resuming does.
 """
 
+import pickle
 import shutil
 from pathlib import Path
 
@@ -46,8 +47,9 @@ def _consolidate(checkpoint: Path, folder: Path) -> None:
     adapter = has_adapter(str(checkpoint))
     try:
         state = get_fp32_state_dict_from_zero_checkpoint(str(checkpoint), exclude_frozen_parameters=adapter)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"model {checkpoint}: the engine's states are not whole: {str(error).strip()}") from error
+    except (OSError, EOFError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"model {checkpoint}: the engine's states are not whole: {reason}") from error
     shutil.copytree(checkpoint, folder, ignore=shutil.ignore_patterns(*NOT_COPIED))
     with torch.device("meta"):  # names and shapes, which is what saving needs
         model = CropLlavaForConditionalGeneration(load_config(checkpoint))

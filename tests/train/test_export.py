@@ -69,6 +69,7 @@ WRONG_CALLS = {
     "not an image": (["TINY", "OUT", "image=FOREIGN/thesis.txt"], "image: .*thesis.txt"),
     "half a region": (["TINY", "OUT", "region=[1, 2]"], "region: expected x1, y1, x2, y2"),
     "region outside": (["TINY", "OUT", "region=[900, 900, 950, 950]"], r"box .* lies outside its image"),
+    "no size": (["TINY", "OUT", "max_shard_size=lots"], "max_shard_size: 'lots' is no size"),
     "no evaluation": (["TINY", "OUT", "evaluation=FOREIGN/thesis.txt"], "evaluation: .*not an evaluation.json"),
 }
 
