@@ -1,4 +1,4 @@
-"""Which checkpoints are read from an engine's states. What comes out of them: tests/integration/test_train_launcher.py."""
+"""Which checkpoints are read from an engine's states. What they hold: tests/integration/test_train_launcher.py."""
 
 import shutil
 from pathlib import Path
