@@ -90,7 +90,7 @@ TRAINING = """
 
 From {base}, on:
 
-| source | questions | of these with a region found by | annotations are said to be under |
+| source | questions | how their regions were found (`global`: no region) | annotations are said to be under |
 |---|---|---|---|
 {sources}
 
