@@ -40,9 +40,12 @@ region = [40, 30, 120, 60]  # pixels x1, y1, x2, y2; or {{"cells": [1, 0, 3, 1]}
 content = [{{"type": "image", "image": image, "region": region}}, {{"type": "text", "text": "What is written there?"}}]
 inputs = processor.apply_chat_template(
     [{{"role": "user", "content": content}}],
-    tokenize=True, return_dict=True, add_generation_prompt=True, return_tensors="pt",
+    tokenize=True,
+    return_dict=True,
+    add_generation_prompt=True,
+    return_tensors="pt",
 )
-answer = model.generate(**inputs, max_new_tokens=32)[:, inputs["input_ids"].shape[1]:]
+answer = model.generate(**inputs, max_new_tokens=32)[:, inputs["input_ids"].shape[1] :]
 print(processor.batch_decode(answer, skip_special_tokens=True)[0])
 ```
 

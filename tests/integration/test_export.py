@@ -46,7 +46,7 @@ for name, region in (("none", None), ("box", [8, 4, 30, 20])):
         outputs[name] = model(**inputs).logits
         outputs[name + " answer"] = model.generate(**inputs, max_new_tokens=4, do_sample=False)
 ask = pipeline("image-text-to-text", model=folder, trust_remote_code=True)
-greedy = {"max_new_tokens": 4, "generate_kwargs": {"do_sample": False}, "return_tensors": True}
+greedy = {"generate_kwargs": {"max_new_tokens": 4, "do_sample": False}, "return_tensors": True}
 for name, region in (("none", None), ("box", [8, 4, 30, 20])):
     content = [{"type": "image", "image": Image.open(image), "region": region}]
     chat = [{"role": "user", "content": [*content, {"type": "text", "text": "what is the digit ?"}]}]
