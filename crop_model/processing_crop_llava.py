@@ -1,5 +1,6 @@
 """LLaVA's processor with regions: pixels and region masks go through one geometry, `<image>` becomes T placeholders."""
 
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -9,7 +10,16 @@ from transformers.image_utils import ImageInput, get_image_size, make_flat_list_
 from transformers.processing_utils import ImagesKwargs, ProcessingKwargs
 
 from .patches import patch_mask
-from .regions import Box, ImageGeometry, RegionError, expand_box, sanitize_box
+from .regions import (
+    WHOLE_IMAGE,
+    Box,
+    ImageGeometry,
+    RegionError,
+    cells_to_pixels,
+    expand_box,
+    sanitize_box,
+    sanitize_cells,
+)
 
 FRAMES = ("padded_square", "cropped", "squashed")
 IMAGE_PROCESSORS = ("CLIPImageProcessor", "LlavaImageProcessor")  # and their Pil and Fast variants
@@ -18,8 +28,12 @@ IMAGE_PROCESSORS = ("CLIPImageProcessor", "LlavaImageProcessor")  # and their Pi
 class CropLlavaImagesKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
     """What `processor(...)` takes for images.
 
-    regions (`list`, *optional*): for each image, in order, its contextual region as `[x1, y1, x2, y2]` in pixels of the
-        image as passed, half-open, or None where no region is known. May be nested as the images are.
+    regions (`list`, *optional*): for each image, in order, its contextual region in one of three forms, nested or not
+        as the images are.
+        `[x1, y1, x2, y2]`: pixels of the image as passed, half-open.
+        `{"cells": [xmin, ymin, xmax, ymax]}`: inclusive cells, counted from 0, of the 8x8 grid over that image without
+        padding, as the localizer writes them; `[0, 0, 7, 7]` is no region.
+        None: no region is known.
     """
 
     regions: list | None
@@ -125,6 +139,21 @@ class CropLlavaProcessor(LlavaProcessor):
             counts.num_image_tokens = [self.token_budget] * len(image_sizes)
         return counts
 
+    def apply_chat_template(self, conversation: list, *args: Any, processor_kwargs: dict | None = None, **kwargs: Any):
+        """As LLaVA's. An image of a message may carry its region:
+
+            {"type": "image", "image": ..., "region": [x1, y1, x2, y2]}      or any other form of `regions`
+
+        Raises:
+            RegionError: regions both in the messages and in `processor_kwargs`.
+        """
+        regions = _regions_of_messages(conversation)
+        if any(region is not None for region in regions):
+            if (processor_kwargs or {}).get("regions") is not None:
+                raise RegionError("regions: given in the messages and in processor_kwargs")
+            processor_kwargs = {**(processor_kwargs or {}), "regions": regions}
+        return super().apply_chat_template(conversation, *args, processor_kwargs=processor_kwargs, **kwargs)
+
     def _process_images(self, images: ImageInput, regions: list | None = None, **kwargs: Any):
         processed, replacements = super()._process_images(images, **kwargs)
         flat_images = make_flat_list_of_images(images)
@@ -136,11 +165,13 @@ class CropLlavaProcessor(LlavaProcessor):
         )
         return processed, replacements
 
-    def _region_mask(self, image: Any, region: Box | None) -> np.ndarray:
+    def _region_mask(self, image: Any, region: Box | Mapping | None) -> np.ndarray:
         unit_box = None
         if region is not None:
             height, width = get_image_size(to_numpy_array(image))
-            unit_box = self.geometry.to_unit(self.grow_region(region, width, height), width, height)
+            box = _in_pixels(region, width, height)
+            if box is not None:
+                unit_box = self.geometry.to_unit(self.grow_region(box, width, height), width, height)
         return patch_mask(unit_box, self.patch_grid, self.region_grid).numpy()
 
 
@@ -157,12 +188,34 @@ def _with_padding(image_processor: Any) -> LlavaImageProcessorPil:
     return LlavaImageProcessorPil.from_dict({**settings, "image_processor_type": "LlavaImageProcessorPil"})
 
 
-def _flatten_regions(regions: list) -> list[Box | None]:
+def _flatten_regions(regions: list) -> list[Box | Mapping | None]:
     """One entry an image, from a flat list or from one list a sample."""
-    flat: list[Box | None] = []
+    flat: list[Box | Mapping | None] = []
     for entry in regions:
-        if entry is None or (len(entry) > 0 and isinstance(entry[0], Real)):
+        if entry is None or isinstance(entry, Mapping) or (len(entry) > 0 and isinstance(entry[0], Real)):
             flat.append(entry)
         else:
             flat.extend(_flatten_regions(entry))
     return flat
+
+
+def _in_pixels(region: Box | Mapping, width: int, height: int) -> Box | None:
+    """A region of either form as a box, not yet checked, in pixels; None: no region."""
+    if not isinstance(region, Mapping):
+        return region
+    if set(region) != {"cells"}:
+        raise RegionError(f"region {region!r}: the only key is `cells`")
+    cells = sanitize_cells(region["cells"])
+    return None if cells == WHOLE_IMAGE else cells_to_pixels(cells, width, height)
+
+
+def _regions_of_messages(conversation: Sequence) -> list:
+    """The `region` of every image of a conversation, or of a list of them, in order; None for an image without."""
+    regions = []
+    for message in conversation:
+        if not isinstance(message, Mapping):
+            regions += _regions_of_messages(message)
+        elif not isinstance(message.get("content"), str):
+            parts = message.get("content") or []
+            regions += [part.get("region") for part in parts if part["type"] in ("image", "image_url")]
+    return regions

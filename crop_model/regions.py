@@ -24,6 +24,7 @@ The 8x8 region grid of inclusive, 0-based indices is the CROP paper's; all the r
 """
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -63,6 +64,22 @@ def sanitize_box(box: Sequence[float], width: float, height: float) -> Box:
     if horizontal is None or vertical is None:
         raise RegionError(f"box {box!r} lies outside its image of {width} x {height} pixels")
     return horizontal[0], vertical[0], horizontal[1], vertical[1]
+
+
+def sanitize_cells(cells: Sequence[int]) -> Cells:
+    """The cells (xmin, ymin, xmax, ymax), inclusive, of `REGION_GRID`, as they are.
+
+    Raises:
+        RegionError: not four whole numbers, a first cell behind the last one, or a cell outside the grid.
+    """
+    try:
+        xmin, ymin, xmax, ymax = map(operator.index, cells)
+    except (TypeError, ValueError) as error:
+        raise RegionError(f"cells {cells!r} are not four whole numbers xmin, ymin, xmax, ymax") from error
+    rows, columns = REGION_GRID
+    if not (0 <= xmin <= xmax < columns and 0 <= ymin <= ymax < rows):
+        raise RegionError(f"cells {cells!r} are no box of the grid of {rows} x {columns} cells, counted from 0")
+    return xmin, ymin, xmax, ymax
 
 
 def union_box(boxes: Sequence[Box]) -> Box:

@@ -175,7 +175,7 @@ def write_card(
         exif=EXIF_POLICY,
         counts=_method_table(manifests),
         flags=_flag_rows(manifests),
-        licences="\n".join(f"| {m.source} | {LICENCES.get(_reader(m), UNKNOWN)} |" for m in manifests),
+        licences="\n".join(f"| {m.source} | {said_licence(m)} |" for m in manifests),
         train="\n".join(_train_entry(manifest.source, has_samples) for manifest in manifests),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
@@ -188,8 +188,9 @@ def _configs(source: str, has_samples: set[str]) -> list[dict[str, Any]]:
     return [{"config_name": name, "data_files": [{"split": "train", "path": path}]} for name, path in paths.items()]
 
 
-def _reader(manifest: Manifest) -> str:
-    return str(manifest.arguments.get("source", manifest.source))
+def said_licence(manifest: Manifest) -> str:
+    """What the annotations of a sidecar's source are said to be under, by the reader that read them."""
+    return LICENCES.get(str(manifest.arguments.get("source", manifest.source)), UNKNOWN)
 
 
 def _method_table(manifests: Sequence[Manifest]) -> str:

@@ -110,8 +110,9 @@ def answer_and_draw(
         features, region_mask = inputs
         slots.append(compressor.assign(region_mask, features)[0])  # (N,) of the first image
 
+    compressor = next(module for name, module in model.named_modules() if name.endswith(".compressor"))
     processor = collator.processor
-    with model.model.compressor.register_forward_hook(keep_slots):
+    with compressor.register_forward_hook(keep_slots):
         tokens, first_at = generate_timed(model, batch, processor.tokenizer.pad_token_id, max_new_tokens)
     timings = Timings(localization_s, first_at - start, time.perf_counter() - start)
     said = processor.decode(tokens[0], skip_special_tokens=True).strip()

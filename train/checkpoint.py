@@ -128,7 +128,7 @@ def build_trained(
     Args:
         parts: modules of `model.model`; one without weights is passed over.
     """
-    if is_deepspeed_zero3_enabled() and _has_adapter(name):
+    if is_deepspeed_zero3_enabled() and has_adapter(name):
         raise ConfigError(f"model {name}: ZeRO-3 cannot go on from an adapter; export it, or take another preset")
     set_seed(seed)
     model = load_model(name, model_class, dtype, **loading)
@@ -171,7 +171,7 @@ def load_model(
     Raises:
         ConfigError: nothing loadable under that name.
     """
-    if not _has_adapter(name):
+    if not has_adapter(name):
         return named(name, model_class.from_pretrained, dtype=dtype, **loading)
     base_name = named(name, PeftConfig.from_pretrained).base_model_name_or_path
     base = load_model(base_name, model_class, dtype, **loading)
@@ -190,7 +190,8 @@ def _load_adapter(name: str, base: PreTrainedModel) -> PeftModel:
             raise ValueError(f"the adapter is damaged: {str(error)[:200]}") from error
 
 
-def _has_adapter(name: str) -> bool:
+def has_adapter(name: str) -> bool:
+    """Whether a folder or Hub name is of the third kind."""
     return find_adapter_config_file(name) is not None
 
 

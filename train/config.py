@@ -7,6 +7,8 @@ from typing import Any
 import yaml
 from transformers import TrainingArguments
 
+CONFIG_FILE = "config.yaml"  # in a run's folder
+
 
 def resolved_config(*parts: Any) -> dict[str, Any]:
     """The flat mapping of filled dataclasses, as plain YAML values. Keys that hold a Hub token are left out."""

@@ -1,28 +1,23 @@
 """What an evaluation leaves: one line a prediction, the table as JSON and Markdown, and where it was measured."""
 
 import json
-import os
-import platform
 import statistics
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 
 from crop_model.configuration_crop_llava import CropLlavaConfig
 from crop_model.regions import Box
 
+from .environment import describe_environment
 from .evaluation_benchmarks import Scored, add_retention, benchmark_table, describe_benchmarks
 from .evaluation_rows import RowSpec, is_trained
 from .metrics import ScoredRow, accuracy_by_group, wilson_interval
 
 RESULT_FILE, TABLE_FILE = "evaluation.json", "evaluation.md"
-PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets")
 
 
 @dataclass(frozen=True)
@@ -253,47 +248,3 @@ def _replace(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
-
-
-# ---- environment
-
-
-def describe_environment(dtype: str) -> dict[str, Any]:
-    """Versions, hardware and source revision: what a measured time depends on."""
-    state = PartialState()
-    on_gpu = state.device.type == "cuda"
-    return {
-        "python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
-        "device": torch.cuda.get_device_name(state.device) if on_gpu else _cpu_name(),
-        "cpu_count": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "processes": state.num_processes,
-        "dtype": dtype,
-        "commit": _commit(),
-    }
-
-
-def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _commit() -> str | None:
-    """The project's git revision, with a plus sign where files differ from it; None outside a checkout."""
-    command = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--abbrev=40",
-        "--dirty=+",
-        "--exclude=*",
-    ]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() or None

@@ -2,10 +2,12 @@
 
     python -m train.export CHECKPOINT OUT [push_to=owner/name] [key=value ...]
 
-    OUT/  model.safetensors  config.json (auto_map)  generation_config.json      LoRA merged, or kept in adapter/
+CHECKPOINT is a run's final/ or any of its checkpoint-<step>/, of any ZeRO stage and number of processes.
+
+    OUT/  model*.safetensors  config.json (auto_map)  generation_config.json      LoRA merged, or kept in adapter/
           processor_config.json  tokenizer files  chat_template.jinja
           modeling_crop_llava.py and the files it imports
-          README.md  .eval_results/
+          README.md  region.png  .eval_results/
 
 The folder is written under another name, loaded with Auto classes in a process that cannot import this project, and
 takes its place only if that process computes what the checkpoint does. A failure leaves everything as it was.
@@ -19,26 +21,27 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from peft import PeftModel
-from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers.utils.hub import convert_file_size_to_int
 
 from crop_model.configuration_crop_llava import CropLlavaConfig
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from crop_model.processing_crop_llava import CropLlavaProcessor
-from crop_model.regions import sanitize_box
 from data_prep.config import ConfigError, parse_config, user_errors
 
 from . import export_proof, qwen2_vl
 from .checkpoint import load_checkpoint, load_config, stored_model_type
-from .model_card import read_evaluation, write_card
+from .consolidate import with_weights
+from .export_request import draw_request, read_request, write_request
+from .model_card import PICTURE, read_evaluation, write_card
+from .run_facts import read_run
 
 PROG = "python -m train.export"
 MARK = "modeling_crop_llava.py"  # a folder that has it, beside config.json, is an export
@@ -60,6 +63,9 @@ class ExportArguments:
         default=True,
         metadata={"help": "Merge LoRA into the weights; false: keep it beside them in adapter/, for PEFT."},
     )
+    max_shard_size: str = field(
+        default="5GB", metadata={"help": "Weights above this size are split into several files: 500MB, 5GB."}
+    )
     overwrite: bool = field(default=False, metadata={"help": "Replace OUT even if it is not an earlier export."})
     push_to: str | None = field(default=None, metadata={"help": "Hub repository, owner/name, to upload the folder to."})
     private: bool = field(default=True, metadata={"help": "Whether a repository that push_to creates is private."})
@@ -71,7 +77,9 @@ class ExportArguments:
     datasets: list[str] = field(
         default_factory=list, metadata={"help": "Hub names of the training data, for the card."}
     )
-    image: str | None = field(default=None, metadata={"help": "Image of the proof; a drawn one unless given."})
+    image: str | None = field(
+        default=None, metadata={"help": "Image of the proof and of the card; a drawn one unless given."}
+    )
     question: str = field(default="What is in this place?", metadata={"help": "Question of the proof."})
     region: list[float] | None = field(
         default=None, metadata={"help": "Region of the proof, pixels x1 y1 x2 y2; the image's middle unless given."}
@@ -82,6 +90,10 @@ class ExportArguments:
             raise ConfigError(f"image: no such file: {self.image}")
         if self.region is not None and len(self.region) != 4:
             raise ConfigError(f"region: expected x1, y1, x2, y2, got {self.region}")
+        try:
+            convert_file_size_to_int(self.max_shard_size)
+        except ValueError:
+            raise ConfigError(f"max_shard_size: {self.max_shard_size!r} is no size such as 500MB or 5GB") from None
         if self.push_to is not None:
             try:
                 validate_repo_id(self.push_to)
@@ -102,24 +114,28 @@ def export(arguments: ExportArguments) -> Path:
         return _export_qwen2_vl(arguments, out)
     config = load_config(arguments.checkpoint)
     _check_destination(out, arguments)
+    run = read_run(arguments.checkpoint)
     evaluation = None if arguments.evaluation is None else _read_evaluation(arguments.evaluation)
-    image, asked = read_request(arguments)
+    image, asked = read_request(arguments.image, arguments.question, arguments.region)
     dtype = config.dtype or torch.float32
-    model, processor = load_checkpoint(arguments.checkpoint, dtype=dtype)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
         request, staged = Path(temporary) / "request", Path(temporary) / "export"
-        request.mkdir()
-        image.save(request / "image.png")
-        (request / "request.json").write_text(json.dumps(asked), encoding="utf-8")
+        write_request(request, image, asked)
+        whole = with_weights(arguments.checkpoint, Path(temporary) / "checkpoint")
+        model, processor = load_checkpoint(whole, dtype=dtype)
         expected = export_proof.compute(model, processor, request)
-        has_adapter = write_model(model, processor, staged, arguments.merge)
+        picture = draw_request(model, processor, request)
+        has_adapter = write_model(model, processor, staged, arguments.merge, arguments.max_shard_size)
+        picture.save(staged / PICTURE)
         write_card(
             staged,
             model.config,
+            processor,
             name=arguments.push_to or out.name,
             checkpoint=arguments.checkpoint,
             has_adapter=has_adapter,
+            run=run,
             evaluation=evaluation,
             base_model=arguments.base_model,
             model_license=arguments.license,
@@ -148,7 +164,11 @@ def _export_qwen2_vl(arguments: ExportArguments, out: Path) -> Path:
 
 
 def write_model(
-    model: CropLlavaForConditionalGeneration | PeftModel, processor: CropLlavaProcessor, folder: Path, merge: bool
+    model: CropLlavaForConditionalGeneration | PeftModel,
+    processor: CropLlavaProcessor,
+    folder: Path,
+    merge: bool,
+    max_shard_size: str,
 ) -> bool:
     """Write weights, configuration, processor and source files; returns whether an adapter lies beside the weights."""
     CropLlavaConfig.register_for_auto_class()
@@ -159,7 +179,7 @@ def write_model(
         if has_adapter:
             _write_adapter(model, folder / export_proof.ADAPTER)
         model = model.unload() if has_adapter else model.merge_and_unload()
-    model.save_pretrained(folder, save_original_format=False)
+    model.save_pretrained(folder, save_original_format=False, max_shard_size=max_shard_size)
     processor.save_pretrained(folder)
     return has_adapter
 
@@ -174,20 +194,6 @@ def _write_adapter(model: PeftModel, folder: Path) -> None:
 
 
 # ---- proof
-
-
-def read_request(arguments: ExportArguments) -> tuple[Image.Image, dict[str, Any]]:
-    """The image, and the question and region that the proof asks about it.
-
-    Raises:
-        ConfigError: the image does not open.
-        RegionError: the region lies outside it.
-    """
-    image = _test_card() if arguments.image is None else _open(arguments.image)
-    width, height = image.size
-    middle = (width / 4, height / 4, width / 2, height / 2)
-    region = sanitize_box(arguments.region or middle, width, height)
-    return image, {"question": arguments.question, "region": region}
 
 
 def prove(folder: Path, request: Path, expected: dict[str, Tensor], dtype: torch.dtype) -> float:
@@ -223,23 +229,6 @@ def prove(folder: Path, request: Path, expected: dict[str, Tensor], dtype: torch
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "no message"
-
-
-def _test_card() -> Image.Image:
-    """A picture in which no two places are alike: colours run across, a disc stands in the middle."""
-    image = Image.merge(
-        "RGB", [Image.linear_gradient("L"), Image.linear_gradient("L").rotate(90), Image.radial_gradient("L")]
-    )
-    ImageDraw.Draw(image).ellipse((90, 70, 150, 130), fill="white", outline="black", width=4)
-    return image.crop((0, 0, 256, 192))
-
-
-def _open(path: str) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ConfigError(f"image: {path}: {error}") from None
 
 
 # ---- destination

@@ -6,8 +6,11 @@
 What can be wrong with a call or its data is found before the model is loaded:
 
     config ─► processor ─► samples ─► model ─► PlcTrainer ─► output_dir/checkpoint-<step>, output_dir/final
+
+`config.yaml` and `environment.json` in output_dir tell what was run, and on what.
 """
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,8 +32,9 @@ from .arguments import DataArguments, ModelArguments, PlcTrainingArguments
 from .callbacks import PictureCallback
 from .checkpoint import build_model, load_config, load_processor
 from .collator import Collator
-from .config import write_config
+from .config import CONFIG_FILE, write_config
 from .data import load_samples
+from .environment import ENVIRONMENT_FILE, describe_environment
 from .kernels import apply_kernels
 from .packing import PackedRows
 from .profiler import ProfileCallback
@@ -121,7 +125,9 @@ def train(
         trainer.identity = run_identity(samples, model_arguments, data_arguments, args)
         if checkpoint is not None:
             check_identity(checkpoint, trainer.identity, args.resume_with_changes)
-        write_config(Path(args.output_dir) / "config.yaml", model_arguments, data_arguments, args)
+        write_config(Path(args.output_dir) / CONFIG_FILE, model_arguments, data_arguments, args)
+        environment = describe_environment("bfloat16" if args.bf16 else "float32")
+        Path(args.output_dir, ENVIRONMENT_FILE).write_text(json.dumps(environment, indent=1), encoding="utf-8")
         print(what_trains(trainer.model, args), flush=True)
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))

@@ -95,6 +95,65 @@ def test_wrong_regions_are_refused(processor, regions):
         processor(images=[image, image], text=["<image> <image>"], regions=regions, return_tensors="pt")
 
 
+@pytest.mark.parametrize("cells", [(2, 1, 4, 2), (0, 0, 0, 0), (7, 0, 7, 7)])
+def test_cells_are_those_of_the_image_without_padding(processor, cells):
+    """The cells' pixels, counted here, make the same mask."""
+    width, height = WHITE_ON_BLACK
+    image = painted(WHITE_ON_BLACK, (0, 0, 0, 0))
+    xmin, ymin, xmax, ymax = cells
+    box = [xmin * width / 8, ymin * height / 8, (xmax + 1) * width / 8, (ymax + 1) * height / 8]
+    masks = [
+        processor(images=[image], text=["<image>"], regions=[region], return_tensors="pt")["region_mask"].tolist()
+        for region in (box, {"cells": cells}, {"cells": list(cells)})
+    ]
+    assert masks[0] == masks[1] == masks[2]
+
+
+def test_all_cells_are_no_region(processor):
+    image = painted(WHITE_ON_BLACK, (0, 0, 0, 0))
+    out = processor(images=[image], text=["<image>"], regions=[{"cells": [0, 0, 7, 7]}], return_tensors="pt")
+    assert not out["region_mask"].any()
+
+
+@pytest.mark.parametrize(
+    "region", [{"cells": [0, 0, 8, 7]}, {"cells": [3, 0, 2, 7]}, {"cells": [0.5, 0, 2, 7]}, {"box": [0, 0, 2, 7]}, {}]
+)
+def test_wrong_cells_are_refused(processor, region):
+    with pytest.raises(RegionError, match="cells"):
+        processor(images=[painted(WHITE_ON_BLACK, (0, 0, 0, 0))], text=["<image>"], regions=[region])
+
+
+def test_regions_stand_beside_the_images_of_messages(processor):
+    """One conversation and two at once; an image of a message, and an image that is none's."""
+    box, image = [16, 8, 24, 16], painted(WHITE_ON_BLACK, (16, 8, 24, 16))
+    marked, bare, cells = (
+        {"type": "image", "image": image, **more} for more in ({"region": box}, {}, {"region": {"cells": [1, 1, 2, 2]}})
+    )
+    text, said = {"type": "text", "text": "what"}, {"role": "assistant", "content": "red"}
+    one = [{"role": "user", "content": [marked, text]}, said, {"role": "user", "content": [bare, text]}]
+    two = [{"role": "user", "content": [cells, text]}]
+
+    def masks(conversation, **more):
+        options = {"padding": True, "return_tensors": "pt", **more}
+        out = processor.apply_chat_template(conversation, tokenize=True, return_dict=True, processor_kwargs=options)
+        return out["region_mask"].tolist()
+
+    def without(conversation):
+        return [
+            {**m, "content": [{k: v for k, v in p.items() if k != "region"} for p in m["content"]]}
+            if isinstance(m["content"], list)
+            else m
+            for m in conversation
+        ]
+
+    regions = [box, None, {"cells": [1, 1, 2, 2]}]
+    assert masks(one) == masks(without(one), regions=regions[:2])
+    assert masks([one, two]) == masks([without(one), without(two)], regions=regions)
+    assert not np.array(masks(without(one))).any()
+    with pytest.raises(RegionError, match="regions: given in the messages and in processor_kwargs"):
+        masks(one, regions=regions[:2])
+
+
 def test_settings_survive_saving(processor, tmp_path: Path):
     processor.save_pretrained(tmp_path)
     again = CropLlavaProcessor.from_pretrained(tmp_path)

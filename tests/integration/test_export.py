@@ -33,7 +33,7 @@ sys.meta_path.insert(0, Hidden())
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
 folder, image, out = sys.argv[1:]
 model = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=True).eval()
@@ -45,6 +45,15 @@ for name, region in (("none", None), ("box", [8, 4, 30, 20])):
     with torch.no_grad():
         outputs[name] = model(**inputs).logits
         outputs[name + " answer"] = model.generate(**inputs, max_new_tokens=4, do_sample=False)
+ask = pipeline("image-text-to-text", model=folder, trust_remote_code=True)
+greedy = {"generate_kwargs": {"max_new_tokens": 4, "do_sample": False}, "return_tensors": True}
+for name, region in (("none", None), ("box", [8, 4, 30, 20])):
+    content = [{"type": "image", "image": Image.open(image), "region": region}]
+    chat = [{"role": "user", "content": [*content, {"type": "text", "text": "what is the digit ?"}]}]
+    (said,) = ask(text=chat, **greedy)
+    outputs[name + " chat"] = torch.as_tensor(said["generated_token_ids"])
+    (said,) = ask(images=Image.open(image), text=text, processor_kwargs={"regions": [region]}, **greedy)
+    outputs[name + " plain"] = torch.as_tensor(said["generated_token_ids"])
 assert not {"crop_model", "data_prep", "train"} & set(sys.modules)
 save_file(outputs, out)
 """
@@ -118,6 +127,8 @@ def test_an_export_computes_what_the_checkpoint_does(
     for name in ("none", "box"):
         torch.testing.assert_close(computed[name], expected[name], atol=1e-5, rtol=0)
         assert torch.equal(computed[f"{name} answer"], expected[f"{name} answer"])
+        for way in ("chat", "plain"):  # of the pipeline
+            assert torch.equal(computed[f"{name} {way}"], expected[f"{name} answer"][0])
     assert (computed["none"] - computed["box"]).abs().max() > 1e-2  # the region arrives
     config = json.loads((out / "config.json").read_text())
     assert config["auto_map"]["AutoModelForImageTextToText"] == "modeling_crop_llava.CropLlavaForConditionalGeneration"
@@ -174,8 +185,8 @@ def test_a_damaged_export_is_found_and_leaves_everything_as_it_was(
     damage, message = DAMAGES[case]
     write_model = export_module.write_model
 
-    def write_damaged(model: object, processor: object, folder: Path, merge: bool) -> bool:
-        has_adapter = write_model(model, processor, folder, merge)  # type: ignore[arg-type]
+    def write_damaged(model: object, processor: object, folder: Path, *how: object) -> bool:
+        has_adapter = write_model(model, processor, folder, *how)  # type: ignore[arg-type]
         damage(folder)
         return has_adapter
 

@@ -16,10 +16,14 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 
 from data_prep.config import parse_config
 from train.arguments import DataArguments, ModelArguments, PlcTrainingArguments
-from train.checkpoint import load_checkpoint
+from train.checkpoint import load_checkpoint, load_merged
+from train.consolidate import with_weights
+from train.export import main as export
+from train.export_proof import ADAPTER
 from train.localizer import main as train_localizer
 from train.plc import train
 from train.qwen2_vl import load_qwen2_vl
@@ -112,6 +116,8 @@ def test_two_processes_equal_one_and_a_resumed_run_the_uninterrupted(
     for name, tensor in trained_tensors(alone / "final").items():
         torch.testing.assert_close(whole[name], tensor, rtol=0, atol=1e-5, msg=name)
 
+    check_export(preset, run / f"checkpoint-{SAVED}", alone / f"checkpoint-{SAVED}", tmp_path)
+
     again = launch([*words, f"resume_from_checkpoint={run}/checkpoint-{SAVED}"])
     assert again.returncode == 0, again.stderr[-3000:]
     assert f"resuming at step {SAVED} of {STEPS}" in again.stdout
@@ -121,7 +127,28 @@ def test_two_processes_equal_one_and_a_resumed_run_the_uninterrupted(
     for name, tensor in trained_tensors(run / "final").items():
         torch.testing.assert_close(tensor, whole[name], rtol=0, atol=1e-6, msg=name)
 
-    check_merge(run / "final", tmp_path)
+    if preset == "zero0":
+        check_merge(run / "final", tmp_path)
+
+
+def check_export(preset: str, checkpoint: Path, alone: Path, tmp_path: Path) -> None:
+    """An export of a checkpoint in the middle has the weights of the run without DeepSpeed; its own proof the logits.
+
+    LoRA apart under ZeRO-2, merged elsewhere; of ZeRO-3 from the engine's states alone.
+    """
+    source, merge = tmp_path / "source" / checkpoint.name, preset != "zero2"
+    without = shutil.ignore_patterns("adapter_model.safetensors") if preset == "zero3" else None
+    shutil.copytree(checkpoint, source, ignore=without)
+    export([str(source), str(tmp_path / "export"), f"merge={str(merge).lower()}", "max_shard_size=100KB"])
+    assert len(list((tmp_path / "export").glob("model-*.safetensors"))) > 1
+    exported, _ = load_checkpoint(tmp_path / "export")
+    if not merge:
+        adapter = PeftModel.from_pretrained(exported, tmp_path / "export" / ADAPTER, autocast_adapter_dtype=False)
+        exported = adapter.merge_and_unload()
+    expected, _ = load_merged(alone)
+    weights = exported.state_dict()
+    for name, tensor in expected.state_dict().items():
+        torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-5, msg=name)
 
 
 def check_merge(folder: Path, tmp_path: Path) -> None:
@@ -144,8 +171,11 @@ def check_merge(folder: Path, tmp_path: Path) -> None:
 def test_a_process_without_an_image_stays_in_step(plc_words: list[str], toy_data: Path, tmp_path: Path) -> None:
     """The second process gets text alone, to train on and in evaluation.
 
-    The weights are spread, and nothing but compressor and projector trains.
+    The weights are spread and stay so when they are saved, and nothing but compressor and projector trains.
     """
+    preset = json.loads((ROOT / "configs/deepspeed/zero3.json").read_text())
+    preset["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] = False
+    (tmp_path / "deepspeed.json").write_text(json.dumps(preset))
     records = json.loads((toy_data / "data.json").read_text())[:4]
     for record in records[2:]:
         del record["image"]
@@ -170,7 +200,7 @@ def test_a_process_without_an_image_stays_in_step(plc_words: list[str], toy_data
         [
             *words,
             f"output_dir={tmp_path / 'two'}",
-            "deepspeed=configs/deepspeed/zero3.json",
+            f"deepspeed={tmp_path / 'deepspeed.json'}",
             "per_device_train_batch_size=2",
         ]
     )
@@ -183,7 +213,8 @@ def test_a_process_without_an_image_stays_in_step(plc_words: list[str], toy_data
     for line, other in zip(evaluated, expected, strict=True):
         assert line["eval_loss"] == pytest.approx(other["eval_loss"], rel=1e-5)
         assert line["eval_exact_match"] == other["eval_exact_match"]
-    model, _ = load_checkpoint(tmp_path / "two" / "final")
+    assert not list((tmp_path / "two" / "final").glob("*.safetensors"))
+    model, _ = load_checkpoint(with_weights(str(tmp_path / "two" / "final"), tmp_path / "whole"))
     for name, tensor in trainer.model.state_dict().items():
         torch.testing.assert_close(model.state_dict()[name], tensor, rtol=0, atol=1e-5, msg=name)
 

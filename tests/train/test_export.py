@@ -9,9 +9,11 @@ import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import HfHubHTTPError
 
+from crop_model.configuration_crop_llava import CropLlavaConfig
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
+from crop_model.processing_crop_llava import CropLlavaProcessor
 from train import export as export_module
-from train.checkpoint import load_config
+from train.checkpoint import load_config, load_processor
 from train.export import main
 from train.model_card import write_card
 
@@ -67,6 +69,7 @@ WRONG_CALLS = {
     "not an image": (["TINY", "OUT", "image=FOREIGN/thesis.txt"], "image: .*thesis.txt"),
     "half a region": (["TINY", "OUT", "region=[1, 2]"], "region: expected x1, y1, x2, y2"),
     "region outside": (["TINY", "OUT", "region=[900, 900, 950, 950]"], r"box .* lies outside its image"),
+    "no size": (["TINY", "OUT", "max_shard_size=lots"], "max_shard_size: 'lots' is no size"),
     "no evaluation": (["TINY", "OUT", "evaluation=FOREIGN/thesis.txt"], "evaluation: .*not an evaluation.json"),
 }
 
@@ -159,12 +162,17 @@ def test_a_refused_push_is_one_line_and_keeps_the_folder(
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
+def card_parts(checkpoint: Path) -> tuple[CropLlavaConfig, CropLlavaProcessor]:
+    config = load_config(checkpoint)
+    return config, load_processor(checkpoint, config)
+
+
 def test_the_card_has_the_hubs_metadata_the_table_and_results_of_this_checkpoint(
     tiny_crop_llava: Path, tmp_path: Path
 ) -> None:
     write_card(
         tmp_path,
-        load_config(tiny_crop_llava),
+        *card_parts(tiny_crop_llava),
         name="owner/name",
         checkpoint="runs/plc/final/",
         has_adapter=False,
@@ -185,7 +193,7 @@ def test_the_card_has_the_hubs_metadata_the_table_and_results_of_this_checkpoint
 
 
 def test_the_example_of_the_card_is_code(tiny_crop_llava: Path, tmp_path: Path) -> None:
-    write_card(tmp_path, load_config(tiny_crop_llava), name="owner/name", checkpoint="c", has_adapter=True)
+    write_card(tmp_path, *card_parts(tiny_crop_llava), name="owner/name", checkpoint="c", has_adapter=True)
     text = (tmp_path / "README.md").read_text()
     (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     compile(example, "README.md", "exec")

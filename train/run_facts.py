@@ -1,0 +1,135 @@
+"""What a run folder tells of the checkpoint in it, for the model's card. Nothing in here names a place of this machine.
+
+<run>/config.yaml  environment.json  train_log.jsonl      and the manifests of the sidecars that config.yaml names
+<run>/final/  <run>/checkpoint-<step>/                    what is exported
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data_prep.config import ConfigError
+from data_prep.dataset_card import UNKNOWN, card_manifest, said_licence
+from data_prep.sample import DataError
+
+from .arguments import DataArguments, ModelArguments, PlcTrainingArguments
+from .config import CONFIG_FILE
+from .environment import ENVIRONMENT_FILE
+from .meter import LOG_FILE
+from .resume import FREE_KEYS, FREE_PREFIXES
+
+# They change nothing that is computed, or only as a product, and still belong into a card.
+SHOWN_ALL_THE_SAME = {"per_device_train_batch_size", "gradient_accumulation_steps"}
+# Told elsewhere in a card, or filled in by transformers.
+HIDDEN = {"model", "accelerator_config", "use_cpu"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One entry of `train_data`.
+
+    Args:
+        name: of the source.
+        questions: rows of its sidecar; None: it has none, or none was found.
+        methods: how their regions were found, and how many so.
+        licence: what its annotations are said to be under.
+    """
+
+    name: str
+    questions: int | None
+    methods: Mapping[str, int]
+    licence: str
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """A run.
+
+    Args:
+        base_model: Hub name of the model it started from; None: a folder.
+        base_name: how to call that model.
+        settings: keys of `train.plc` that are not at their defaults, without data and folders.
+        sources: what it trained on.
+        environment: `train.environment.describe_environment`; empty for a run that wrote none.
+        steps, seconds: as the log's last lines tell; None where they do not.
+    """
+
+    base_model: str | None
+    base_name: str
+    settings: Mapping[str, Any]
+    sources: tuple[Source, ...]
+    environment: Mapping[str, Any]
+    steps: int | None
+    seconds: float | None
+
+
+def read_run(checkpoint: str) -> RunFacts | None:
+    """The run that a checkpoint lies in; None where it lies in none, as a download does.
+
+    Raises:
+        ConfigError: a config.yaml beside it that is not one of `train.plc`.
+    """
+    run = Path(checkpoint).parent
+    path = run / CONFIG_FILE
+    if not Path(checkpoint).is_dir() or not path.is_file():
+        return None
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        model, sources = config["model"], [_source(entry) for entry in config["train_data"]]
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: not a configuration of train.plc: {error!r}") from None
+    environment = run / ENVIRONMENT_FILE
+    steps, seconds = _read_log(run / LOG_FILE)
+    is_folder = Path(model).exists() or Path(model).is_absolute()
+    return RunFacts(
+        base_model=None if is_folder else model,
+        base_name=Path(model).name if is_folder else model,
+        settings=_settings(config),
+        sources=tuple(sources),
+        environment=json.loads(environment.read_text(encoding="utf-8")) if environment.is_file() else {},
+        steps=steps,
+        seconds=seconds,
+    )
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    defaults = {
+        field.name: field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+        for kind in (ModelArguments, DataArguments, PlcTrainingArguments)
+        for field in dataclasses.fields(kind)
+    }
+    hidden = FREE_KEYS - SHOWN_ALL_THE_SAME | HIDDEN
+    return {
+        key: _without_folder(value)
+        for key, value in config.items()
+        if key in defaults
+        and key not in hidden
+        and not key.startswith(FREE_PREFIXES)
+        and value != defaults[key]
+        and (value or defaults[key])  # an absent value comes back as false from some of transformers' keys
+    }
+
+
+def _without_folder(value: Any) -> Any:
+    """A path is told by its last part."""
+    return Path(value).name if isinstance(value, str) and "/" in value else value
+
+
+def _source(entry: Mapping[str, Any]) -> Source:
+    try:
+        manifest = card_manifest(Path(entry["regions"] or ""))
+    except DataError:
+        return Source(Path(entry["annotations"]).stem, None, {}, UNKNOWN)
+    return Source(manifest.source, manifest.rows, manifest.methods, said_licence(manifest))
+
+
+def _read_log(path: Path) -> tuple[int | None, float | None]:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    logged = [json.loads(line) for line in lines]
+    steps = max((line["step"] for line in logged), default=None)
+    return steps, next((line["train_runtime"] for line in logged if "train_runtime" in line), None)
