@@ -22,9 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from huggingface_hub.utils import validate_repo_id
 from peft import PeftModel
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
@@ -35,6 +32,7 @@ from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from crop_model.processing_crop_llava import CropLlavaProcessor
 from crop_model.regions import sanitize_box
 from data_prep.config import ConfigError, parse_config, user_errors
+from data_prep.hub import EXPORT, PushArguments, check_push, push_folder
 
 from . import export_proof
 from .checkpoint import load_checkpoint, load_config
@@ -51,7 +49,7 @@ class ExportError(RuntimeError):
 
 
 @dataclass
-class ExportArguments:
+class ExportArguments(PushArguments):
     """What to export, whereto, and what its card says."""
 
     checkpoint: str = field(metadata={"help": "Folder or Hub name of a checkpoint of this project."})
@@ -61,8 +59,6 @@ class ExportArguments:
         metadata={"help": "Merge LoRA into the weights; false: keep it beside them in adapter/, for PEFT."},
     )
     overwrite: bool = field(default=False, metadata={"help": "Replace OUT even if it is not an earlier export."})
-    push_to: str | None = field(default=None, metadata={"help": "Hub repository, owner/name, to upload the folder to."})
-    private: bool = field(default=True, metadata={"help": "Whether a repository that push_to creates is private."})
     evaluation: str | None = field(
         default=None, metadata={"help": "An evaluation.json of train.evaluate, for the card and .eval_results."}
     )
@@ -78,15 +74,11 @@ class ExportArguments:
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.image is not None and not Path(self.image).is_file():
             raise ConfigError(f"image: no such file: {self.image}")
         if self.region is not None and len(self.region) != 4:
             raise ConfigError(f"region: expected x1, y1, x2, y2, got {self.region}")
-        if self.push_to is not None:
-            try:
-                validate_repo_id(self.push_to)
-            except HFValidationError as error:
-                raise ConfigError(f"push_to: {error}") from None
 
 
 def export(arguments: ExportArguments) -> Path:
@@ -102,6 +94,7 @@ def export(arguments: ExportArguments) -> Path:
     _check_destination(out, arguments)
     evaluation = None if arguments.evaluation is None else _read_evaluation(arguments.evaluation)
     image, asked = read_request(arguments)
+    check_push(arguments, EXPORT)
     dtype = config.dtype or torch.float32
     model, processor = load_checkpoint(arguments.checkpoint, dtype=dtype)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +120,7 @@ def export(arguments: ExportArguments) -> Path:
         _replace(staged, out, Path(temporary) / "old")
     print(f"{out}: loads without this project; logits differ by at most {difference:.1e} from the checkpoint's")
     if arguments.push_to is not None:
-        _push(out, arguments.push_to, arguments.private)
+        push_folder(out, arguments, EXPORT)
     return out
 
 
@@ -252,19 +245,6 @@ def _read_evaluation(path: str) -> dict:
         return read_evaluation(path)
     except ValueError as error:
         raise ConfigError(f"evaluation: {error}") from None
-
-
-def _push(folder: Path, repository: str, private: bool) -> None:
-    """Upload with the token of `hf auth login`; a new repository is private unless asked otherwise."""
-    api = HfApi()
-    try:
-        api.create_repo(repository, private=private, exist_ok=True)
-        info = api.upload_folder(
-            repo_id=repository, folder_path=folder, commit_message="Export of a CROP PLC checkpoint"
-        )
-    except (HfHubHTTPError, OSError) as error:
-        raise ExportError(f"push_to {repository}: {str(error).strip().splitlines()[0]}") from None
-    print(f"uploaded: {info}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
