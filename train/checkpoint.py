@@ -150,6 +150,8 @@ def _load_model(
     if not _has_adapter(name):
         return _named(name, CropLlavaForConditionalGeneration.from_pretrained, config=config, dtype=dtype, **loading)
     base_name = _named(name, PeftConfig.from_pretrained).base_model_name_or_path
+    if base_name is None:
+        raise ConfigError(f"model {name}: its adapter_config.json names no base model")
     base = _load_model(base_name, config, dtype, **loading)
     if isinstance(base, PeftModel):
         base = base.merge_and_unload()
@@ -158,6 +160,8 @@ def _load_model(
 
 def _load_adapter(name: str, base: CropLlavaForConditionalGeneration) -> PeftModel:
     """ValueError where the adapter is not whole: PEFT only warns of missing LoRA weights."""
+    if Path(name).is_dir() and not any(Path(name).glob("adapter_model.*")):
+        raise ValueError("the adapter's weights are missing")
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "Found missing adapter keys", UserWarning)
         try:
@@ -167,13 +171,13 @@ def _load_adapter(name: str, base: CropLlavaForConditionalGeneration) -> PeftMod
 
 
 def _has_adapter(name: str) -> bool:
-    return find_adapter_config_file(name) is not None
+    return _named(name, find_adapter_config_file) is not None
 
 
 def _named(name: str | Path, load: Any, **options: Any) -> Any:
     """Call a `from_pretrained`, and name the model in what goes wrong."""
     try:
         return load(str(name), **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         where = "" if Path(name).is_dir() else "no such folder, and from the Hub: "
         raise ConfigError(f"model {name}: {where}{' '.join(str(error).split())}") from error

@@ -16,7 +16,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from PIL import Image, ImageDraw
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -31,7 +33,7 @@ from crop_model.configuration_crop_llava import CropLlavaConfig
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from crop_model.processing_crop_llava import CropLlavaProcessor
 from crop_model.regions import sanitize_box
-from data_prep.config import ConfigError, parse_config, user_errors
+from data_prep.config import ConfigError, RunError, parse_config, user_errors
 from data_prep.hub import EXPORT, PushArguments, check_push, push_folder
 
 from . import export_proof
@@ -45,7 +47,7 @@ TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 
 class ExportError(RuntimeError):
-    """The export does not do what the checkpoint does, or did not reach the Hub."""
+    """The checkpoint is not whole, or the export does not do what it does."""
 
 
 @dataclass
@@ -85,18 +87,24 @@ def export(arguments: ExportArguments) -> Path:
     """Write, prove and put in place; then upload where asked.
 
     Raises:
-        ConfigError, RegionError: a checkpoint that does not load, a destination that must not be replaced, or a request
+        ConfigError, RegionError: no such checkpoint, a destination that must not be replaced, or a request
             for the proof that makes no sense; all before the model is loaded.
-        ExportError: what was written does not compute what the checkpoint does; or the Hub refused it.
+        ExportError: a checkpoint that is not whole, or what was written does not compute what it does.
+        RunError: the Hub refused: before the model is loaded where it can, else the folder stays.
+        SafetensorError, OSError: no room for it.
     """
     out = Path(arguments.out)
-    config = load_config(arguments.checkpoint)
+    with _damage(arguments.checkpoint):
+        config = load_config(arguments.checkpoint)
     _check_destination(out, arguments)
     evaluation = None if arguments.evaluation is None else _read_evaluation(arguments.evaluation)
     image, asked = read_request(arguments)
     check_push(arguments, EXPORT)
     dtype = config.dtype or torch.float32
-    model, processor = load_checkpoint(arguments.checkpoint, dtype=dtype)
+    with _damage(arguments.checkpoint):
+        model, processor = load_checkpoint(arguments.checkpoint, dtype=dtype)
+        if processor.chat_template is None:
+            raise ConfigError(f"model {arguments.checkpoint}: its processor has no chat template")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
         request, staged = Path(temporary) / "request", Path(temporary) / "export"
@@ -124,6 +132,18 @@ def export(arguments: ExportArguments) -> Path:
     return out
 
 
+@contextmanager
+def _damage(checkpoint: str) -> Iterator[None]:
+    """A checkpoint that is there and does not load is no wrong call, but a failed run."""
+    try:
+        yield
+    except ConfigError as error:
+        if not Path(checkpoint).is_dir():
+            raise
+        reason = str(error).removeprefix(f"model {checkpoint}: ").removeprefix(f"{checkpoint}: ")
+        raise ExportError(f"checkpoint {checkpoint}: {reason}") from None
+
+
 def write_model(
     model: CropLlavaForConditionalGeneration | PeftModel, processor: CropLlavaProcessor, folder: Path, merge: bool
 ) -> bool:
@@ -137,6 +157,8 @@ def write_model(
             _write_adapter(model, folder / export_proof.ADAPTER)
         model = model.unload() if has_adapter else model.merge_and_unload()
     model.save_pretrained(folder, save_original_format=False)
+    if processor.tokenizer.is_fast:  # its library would tell of a full disk by a bare Exception, Python by an OSError
+        (folder / "tokenizer.json").write_text(processor.tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
     processor.save_pretrained(folder)
     return has_adapter
 
@@ -260,8 +282,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         try:
             export(arguments)
         except ExportError as error:
-            print(f"{PROG}: error: {error}", file=sys.stderr)
-            raise SystemExit(1) from None
+            raise RunError(str(error)) from None
+        except SafetensorError as error:  # while weights are written: a full disk
+            raise RunError(f"out: {arguments.out}: {error}") from None
 
 
 if __name__ == "__main__":
