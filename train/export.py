@@ -38,6 +38,7 @@ from data_prep.hub import EXPORT, PushArguments, check_push, push_folder
 
 from . import export_proof
 from .checkpoint import load_checkpoint, load_config
+from .checkpoint_files import MANIFEST, check_whole
 from .model_card import read_evaluation, write_card
 
 PROG = "python -m train.export"
@@ -95,6 +96,8 @@ def export(arguments: ExportArguments) -> Path:
     """
     out = Path(arguments.out)
     with _damage(arguments.checkpoint):
+        if (Path(arguments.checkpoint) / MANIFEST).is_file():
+            check_whole(Path(arguments.checkpoint))
         config = load_config(arguments.checkpoint)
     _check_destination(out, arguments)
     evaluation = None if arguments.evaluation is None else _read_evaluation(arguments.evaluation)
