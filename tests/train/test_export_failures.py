@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from train import export as export_module
@@ -207,11 +208,25 @@ def test_a_disk_with_room(disk: Path, tiny_crop_llava: Path, monkeypatch: pytest
     assert load_file(out / "model.safetensors")
 
 
-def test_files_that_may_not_grow(tiny_crop_llava: Path, out: Path, needed: int, capfd: pytest.CaptureFixture) -> None:
+def grow_the_tokenizer(folder: Path) -> None:
+    """Beyond the weights: its own library, in another language, writes the file."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([f"word{number}" for number in range(5000)])
+    tokenizer.save_pretrained(folder)
+
+
+@pytest.mark.parametrize("file", ["weights", "tokenizer"])
+def test_files_that_may_not_grow(
+    file: str, tiny_crop_llava: Path, out: Path, needed: int, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    checkpoint = shutil.copytree(tiny_crop_llava, tmp_path / "checkpoint")
+    if file == "tokenizer":
+        grow_the_tokenizer(checkpoint)
+        assert (checkpoint / "tokenizer.json").stat().st_size > 2 * needed
+    limit = needed // 2 if file == "weights" else 2 * needed
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (needed // 2, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
-        line = refused(tiny_crop_llava, out, capfd)
+        assert "File too large" in refused(checkpoint, out, capfd)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert line.startswith(f"python -m train.export: error: out: {out}: ") and "File too large" in line
