@@ -12,62 +12,12 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-LARGE = 4096  # bytes from which a file goes to the large files' store
-FIRST = {".gitattributes": b"*.safetensors filter=lfs\n"}
-Tree = dict[str, bytes]
-
-
-@dataclass
-class Repository:
-    """Every commit's files, and the names of commits."""
-
-    private: bool = True
-    commits: dict[str, Tree] = field(default_factory=dict)
-    branches: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
-
-    def commit(self, branch: str, tree: Tree) -> str:
-        oid = hashlib.sha1(f"{len(self.commits)} {sorted(tree)}".encode()).hexdigest()
-        self.commits[oid], self.branches[branch] = dict(tree), oid
-        return oid
-
-    def find(self, revision: str) -> str | None:
-        known = self.branches | self.tags | {oid: oid for oid in self.commits}
-        return known.get(revision)
-
-
-@dataclass
-class Hub:
-    """What the server knows; a test reads it, and sets what goes wrong."""
-
-    token: str
-    owner: str = "owner"
-    repositories: dict[str, Repository] = field(default_factory=dict)  # "models/owner/name"
-    store: dict[str, bytes] = field(default_factory=dict)
-    requests: list[tuple[str, str]] = field(default_factory=list)
-    received: list[tuple[str, int]] = field(default_factory=list)  # SHA-256 and size of each large file, as it came
-    faults: list[tuple[str, int]] = field(default_factory=list)  # once each: "METHOD pattern", status (0: hang up)
-    stalled: threading.Event = field(default_factory=threading.Event)  # set when half of a file came that hangs
-    stall: str | None = None  # SHA-256 of the file whose upload hangs halfway
-    answers_lost: int = 0  # of so many commits that are made
-    url: str = ""
-
-    def tree(self, name: str, revision: str = "main") -> Tree:
-        repository = self.repositories[name]
-        return repository.commits[repository.find(revision) or "absent"]
-
-    def fault(self, request: str) -> int | None:
-        for number, (pattern, status) in enumerate(self.faults):
-            if re.search(pattern, request):
-                del self.faults[number]
-                return status
-        return None
+from tests.loopback_store import FIRST, LARGE, Hub, Repository, git_hash, sibling
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -187,45 +137,31 @@ class Handler(BaseHTTPRequestHandler):
         repository = self.repository(name)
         if repository is not None:
             both = {"branches": repository.branches, "tags": repository.tags, "converts": {}}
-            self.answer(
-                200,
-                {
-                    kind: [{"name": ref, "ref": f"refs/{kind}/{ref}", "targetCommit": oid} for ref, oid in refs.items()]
-                    for kind, refs in both.items()
-                },
-            )
+            listed = {
+                kind: [{"name": name, "ref": f"refs/{kind}/{name}", "targetCommit": oid} for name, oid in refs.items()]
+                for kind, refs in both.items()
+            }
+            self.answer(200, listed)
 
     def tree(self, name: str, revision: str, folder: str | None) -> None:
         commit = self.commit_of(name, revision)
         if commit is None:
             return
-        start = f"{folder}/" if folder else ""
-        files = {
-            path: content
-            for path, content in self.hub.repositories[name].commits[commit].items()
-            if path.startswith(start)
-        }
-        if not files:
+        tree = self.hub.repositories[name].commits[commit]
+        files = {path: x for path, x in tree.items() if path.startswith(f"{folder}/" if folder else "")}
+        if files:
+            listed = [{"type": "file", "path": path, "size": len(x), "oid": git_hash(x)} for path, x in files.items()]
+            self.answer(200, listed)
+        else:
             self.answer(404, {"error": "Entry not found"}, code="EntryNotFound")
-            return
-        self.answer(
-            200,
-            [{"type": "file", "path": path, "size": len(x), "oid": git_hash(x)} for path, x in files.items()],
-        )
 
     def preupload(self, name: str, revision: str) -> None:
         asked = json.loads(self.body())
         if self.repository(name, write=True) is None or self.commit_of(name, revision) is None:
             return
-        modes = [
-            {
-                "path": file["path"],
-                "uploadMode": "lfs" if file["size"] >= LARGE else "regular",
-                "shouldIgnore": False,
-            }
-            for file in asked["files"]
-        ]
-        self.answer(200, {"files": modes})
+        modes = {file["path"]: "lfs" if file["size"] >= LARGE else "regular" for file in asked["files"]}
+        files = [{"path": path, "uploadMode": mode, "shouldIgnore": False} for path, mode in modes.items()]
+        self.answer(200, {"files": files})
 
     def batch(self, name: str) -> None:
         asked = json.loads(self.body())
@@ -334,18 +270,6 @@ ROUTES = [
     ("POST", "/verify", "verify"),
     ("GET HEAD", "/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", "resolve"),
 ]
-
-
-def git_hash(content: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-
-def sibling(path: str, content: bytes) -> dict[str, Any]:
-    known: dict[str, Any] = {"rfilename": path, "size": len(content), "blobId": git_hash(content)}
-    if len(content) >= LARGE:  # of a large file git holds a pointer, and its hash
-        known["blobId"] = git_hash(hashlib.sha256(content).hexdigest().encode())
-        known["lfs"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest(), "pointerSize": 134}
-    return known
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.integration.test_export import STRANGER, ask_checkpoint
-from tests.loopback_hub import Hub, environment, loopback_hub
+from tests.loopback_hub import environment, loopback_hub
+from tests.loopback_store import Hub, Repository
 
 pytestmark = pytest.mark.integration
 
@@ -190,7 +191,7 @@ def test_without_a_login_nothing_is_asked(hub: Hub, export: Path) -> None:
 def test_names_that_are_taken(hub: Hub, export: Path) -> None:
     push(hub, export)
     for name, files in (("owner/thesis", {"thesis.txt": b"years"}), ("other/mine", contents(export))):
-        hub.repositories[f"models/{name}"] = type(hub.repositories[NAME])(private=False)
+        hub.repositories[f"models/{name}"] = Repository(private=False)
         hub.repositories[f"models/{name}"].commit("main", files)
     before = {name: dict(repository.branches) for name, repository in hub.repositories.items()}
     assert "taken, by something that is no export of this project" in refused(hub, export, name="owner/thesis")
