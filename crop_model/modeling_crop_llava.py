@@ -204,6 +204,7 @@ class CropLlavaForConditionalGeneration(CropLlavaPreTrainedModel, LlavaForCondit
         Raises:
             ValueError: any other key is missing, left over or of another shape.
         """
+        kwargs.setdefault("ignore_mismatched_sizes", True)  # below it is an error that names one
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         stored, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path)
         has_this_compressor = stored.get("compressor_type") == model.config.compressor_type

@@ -20,13 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from huggingface_hub.utils import validate_repo_id
-
-from .config import ConfigError, RunError, parse_config, user_errors
+from .config import ConfigError, parse_config, user_errors
 from .data_source import existing_paths
 from .dataset_card import Manifest, card_manifest, write_card
+from .hub import REGIONS, PushArguments, check_push, push_folder
 from .sample import MANIFEST, DataError
 from .shards import SAMPLES
 from .sources import SOURCES
@@ -36,15 +33,11 @@ FILE_KEYS = ("image_root", "exclude_images")  # of every source
 
 
 @dataclass
-class PublishArguments:
+class PublishArguments(PushArguments):
     """What to publish, and whereto."""
 
     out: str = field(metadata={"help": "Folder to write; must not exist."})
     regions: list[str] = field(metadata={"help": "Region sidecars: folders, or globs of such."})
-    push_to: str | None = field(
-        default=None, metadata={"help": "Hub data set, owner/name, to upload the folder to, by the login of `hf auth`."}
-    )
-    private: bool = field(default=True, metadata={"help": "Whether a repository that push_to creates is private."})
     license: str = field(
         default="other",
         metadata={"help": "Licence of the whole, as the Hub writes it; see the card's table."},
@@ -52,16 +45,12 @@ class PublishArguments:
     title: str | None = field(default=None, metadata={"help": "Name on the card; of the repository or folder if null."})
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for pattern in self.regions:
             if not existing_paths(pattern):
                 raise ConfigError(f"regions: no such folder: {pattern}")
         if Path(self.out).exists():
             raise ConfigError(f"out: {self.out} exists; remove it or choose another")
-        if self.push_to is not None:
-            try:
-                validate_repo_id(self.push_to)
-            except HFValidationError as error:
-                raise ConfigError(f"push_to: {error}") from None
 
 
 def publish(arguments: PublishArguments) -> Path:
@@ -69,10 +58,11 @@ def publish(arguments: PublishArguments) -> Path:
 
     Raises:
         DataError: a folder that is no sidecar, or two of one source.
-        RunError: the Hub refused; the folder stays.
+        RunError: the Hub refused; a folder that is written by then stays, and `data_prep.push` uploads it.
     """
     out = Path(arguments.out)
     sidecars = _sidecars([path for pattern in arguments.regions for path in existing_paths(pattern)])
+    check_push(arguments, REGIONS)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
         staged = Path(temporary) / "staged"
@@ -91,7 +81,7 @@ def publish(arguments: PublishArguments) -> Path:
         staged.rename(out)
     print(f"{out}: {sum(manifest.rows for manifest in sidecars.values()):,} questions of {len(sidecars)} sources")
     if arguments.push_to is not None:
-        _push(out, arguments.push_to, arguments.private)
+        push_folder(out, arguments, REGIONS)
     return out
 
 
@@ -148,19 +138,6 @@ def _without_folders(value: Any, file_keys: frozenset[str] | None, key: str = ""
 
 def _file_name(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2]
-
-
-def _push(folder: Path, repository: str, private: bool) -> None:
-    """Upload with the token of `hf auth login`; a new repository is private unless asked otherwise."""
-    api = HfApi()
-    try:
-        api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
-        info = api.upload_folder(
-            repo_id=repository, repo_type="dataset", folder_path=folder, commit_message="Contextual regions"
-        )
-    except (HfHubHTTPError, OSError) as error:
-        raise RunError(f"push_to {repository}: {str(error).strip().splitlines()[0]}") from None
-    print(f"uploaded: {info}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -174,6 +174,8 @@ def load_model(
     if not has_adapter(name):
         return named(name, model_class.from_pretrained, dtype=dtype, **loading)
     base_name = named(name, PeftConfig.from_pretrained).base_model_name_or_path
+    if base_name is None:
+        raise ConfigError(f"model {name}: its adapter_config.json names no base model")
     base = load_model(base_name, model_class, dtype, **loading)
     if isinstance(base, PeftModel):
         base = base.merge_and_unload()
@@ -182,6 +184,8 @@ def load_model(
 
 def _load_adapter(name: str, base: PreTrainedModel) -> PeftModel:
     """ValueError where the adapter is not whole: PEFT only warns of missing LoRA weights."""
+    if Path(name).is_dir() and not any(Path(name).glob("adapter_model.*")):
+        raise ValueError("the adapter's weights are missing")
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "Found missing adapter keys", UserWarning)
         try:
@@ -192,13 +196,13 @@ def _load_adapter(name: str, base: PreTrainedModel) -> PeftModel:
 
 def has_adapter(name: str) -> bool:
     """Whether a folder or Hub name is of the third kind."""
-    return find_adapter_config_file(name) is not None
+    return named(name, find_adapter_config_file) is not None
 
 
 def named(name: str | Path, load: Any, **options: Any) -> Any:
     """Call a `from_pretrained`, and name the model in what goes wrong."""
     try:
         return load(str(name), **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         where = "" if Path(name).is_dir() else "no such folder, and from the Hub: "
         raise ConfigError(f"model {name}: {where}{' '.join(str(error).split())}") from error

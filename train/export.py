@@ -18,15 +18,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from huggingface_hub.utils import validate_repo_id
 from peft import PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers.utils.hub import convert_file_size_to_int
@@ -34,10 +33,12 @@ from transformers.utils.hub import convert_file_size_to_int
 from crop_model.configuration_crop_llava import CropLlavaConfig
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from crop_model.processing_crop_llava import CropLlavaProcessor
-from data_prep.config import ConfigError, parse_config, user_errors
+from data_prep.config import ConfigError, RunError, parse_config, user_errors
+from data_prep.hub import EXPORT, PushArguments, check_push, push_folder
 
 from . import export_proof, qwen2_vl
 from .checkpoint import load_checkpoint, load_config, stored_model_type
+from .checkpoint_files import MANIFEST, check_whole
 from .consolidate import with_weights
 from .export_request import draw_request, read_request, write_request
 from .model_card import PICTURE, read_evaluation, write_card
@@ -50,11 +51,11 @@ TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 
 class ExportError(RuntimeError):
-    """The export does not do what the checkpoint does, or did not reach the Hub."""
+    """The checkpoint is not whole, or the export does not do what it does."""
 
 
 @dataclass
-class ExportArguments:
+class ExportArguments(PushArguments):
     """What to export, whereto, and what its card says."""
 
     checkpoint: str = field(metadata={"help": "Folder or Hub name of a checkpoint of this project."})
@@ -67,8 +68,6 @@ class ExportArguments:
         default="5GB", metadata={"help": "Weights above this size are split into several files: 500MB, 5GB."}
     )
     overwrite: bool = field(default=False, metadata={"help": "Replace OUT even if it is not an earlier export."})
-    push_to: str | None = field(default=None, metadata={"help": "Hub repository, owner/name, to upload the folder to."})
-    private: bool = field(default=True, metadata={"help": "Whether a repository that push_to creates is private."})
     evaluation: str | None = field(
         default=None, metadata={"help": "An evaluation.json of train.evaluate, for the card and .eval_results."}
     )
@@ -86,6 +85,7 @@ class ExportArguments:
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.image is not None and not Path(self.image).is_file():
             raise ConfigError(f"image: no such file: {self.image}")
         if self.region is not None and len(self.region) != 4:
@@ -94,36 +94,36 @@ class ExportArguments:
             convert_file_size_to_int(self.max_shard_size)
         except ValueError:
             raise ConfigError(f"max_shard_size: {self.max_shard_size!r} is no size such as 500MB or 5GB") from None
-        if self.push_to is not None:
-            try:
-                validate_repo_id(self.push_to)
-            except HFValidationError as error:
-                raise ConfigError(f"push_to: {error}") from None
 
 
 def export(arguments: ExportArguments) -> Path:
     """Write, prove and put in place; then upload where asked.
 
     Raises:
-        ConfigError, RegionError: a checkpoint that does not load, a destination that must not be replaced, or a request
+        ConfigError, RegionError: no such checkpoint, a destination that must not be replaced, or a request
             for the proof that makes no sense; all before the model is loaded.
-        ExportError: what was written does not compute what the checkpoint does; or the Hub refused it.
+        ExportError: a checkpoint that is not whole, or what was written does not compute what it does.
+        RunError: the Hub refused: before the model is loaded where it can, else the folder stays.
+        SafetensorError, OSError: no room for it.
     """
     out = Path(arguments.out)
-    if stored_model_type(arguments.checkpoint) == qwen2_vl.MODEL_TYPE:
-        return _export_qwen2_vl(arguments, out)
-    config = load_config(arguments.checkpoint)
+    with _damage(arguments.checkpoint):
+        if (Path(arguments.checkpoint) / MANIFEST).is_file():
+            check_whole(Path(arguments.checkpoint))
+        if stored_model_type(arguments.checkpoint) == qwen2_vl.MODEL_TYPE:
+            return _export_qwen2_vl(arguments, out)
+        config = load_config(arguments.checkpoint)
     _check_destination(out, arguments)
     run = read_run(arguments.checkpoint)
     evaluation = None if arguments.evaluation is None else _read_evaluation(arguments.evaluation)
     image, asked = read_request(arguments.image, arguments.question, arguments.region)
+    check_push(arguments, EXPORT)
     dtype = config.dtype or torch.float32
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
         request, staged = Path(temporary) / "request", Path(temporary) / "export"
         write_request(request, image, asked)
-        whole = with_weights(arguments.checkpoint, Path(temporary) / "checkpoint")
-        model, processor = load_checkpoint(whole, dtype=dtype)
+        model, processor = _load(arguments.checkpoint, dtype, Path(temporary) / "checkpoint")
         expected = export_proof.compute(model, processor, request)
         picture = draw_request(model, processor, request)
         has_adapter = write_model(model, processor, staged, arguments.merge, arguments.max_shard_size)
@@ -145,7 +145,7 @@ def export(arguments: ExportArguments) -> Path:
         _replace(staged, out, Path(temporary) / "old")
     print(f"{out}: loads without this project; logits differ by at most {difference:.1e} from the checkpoint's")
     if arguments.push_to is not None:
-        _push(out, arguments.push_to, arguments.private)
+        push_folder(out, arguments, EXPORT)
     return out
 
 
@@ -161,6 +161,31 @@ def _export_qwen2_vl(arguments: ExportArguments, out: Path) -> Path:
         _replace(staged, out, Path(temporary) / "old")
     print(f"{out}: loads with the Auto classes")
     return out
+
+
+def _load(
+    checkpoint: str, dtype: torch.dtype, folder: Path
+) -> tuple[CropLlavaForConditionalGeneration | PeftModel, CropLlavaProcessor]:
+    """Model and processor; weights that only the engine's states hold go to `folder` on the way."""
+    with _damage(checkpoint, str(folder)):
+        model, processor = load_checkpoint(with_weights(checkpoint, folder), dtype=dtype)
+        if processor.chat_template is None:
+            raise ConfigError(f"model {checkpoint}: its processor has no chat template")
+        return model, processor
+
+
+@contextmanager
+def _damage(checkpoint: str, *other_names: str) -> Iterator[None]:
+    """A checkpoint that is there and does not load is no wrong call, but a failed run."""
+    try:
+        yield
+    except ConfigError as error:
+        if not Path(checkpoint).is_dir():
+            raise
+        reason = str(error)
+        for name in (checkpoint, *other_names):
+            reason = reason.removeprefix(f"model {name}: ").removeprefix(f"{name}: ")
+        raise ExportError(f"checkpoint {checkpoint}: {reason}") from None
 
 
 def write_model(
@@ -180,6 +205,8 @@ def write_model(
             _write_adapter(model, folder / export_proof.ADAPTER)
         model = model.unload() if has_adapter else model.merge_and_unload()
     model.save_pretrained(folder, save_original_format=False, max_shard_size=max_shard_size)
+    if processor.tokenizer.is_fast:  # its library would tell of a full disk by a bare Exception, Python by an OSError
+        (folder / "tokenizer.json").write_text(processor.tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
     processor.save_pretrained(folder)
     return has_adapter
 
@@ -259,19 +286,6 @@ def _read_evaluation(path: str) -> dict:
         raise ConfigError(f"evaluation: {error}") from None
 
 
-def _push(folder: Path, repository: str, private: bool) -> None:
-    """Upload with the token of `hf auth login`; a new repository is private unless asked otherwise."""
-    api = HfApi()
-    try:
-        api.create_repo(repository, private=private, exist_ok=True)
-        info = api.upload_folder(
-            repo_id=repository, folder_path=folder, commit_message="Export of a CROP PLC checkpoint"
-        )
-    except (HfHubHTTPError, OSError) as error:
-        raise ExportError(f"push_to {repository}: {str(error).strip().splitlines()[0]}") from None
-    print(f"uploaded: {info}")
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point: exit status 2 for a wrong call, 1 where the export does not hold."""
     with user_errors(PROG):
@@ -285,8 +299,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         try:
             export(arguments)
         except ExportError as error:
-            print(f"{PROG}: error: {error}", file=sys.stderr)
-            raise SystemExit(1) from None
+            raise RunError(str(error)) from None
+        except SafetensorError as error:  # while weights are written: a full disk
+            raise RunError(f"out: {arguments.out}: {error}") from None
 
 
 if __name__ == "__main__":

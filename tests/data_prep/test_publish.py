@@ -4,16 +4,16 @@ import json
 import re
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from datasets import get_dataset_config_names, load_dataset
 from huggingface_hub import DatasetCard
-from huggingface_hub.errors import HfHubHTTPError
 
 from data_prep import publish as publish_module
+from data_prep.config import RunError
+from data_prep.hub import REGIONS
 from data_prep.publish import main
 from data_prep.records import conversation, read_records
 from data_prep.sample import read_regions
@@ -171,45 +171,45 @@ def test_wrong_calls_are_one_line_and_leave_nothing(
     assert sorted(tmp_path.iterdir()) == before
 
 
-class Hub:
-    """Stands for `HfApi` and writes down what it is asked."""
-
-    def __init__(self, refuse: bool) -> None:
-        self.refuse = refuse
-        self.asked: list[dict[str, Any]] = []
-
-    def create_repo(self, repository: str, **options: object) -> None:
-        if self.refuse:
-            raise HfHubHTTPError("401 Unauthorized\nlog in first", response=SimpleNamespace(headers={}, request=None))
-        self.asked.append({"repo_id": repository, **options})
-
-    def upload_folder(self, **options: object) -> str:
-        self.asked.append(options)
-        return "https://hub/datasets/owner/name"
-
-
 @pytest.mark.parametrize("private", [True, False])
 def test_push_uploads_the_folder_and_is_private_by_default(
     private: bool, sidecars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hub = Hub(refuse=False)
-    monkeypatch.setattr(publish_module, "HfApi", lambda: hub)
+    asked: list[tuple] = []
+    monkeypatch.setattr(publish_module, "check_push", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(publish_module, "push_folder", lambda *arguments: asked.append(arguments))
     words = [] if private else ["private=false"]
     main([str(tmp_path / "out"), f"regions={sidecars / 'vqav2'}", "push_to=owner/name", *words])
-    created, uploaded = hub.asked
-    assert created == {"repo_id": "owner/name", "repo_type": "dataset", "private": private, "exist_ok": True}
-    assert (uploaded["repo_id"], uploaded["repo_type"]) == ("owner/name", "dataset")
-    assert uploaded["folder_path"] == tmp_path / "out"
+    checked, (folder, arguments, kind) = asked
+    assert checked == (arguments, kind)
+    assert (arguments.push_to, arguments.private, kind) == ("owner/name", private, REGIONS)
+    assert folder == tmp_path / "out"
+    assert any(folder.glob(kind.mark))
     assert 'load_dataset("owner/name", "vqav2", split="train")' in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_refused_push_is_one_line_and_keeps_the_folder(
     sidecars: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publish_module, "HfApi", lambda: Hub(refuse=True))
+    def refuse(*arguments: object) -> None:
+        raise RunError("push_to owner/name: the name is taken")
+
+    monkeypatch.setattr(publish_module, "check_push", lambda *arguments: None)
+    monkeypatch.setattr(publish_module, "push_folder", refuse)
     with pytest.raises(SystemExit) as caught:
         main([str(tmp_path / "out"), f"regions={sidecars / 'toloka'}", "push_to=owner/name"])
     assert caught.value.code == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert "push_to owner/name: 401 Unauthorized" in line
+    assert "push_to owner/name: the name is taken" in line
     assert (tmp_path / "out" / "README.md").is_file()
+
+
+def test_without_a_login_nothing_is_written(
+    sidecars: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_prep.hub.get_token", lambda: None)
+    with pytest.raises(SystemExit) as caught:
+        main([str(tmp_path / "out"), f"regions={sidecars / 'toloka'}", "push_to=owner/name"])
+    assert caught.value.code == 1
+    assert "push_to owner/name: not logged in to the Hub" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

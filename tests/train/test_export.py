@@ -2,16 +2,16 @@
 
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
 from huggingface_hub import ModelCard
-from huggingface_hub.errors import HfHubHTTPError
 
 from crop_model.configuration_crop_llava import CropLlavaConfig
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from crop_model.processing_crop_llava import CropLlavaProcessor
+from data_prep.config import RunError
+from data_prep.hub import EXPORT
 from train import export as export_module
 from train.checkpoint import load_config, load_processor
 from train.export import main
@@ -65,6 +65,7 @@ WRONG_CALLS = {
     "the checkpoint itself": (["TINY", "TINY", "overwrite=true"], "is or holds the checkpoint"),
     "above the checkpoint": (["TINY", "TINY/..", "overwrite=true"], "is or holds the checkpoint"),
     "no repository name": (["TINY", "OUT", "push_to=a//b"], "push_to: .*a//b"),
+    "nothing to push": (["TINY", "OUT", "tag=v1"], "tag: says something only beside push_to"),
     "missing image": (["TINY", "OUT", "image=gone.png"], "image: no such file: gone.png"),
     "not an image": (["TINY", "OUT", "image=FOREIGN/thesis.txt"], "image: .*thesis.txt"),
     "half a region": (["TINY", "OUT", "region=[1, 2]"], "region: expected x1, y1, x2, y2"),
@@ -116,50 +117,58 @@ def test_an_export_takes_the_place_of_an_earlier_one(
     assert sorted(path.name for path in tmp_path.iterdir()) == [out.name]
 
 
-class Hub:
-    """Stands for `HfApi` and writes down what it is asked."""
-
-    def __init__(self, refuse: bool) -> None:
-        self.refuse = refuse
-        self.asked: list[tuple[str, dict]] = []
-
-    def create_repo(self, repository: str, **options: object) -> None:
-        if self.refuse:
-            raise HfHubHTTPError("401 Unauthorized\nlog in first", response=SimpleNamespace(headers={}, request=None))
-        self.asked.append((repository, options))
-
-    def upload_folder(self, **options: object) -> str:
-        self.asked.append((str(options["repo_id"]), options))
-        return "https://hub/owner/name"
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """What an export asks of `data_prep.hub`: the check, then the folder's upload."""
+    calls: list[tuple] = []
+    monkeypatch.setattr(export_module, "prove", lambda *arguments: 0.0)
+    monkeypatch.setattr(export_module, "check_push", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(export_module, "push_folder", lambda *arguments: calls.append(arguments))
+    return calls
 
 
 @pytest.mark.parametrize("private", [True, False])
 def test_push_uploads_the_folder_and_is_private_by_default(
-    private: bool, tiny_crop_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    private: bool, tiny_crop_llava: Path, tmp_path: Path, asked: list[tuple]
 ) -> None:
-    hub = Hub(refuse=False)
-    monkeypatch.setattr(export_module, "prove", lambda *arguments: 0.0)
-    monkeypatch.setattr(export_module, "HfApi", lambda: hub)
     words = [] if private else ["private=false"]
     main([str(tiny_crop_llava), str(tmp_path / "out"), "push_to=owner/name", *words])
-    (created, create_options), (uploaded, upload_options) = hub.asked
-    assert created == uploaded == "owner/name"
-    assert create_options == {"private": private, "exist_ok": True}
-    assert upload_options["folder_path"] == tmp_path / "out"
+    checked, (folder, arguments, kind) = asked
+    assert checked == (arguments, kind)
+    assert (arguments.push_to, arguments.private, kind) == ("owner/name", private, EXPORT)
+    assert folder == tmp_path / "out"
     assert 'name = "owner/name"' in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_refused_push_is_one_line_and_keeps_the_folder(
-    tiny_crop_llava: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tiny_crop_llava: Path,
+    tmp_path: Path,
+    asked: list[tuple],
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(export_module, "prove", lambda *arguments: 0.0)
-    monkeypatch.setattr(export_module, "HfApi", lambda: Hub(refuse=True))
+    def refuse(*arguments: object) -> None:
+        raise RunError("push_to owner/name: the name is taken")
+
+    monkeypatch.setattr(export_module, "push_folder", refuse)
     with pytest.raises(SystemExit) as caught:
         main([str(tiny_crop_llava), str(tmp_path / "out"), "push_to=owner/name"])
     assert caught.value.code == 1
     (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("python -m train.export: error: ")]
-    assert "push_to owner/name: 401 Unauthorized" in line
+    assert "push_to owner/name: the name is taken" in line
     assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_without_a_login_no_model_is_loaded(
+    tiny_crop_llava: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_prep.hub.get_token", lambda: None)
+    monkeypatch.setattr(CropLlavaForConditionalGeneration, "from_pretrained", None)
+    with pytest.raises(SystemExit) as caught:
+        main([str(tiny_crop_llava), str(tmp_path / "out"), "push_to=owner/name"])
+    assert caught.value.code == 1
+    assert "push_to owner/name: not logged in to the Hub" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def card_parts(checkpoint: Path) -> tuple[CropLlavaConfig, CropLlavaProcessor]:
