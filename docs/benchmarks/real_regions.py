@@ -21,9 +21,10 @@ SOURCES = ("localizer", "oracle", "random", "global")
 
 def located(out: Path) -> Path:
     """The localizer's region of every training question."""
-    folder = out / "located"
+    folder, exported = out / "located", out / "localizer"
     if not folder.is_dir():
-        words = [f"localizer={LOCALIZER}", f"image_root={DATA}/images", "rows=all", "batch_size=64"]
+        call("train.export", LOCALIZER, str(exported))
+        words = [f"localizer={exported}", f"image_root={DATA}/images", "rows=all", "batch_size=64"]
         call("data_prep.localize", f"{DATA}/regions/train", str(folder), *words)
     return folder
 
