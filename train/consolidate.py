@@ -54,5 +54,7 @@ def _consolidate(checkpoint: Path, folder: Path) -> None:
     with torch.device("meta"):  # names and shapes, which is what saving needs
         model = CropLlavaForConditionalGeneration(load_config(checkpoint))
         if adapter:
-            model = get_peft_model(model, PeftConfig.from_pretrained(str(checkpoint)))
+            config = PeftConfig.from_pretrained(str(checkpoint))
+            model.name_or_path = config.base_model_name_or_path  # PEFT writes that of the model, which has none yet
+            model = get_peft_model(model, config)
     model.save_pretrained(folder, state_dict=state)
