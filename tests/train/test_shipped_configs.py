@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from data_prep.config import parse_config
 from train.arguments import DataArguments, ModelArguments, PlcTrainingArguments
+from train.evaluation_rows import EvaluateArguments
 from train.localizer import LocalizerModelArguments, LocalizerTrainingArguments
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +52,22 @@ def test_localizer_configurations(path: Path, toy_data: Path, tmp_path: Path, mo
     model, _, args = parse_config(kinds, words, prog="t", description="")
     assert model.lora_config() is not None and args.projector_learning_rate > 0
     assert bool(model.pixels()) == ("Qwen2-VL" in model.model)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/evaluate").glob("*.yaml")), ids=lambda path: path.stem)
+def test_evaluations(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder that has what they name: rows, samples and benchmarks are checked as they are read."""
+    monkeypatch.chdir(tmp_path)
+    written = yaml.safe_load(path.read_text())
+    name = path.relative_to(ROOT).as_posix()
+    assert any(line.startswith("#   ") and name in line for line in path.read_text().splitlines())
+    for source in [*written.get("eval_data", []), *written.get("benchmarks", [])]:
+        for key in ("annotations", "path", "image_root", "regions"):
+            if key in source:
+                Path(source[key]).mkdir(parents=True, exist_ok=True)
+    arguments, _ = parse_config((EvaluateArguments, DataArguments), [str(path)], prog="t", description="")
+    assert len(arguments.specs()) > 1
+    assert [source.name for source in arguments.benchmarks] == [s["name"] for s in written.get("benchmarks", [])]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/deepspeed").glob("*.json")), ids=lambda path: path.stem)
