@@ -16,4 +16,4 @@ mypy
 lint-imports
 shellcheck -x launch/*.sh launch/slurm.sbatch .ci/run
 python -m pytest tests -m "not integration" -n 2 --quiet
-python -m pytest tests -m integration --durations=10
+python -m pytest tests -m integration -n 2 --durations=15

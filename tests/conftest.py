@@ -8,6 +8,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
@@ -24,6 +25,9 @@ from transformers import (
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from data_prep.sample import RegionAnnotation, sample_id, write_regions
+
+settings.register_profile("untimed", deadline=None)  # how fast an example runs is the machine's affair
+settings.load_profile("untimed")
 
 IMAGE_SIDE, PATCH_SIDE = 32, 4  # 8x8 patches
 WORDS = "USER ASSISTANT : , . ? what is the colour shape digit here there of and how many red green blue square round"
