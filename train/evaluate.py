@@ -26,13 +26,13 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object, tqdm
+from accelerate.utils import broadcast_object_list, gather_object, tqdm
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from crop_model.patches import patch_mask
-from data_prep.config import parse_config, user_errors
+from data_prep.config import RunError, parse_config, user_errors
 
 from .arguments import DataArguments
 from .checkpoint import load_merged
@@ -91,17 +91,19 @@ class Evaluator:
         order, size = self._order(), self.arguments.batch_size
         batches = [order[start : start + size] for start in range(0, len(order), size)]
         answers = Answers(Path(self.arguments.output_dir), self._made_of())
-        state.wait_for_everyone()  # nobody adds before everybody has read
+        answers.found, *_ = broadcast_object_list([answers.found])  # what one process sees, all go by
         left = [number for number in range(len(batches)) if number not in answers.found]
         mine = left[state.process_index :: state.num_processes]
         answered = []
         with each_image_once(self.model.model.vision_tower), self.spec.training_free().applied(self.model):
             for number in tqdm(mine, desc=str(self.spec.checkpoint), leave=False):  # accelerate's: of the first process
-                predictions = self._answer(batches[number])
-                answers.add(number, predictions)
-                answered += predictions
-        before = [prediction for predictions in answers.found.values() for prediction in predictions]
-        return sorted([*before, *gather_object(answered)], key=lambda prediction: prediction.index)
+                answered += (batch := self._answer(batches[number]))
+                answers.add(number, batch)
+        before = [prediction for batch in answers.found.values() for prediction in batch]
+        predictions = sorted([*before, *gather_object(answered)], key=lambda prediction: prediction.index)
+        if [prediction.index for prediction in predictions] != list(range(len(self.samples))):
+            raise RunError(f"{self.arguments.output_dir}: the answers that were kept do not fit the questions")
+        return predictions
 
     def _made_of(self) -> dict[str, Any]:
         """What the answers follow from, for their key."""
@@ -111,7 +113,7 @@ class Evaluator:
         questions = hashlib.sha256(json.dumps([[row.get(key) for key in keys] for row in asked]).encode()).hexdigest()
         return {
             "row": asdict(self.spec),
-            "files": [file_stamps(name) for name in names],
+            "files": [file_stamps(f"{name}/*") for name in names],
             "questions": questions,
             "batch_size": self.arguments.batch_size,
             "max_new_tokens": self.arguments.max_new_tokens,
@@ -265,8 +267,11 @@ def evaluate_row(
         row = describe_row(spec, evaluator.model.config, predictions, ttft_s, arguments.torch_dtype)
         if spec.localizer is not None:
             row |= localizer_cost(spec.localizer, row["text_tokens"])
-        if evaluator.located:
-            row["localization"] = measures(evaluator.samples, evaluator.located)
+        annotated = evaluator.samples
+        if arguments.benchmarks:  # a question without a region is one that nobody annotated
+            annotated = annotated.filter(lambda region: region is not None, input_columns="region")
+        if evaluator.located and len(annotated):
+            row["localization"] = measures(annotated, evaluator.located)
             print(measures_text(row["localization"]))
     PartialState().wait_for_everyone()
     return predictions, row
@@ -307,7 +312,6 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments) -> dict[str, Any
             rows_left = len(specs) - len(rows)
             result = write_report(folder, dataset, len(predictions), rows, arguments.dtype, rows_left, answers)
     if state.is_main_process:
-        remove_answers(folder)
         print(report_text(result))
     return result
 

@@ -82,6 +82,7 @@ def describe_row(
         "visual_tokens": read,
         "retention_ratio": read / (rows * cols),
         "region_source": spec.region_source,
+        "localizer": spec.localizer,
         "accuracy": sum(correct) / len(correct),
         "accuracy_ci95": list(wilson_interval(sum(correct), len(correct))),
         "relative_accuracy": None,

@@ -147,7 +147,10 @@ class EvaluateArguments:
         default=None, metadata={"help": "What the results call the data; the annotation files' names unless given."}
     )
     num_samples: int | None = field(
-        default=None, metadata={"help": "Ask the first so many questions only, of each benchmark."}
+        default=None,
+        metadata={
+            "help": "Ask the first so many questions only, of each benchmark: of POPE and MME, parts are then missing."
+        },
     )
     batch_size: int = field(default=32, metadata={"help": "Questions answered together, on each process."})
     max_new_tokens: int = field(default=16, metadata={"help": "Longest answer, in tokens."})

@@ -20,7 +20,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import torch
@@ -45,7 +45,7 @@ from .model_card import PICTURE, read_evaluation, write_card
 from .run_facts import read_run
 
 PROG = "python -m train.export"
-MARK = "modeling_crop_llava.py"  # a folder that has it, beside config.json, is an export
+MARKS = ("modeling_crop_llava.py", "processing_qwen2_vl.py")  # a folder with one and config.json is an export
 # What the rounding of merged LoRA may change in the logits: a share of the largest one, at least of 1.
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
@@ -110,8 +110,10 @@ def export(arguments: ExportArguments) -> Path:
     with _damage(arguments.checkpoint):
         if (Path(arguments.checkpoint) / MANIFEST).is_file():
             check_whole(Path(arguments.checkpoint))
-        if stored_model_type(arguments.checkpoint) == qwen2_vl.MODEL_TYPE:
-            return _export_qwen2_vl(arguments, out)
+        model_type = stored_model_type(arguments.checkpoint)
+    if model_type == qwen2_vl.MODEL_TYPE:
+        return _export_qwen2_vl(arguments, out)
+    with _damage(arguments.checkpoint):
         config = load_config(arguments.checkpoint)
     _check_destination(out, arguments)
     run = read_run(arguments.checkpoint)
@@ -151,13 +153,16 @@ def export(arguments: ExportArguments) -> Path:
 
 def _export_qwen2_vl(arguments: ExportArguments, out: Path) -> Path:
     """A localizer, merged, in its own type of weights."""
-    if not arguments.merge or arguments.push_to:
-        raise ConfigError(f"{'push_to' if arguments.push_to else 'merge'}: not of a Qwen2-VL, whose export is a folder")
+    plain = ExportArguments(checkpoint=arguments.checkpoint, out=arguments.out, overwrite=arguments.overwrite)
+    if arguments != plain:
+        key = next(item.name for item in fields(plain) if getattr(arguments, item.name) != getattr(plain, item.name))
+        raise ConfigError(f"{key}: not of a Qwen2-VL, whose export is its merged weights in a folder")
     _check_destination(out, arguments)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
         staged = Path(temporary) / "export"
-        qwen2_vl.write_merged(arguments.checkpoint, staged)
+        with _damage(arguments.checkpoint):
+            qwen2_vl.write_merged(arguments.checkpoint, staged)
         _replace(staged, out, Path(temporary) / "old")
     print(f"{out}: loads with the Auto classes")
     return out
@@ -267,16 +272,22 @@ def _check_destination(out: Path, arguments: ExportArguments) -> None:
         raise ConfigError(f"out: {out} is or holds the checkpoint")
     if out.exists() and not out.is_dir():
         raise ConfigError(f"out: {out} is a file")
-    is_export = (out / MARK).is_file() and (out / "config.json").is_file()
+    is_export = any((out / mark).is_file() for mark in MARKS) and (out / "config.json").is_file()
     if out.is_dir() and any(out.iterdir()) and not is_export and not arguments.overwrite:
         raise ConfigError(f"out: {out} holds something that is no export; overwrite=true replaces it")
 
 
 def _replace(staged: Path, out: Path, old: Path) -> None:
     """Two renames: what stood at `out` goes to `old`, which the caller removes."""
-    if out.exists():
-        out.rename(old)
-    staged.rename(out)
+    if not out.exists():
+        staged.rename(out)
+        return
+    out.rename(old)
+    try:
+        staged.rename(out)
+    except BaseException:  # an interruption too: the caller removes `old`
+        old.rename(out)
+        raise
 
 
 def _read_evaluation(path: str) -> dict:

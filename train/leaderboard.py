@@ -59,9 +59,12 @@ def our_lines(path: str) -> dict[tuple[str, str], Line]:
     alike: dict[tuple[str, str], dict[int, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         if row["relative_accuracy"] is None:
-            raise ConfigError(f"evaluations: {path}: no row of all tokens to compare with")
+            raise ConfigError(
+                f"evaluations: {path}: nothing to compare with: no row of all tokens, or one of too few right answers"
+            )
         method = f"{row['method']}, fine-tuned" if row["trained"] else row["method"]
-        alike[method, row["region_source"]][row["token_budget"]].append(row)
+        found_by = f" ({row['localizer']})" if row.get("localizer") else ""
+        alike[method, f"{row['region_source']}{found_by}"][row["token_budget"]].append(row)
     return {key: {budget: _kept(same) for budget, same in found.items()} for key, found in alike.items()}
 
 
@@ -117,7 +120,8 @@ def leaderboard(arguments: LeaderboardArguments) -> str:
 NOTE = (
     "Published rows are their sources' numbers, not measured here. The benchmarks behind an average, their splits and "
     "the code that scores them differ by source: compare rows of one source. In brackets a 95 % bootstrap interval "
-    "over questions; ± the standard deviation over seeds."
+    "over questions; ± the standard deviation over seeds. Budgets of methods that prune inside the LLM count tokens "
+    "after pruning."
 )
 
 

@@ -20,10 +20,7 @@ CARD = """---
 
 # {title}
 
-A LLaVA model whose language model reads {token_budget} visual tokens for an image of {patches} patches: a compressor
-(`{compressor_type}`) stands between vision tower and projector. It was trained for pre-LLM compression (PLC), one stage
-of [CROP](https://arxiv.org/abs/2505.21233) (Guo et al., EMNLP 2025); the compressor is this project's own design on the
-paper's idea. `trust_remote_code` runs the Python files of this folder; they need torch and transformers.
+{intro} `trust_remote_code` runs the Python files of this folder; they need torch, transformers and Pillow.
 
 ## Use
 
@@ -43,7 +40,7 @@ inputs = processor.apply_chat_template(
     tokenize=True,
     return_dict=True,
     add_generation_prompt=True,
-    return_tensors="pt",
+    processor_kwargs={{"return_tensors": "pt"}},
 )
 answer = model.generate(**inputs, max_new_tokens=32)[:, inputs["input_ids"].shape[1] :]
 print(processor.batch_decode(answer, skip_special_tokens=True)[0])
@@ -83,9 +80,19 @@ shows: the length of a prompt is known before an image is read.
 ```
 """
 
+INTRO = """A LLaVA model whose language model reads {token_budget} visual tokens for an image of {patches} patches: a
+compressor (`{compressor_type}`) stands between vision tower and projector. It was trained for pre-LLM compression
+(PLC), one stage of [CROP](https://arxiv.org/abs/2505.21233) (Guo et al., EMNLP 2025); the compressor is this project's
+own design on the paper's idea."""
+
+LOCALIZER_INTRO = """A LLaVA model that answers a question about an image with the region that matters to it,
+`[xmin, ymin, xmax, ymax]` in inclusive cells of an 8x8 grid: the localizer of
+[CROP](https://arxiv.org/abs/2505.21233) (Guo et al., EMNLP 2025). It was trained on all visual tokens and takes no
+region; the project's `crop_model.localizer.Localizer` lets it write such boxes and nothing else, with a confidence."""
+
 ADAPTER_LINES = """
 from peft import PeftModel  # the LoRA adapter was kept apart: without it this is not the fine-tuned model
-model = PeftModel.from_pretrained(model, f"{name}/adapter")
+model = PeftModel.from_pretrained(model, name, subfolder="adapter")
 """
 
 TRAINING = """
@@ -97,7 +104,7 @@ From {base}, on:
 |---|---|---|---|
 {sources}
 
-What is said of licences may be wrong or out of date: check each at its source. With the project's `train.plc`, and
+What is said of licences may be wrong or out of date: check each at its source. With the project's `{module}`, and
 `train_data` of your own folders:
 
 ```bash
@@ -155,14 +162,15 @@ def write_card(
         datasets=list(datasets) or None,
     )
     rows, cols = config.patch_grid
+    intro = LOCALIZER_INTRO if run is not None and run.module == "train.localizer" else INTRO
+    about = {"token_budget": config.token_budget, "patches": rows * cols, "compressor_type": config.compressor_type}
     text = CARD.format(
         metadata=metadata.to_yaml(),
         title=name.rsplit("/", maxsplit=1)[-1],
         name=name,
-        token_budget=config.token_budget,
-        patches=rows * cols,
+        intro=intro.format(**about),
+        **about,
         compression=rows * cols / config.token_budget,
-        compressor_type=config.compressor_type,
         adapter=ADAPTER_LINES if has_adapter else "",
         picture=f"![An image with its region, and what the tokens keep of it]({PICTURE})\n\n"
         if (folder / PICTURE).is_file()
@@ -190,7 +198,8 @@ def _training_section(run: RunFacts, base_model: str | None) -> str:
     return TRAINING.format(
         base=f"[{base_model}](https://huggingface.co/{base_model})" if base_model else f"`{run.base_name}`",
         sources="\n".join(_source_row(source) for source in run.sources),
-        command=f"{launcher} train.plc",
+        module=run.module,
+        command=f"{launcher} {run.module}",
         settings=yaml.safe_dump({"model": base_model or run.base_name, **run.settings}, sort_keys=False),
         hardware=_hardware_line(run),
     )

@@ -6,7 +6,8 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,15 @@ from data_prep.sample import DataError
 from .arguments import DataArguments, ModelArguments, PlcTrainingArguments
 from .config import CONFIG_FILE
 from .environment import ENVIRONMENT_FILE
+from .localizer import LocalizerModelArguments, LocalizerTrainingArguments
 from .meter import LOG_FILE
 from .resume import FREE_KEYS, FREE_PREFIXES
 
 # They change nothing that is computed, or only as a product, and still belong into a card.
 SHOWN_ALL_THE_SAME = {"per_device_train_batch_size", "gradient_accumulation_steps"}
+PLC_ARGUMENTS = (ModelArguments, DataArguments, PlcTrainingArguments)
+LOCALIZER_ARGUMENTS = (LocalizerModelArguments, DataArguments, LocalizerTrainingArguments)
+LOCALIZER_KEY = "full"  # of config.yaml, which train.plc does not have
 # Told elsewhere in a card, or filled in by transformers.
 HIDDEN = {"model", "accelerator_config", "use_cpu"}
 
@@ -51,14 +56,16 @@ class RunFacts:
     """A run.
 
     Args:
+        module: `train.plc` or `train.localizer`.
         base_model: Hub name of the model it started from; None: a folder.
         base_name: how to call that model.
-        settings: keys of `train.plc` that are not at their defaults, without data and folders.
+        settings: its keys that are not at their defaults, without data and folders.
         sources: what it trained on.
         environment: `train.environment.describe_environment`; empty for a run that wrote none.
         steps, seconds: as the log's last lines tell; None where they do not.
     """
 
+    module: str
     base_model: str | None
     base_name: str
     settings: Mapping[str, Any]
@@ -85,11 +92,17 @@ def read_run(checkpoint: str) -> RunFacts | None:
         raise ConfigError(f"{path}: not a configuration of train.plc: {error!r}") from None
     environment = run / ENVIRONMENT_FILE
     steps, seconds = _read_log(run / LOG_FILE)
+    if (
+        saved := re.fullmatch(r"checkpoint-(\d+)", Path(checkpoint).name)
+    ) is not None:  # the log tells of the whole run
+        steps, seconds = int(saved[1]), None
     is_folder = Path(model).exists() or Path(model).is_absolute()
+    is_localizer = LOCALIZER_KEY in config
     return RunFacts(
+        module="train.localizer" if is_localizer else "train.plc",
         base_model=None if is_folder else model,
         base_name=Path(model).name if is_folder else model,
-        settings=_settings(config),
+        settings=_settings(config, LOCALIZER_ARGUMENTS if is_localizer else PLC_ARGUMENTS),
         sources=tuple(sources),
         environment=json.loads(environment.read_text(encoding="utf-8")) if environment.is_file() else {},
         steps=steps,
@@ -97,10 +110,10 @@ def read_run(checkpoint: str) -> RunFacts | None:
     )
 
 
-def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(config: Mapping[str, Any], kinds: Sequence[type]) -> dict[str, Any]:
     defaults = {
         field.name: field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
-        for kind in (ModelArguments, DataArguments, PlcTrainingArguments)
+        for kind in kinds
         for field in dataclasses.fields(kind)
     }
     hidden = FREE_KEYS - SHOWN_ALL_THE_SAME | HIDDEN
@@ -129,7 +142,8 @@ def _source(entry: Mapping[str, Any]) -> Source:
 
 
 def _read_log(path: Path) -> tuple[int | None, float | None]:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    logged = [json.loads(line) for line in lines]
-    steps = max((line["step"] for line in logged), default=None)
-    return steps, next((line["train_runtime"] for line in logged if "train_runtime" in line), None)
+    """The last step, and the seconds of the run and of those that it went on from."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    logged = [json.loads(line) for line in lines if line.endswith("\n")]  # a kill may have cut off the last one
+    seconds = [line["train_runtime"] for line in logged if "train_runtime" in line]
+    return max((line["step"] for line in logged), default=None), sum(seconds) if seconds else None

@@ -21,6 +21,7 @@ from peft import PeftModel
 from data_prep.config import parse_config
 from train.arguments import DataArguments, ModelArguments, PlcTrainingArguments
 from train.checkpoint import load_checkpoint, load_merged
+from train.checkpoint_files import MANIFEST
 from train.consolidate import with_weights
 from train.export import main as export
 from train.export_proof import ADAPTER
@@ -137,7 +138,7 @@ def check_export(preset: str, checkpoint: Path, alone: Path, tmp_path: Path) -> 
     LoRA apart under ZeRO-2, merged elsewhere; of ZeRO-3 from the engine's states alone.
     """
     source, merge = tmp_path / "source" / checkpoint.name, preset != "zero2"
-    without = shutil.ignore_patterns("adapter_model.safetensors") if preset == "zero3" else None
+    without = shutil.ignore_patterns("adapter_model.safetensors", MANIFEST) if preset == "zero3" else None
     shutil.copytree(checkpoint, source, ignore=without)
     export([str(source), str(tmp_path / "export"), f"merge={str(merge).lower()}", "max_shard_size=100KB"])
     assert len(list((tmp_path / "export").glob("model-*.safetensors"))) > 1

@@ -162,6 +162,7 @@ def test_the_files_and_the_schema(
     assert compressed["ttft_s"] > 0
     assert result["environment"]["torch"] == torch.__version__
     assert sorted(path.name for path in out.iterdir()) == [
+        "answers",
         "evaluation.json",
         "evaluation.md",
         "evaluation.yaml",
@@ -371,7 +372,9 @@ def test_a_stopped_evaluation_goes_on(crop_llava: Path, tmp_path: Path, monkeypa
     for row in range(2):
         assert read_predictions(tmp_path / "two", row) == read_predictions(tmp_path / "one", row)
         assert resumed["rows"][row]["accuracy"] == undisturbed["rows"][row]["accuracy"]
-    assert not (tmp_path / "two" / "answers").exists()
+    sizes.clear()
+    run(tmp_path / "two", rows, data, "resume=true")
+    assert sizes == []  # a finished one has nothing left to ask
 
 
 @pytest.mark.parametrize("change", ["nothing", "not asked to", "questions", "checkpoint", "dtype"])

@@ -206,5 +206,5 @@ def test_the_example_of_the_card_is_code(tiny_crop_llava: Path, tmp_path: Path) 
     text = (tmp_path / "README.md").read_text()
     (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     compile(example, "README.md", "exec")
-    assert 'PeftModel.from_pretrained(model, f"{name}/adapter")' in example
+    assert 'PeftModel.from_pretrained(model, name, subfolder="adapter")' in example
     assert not (tmp_path / ".eval_results").exists()

@@ -121,6 +121,19 @@ print(processor.batch_decode(written)[0])
 """
 
 
+def test_an_export_is_replaced_and_takes_no_other_keys(
+    localizer_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(localizer_run / "final"), str(tmp_path / "out")]
+    export(words)
+    export(words)
+    for word in ("merge=false", "max_shard_size=1GB", "push_to=owner/name"):
+        with pytest.raises(SystemExit) as ended:
+            export([*words, word])
+        assert ended.value.code == 2
+        assert f"{word.partition('=')[0]}: not of a Qwen2-VL" in capsys.readouterr().err
+
+
 def test_an_export_answers_the_same(exported: Path, localizer_run: Path, lessons: Path) -> None:
     images, questions = images_and_questions(lessons)
     expected = load_localizer(str(localizer_run / "final"), torch.float32, torch.device("cpu")).predict(

@@ -22,7 +22,7 @@ def run(plc_words: list[str], tmp_path: Path) -> Path:
     parts = parse_config((ModelArguments, DataArguments, PlcTrainingArguments), words, prog="t", description="")
     write_config(folder / CONFIG_FILE, *parts)
     lines = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}, {"step": 2, "train_runtime": 12.5}]
-    (folder / LOG_FILE).write_text("\n".join(map(json.dumps, lines)))
+    (folder / LOG_FILE).write_text("".join(f"{json.dumps(line)}\n" for line in lines) + '{"step": 3, "lo')
     (folder / ENVIRONMENT_FILE).write_text(json.dumps({"processes": 2}))
     return folder
 
