@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # CROP's PLC stage from nothing to an exported checkpoint: demo data, two fine-tunings, a table, an export, an answer.
-# 7 to 15 minutes on two cores after the installation. Everything it makes lies in runs/quickstart.
+# 8 minutes on two cores after the installation. Everything it makes lies in runs/quickstart.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ./launch/install.sh
@@ -17,7 +17,7 @@ step "Fine-tuning: region-ratio compressor, projector and LoRA"
 ./launch/train.sh configs/plc/quickstart.yaml
 
 step "Fine-tuning the same with uniform pooling, to compare"
-# 150 steps: a whole training of 600 gains it 2 to 4 points more, and as many minutes
+# 150 steps: a whole training of 600 gains it half a point more, and takes three minutes
 ./launch/train.sh configs/plc/quickstart.yaml compressor_type=uniform output_dir="$run/uniform" max_steps=150
 
 step "Evaluation on held-out questions"
