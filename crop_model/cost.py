@@ -15,7 +15,7 @@ LLaVA-1.5-7B with 576 visual tokens alone: 3.82 T MACs = 7.63 T FLOPs, and 302 M
 """
 
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 from .compressor import LARGEST_HEAD_SIZE
 from .configuration_crop_llava import CropLlavaConfig
@@ -35,6 +35,19 @@ class LanguageModelShape:
     key_value_size: int  # of all key heads together: heads x head size
     query_size: int  # of all query heads together
     vocab_size: int
+
+    @classmethod
+    def from_config(cls, text: Any) -> "LanguageModelShape":
+        """Of transformers' configuration of a text model."""
+        head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        return cls(
+            hidden_size=text.hidden_size,
+            intermediate_size=text.intermediate_size,
+            num_layers=text.num_hidden_layers,
+            key_value_size=text.num_key_value_heads * head_size,
+            query_size=text.num_attention_heads * head_size,
+            vocab_size=text.vocab_size,
+        )
 
     def linear_macs(self, tokens: int) -> int:
         attention = 2 * self.hidden_size * (self.query_size + self.key_value_size)
@@ -139,16 +152,8 @@ class ModelShape:
         """Reads the sizes of a configuration; plain LLaVA is the compressor type `none`."""
         text, vision = config.text_config, config.vision_config
         rows, columns = config.patch_grid
-        head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         return cls(
-            LanguageModelShape(
-                hidden_size=text.hidden_size,
-                intermediate_size=text.intermediate_size,
-                num_layers=text.num_hidden_layers,
-                key_value_size=text.num_key_value_heads * head_size,
-                query_size=text.num_attention_heads * head_size,
-                vocab_size=text.vocab_size,
-            ),
+            LanguageModelShape.from_config(text),
             VisionTowerShape(
                 hidden_size=vision.hidden_size,
                 intermediate_size=vision.intermediate_size,

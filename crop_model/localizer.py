@@ -13,9 +13,9 @@ That the region is a box [xmin, ymin, xmax, ymax] of grid indices is the paper's
 only such a text can come out, whatever the weights, and the probabilities of its four indices give a confidence.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
@@ -34,6 +34,7 @@ from .regions import REGION_GRID, WHOLE_IMAGE, Box, Cells, cells_to_pixels
 
 ANSWER = "[{}, {}, {}, {}]"
 ROWS, COLUMNS = REGION_GRID
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,30 @@ def load_processor(name: str, **pixels: int) -> ProcessorMixin:
     return AutoProcessor.from_pretrained(name, trust_remote_code=True)
 
 
+def in_batches(
+    call: Callable[[Sequence[Image.Image], Sequence[str]], list[T]],
+    images: Sequence[Image.Image],
+    questions: Sequence[str],
+    batch_size: int,
+) -> list[T]:
+    """What `call` makes of so many at a time, one after the other. ValueError where the numbers of both differ."""
+    if len(images) != len(questions):
+        raise ValueError(f"questions: {len(questions)} for {len(images)} images")
+    made: list[T] = []
+    for start in range(0, len(images), batch_size):
+        batch = slice(start, start + batch_size)
+        made += call(images[batch], questions[batch])
+    return made
+
+
+def conversations(images: Sequence[Image.Image], questions: Sequence[str]) -> list[list[dict[str, Any]]]:
+    """A question about an image each, as chat templates take it."""
+    return [
+        [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": question}]}]
+        for image, question in zip(images, questions, strict=True)
+    ]
+
+
 class Localizer:
     """A fine-tuned model and its processor.
 
@@ -160,21 +185,12 @@ class Localizer:
         self, images: Sequence[Image.Image], questions: Sequence[str], batch_size: int = 8
     ) -> list[LocatedRegion]:
         """One region a question, of the image at its place. ValueError where their numbers differ."""
-        if len(images) != len(questions):
-            raise ValueError(f"questions: {len(questions)} for {len(images)} images")
-        located: list[LocatedRegion] = []
-        for start in range(0, len(images), batch_size):
-            batch = slice(start, start + batch_size)
-            located += self._predict(images[batch], questions[batch])
-        return located
+        return in_batches(self._predict, images, questions, batch_size)
 
     @torch.inference_mode()
     def _predict(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[LocatedRegion]:
         inputs = self.processor.apply_chat_template(
-            [
-                [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": question}]}]
-                for image, question in zip(images, questions, strict=True)
-            ],
+            conversations(images, questions),
             tokenize=True,
             return_dict=True,
             add_generation_prompt=True,

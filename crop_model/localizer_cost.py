@@ -77,16 +77,7 @@ class LocalizerShape:
         embedding = n * vision.in_channels * vision.temporal_patch_size * vision.patch_size**2 * d
         layer = 4 * n * d**2 + 2 * n**2 * d + 2 * n * d * int(d * vision.mlp_ratio)
         merger = n // merged * ((merged * d) ** 2 + merged * d * text.hidden_size)
-        head_size = text.hidden_size // text.num_attention_heads
-        language_model = LanguageModelShape(
-            hidden_size=text.hidden_size,
-            intermediate_size=text.intermediate_size,
-            num_layers=text.num_hidden_layers,
-            key_value_size=text.num_key_value_heads * head_size,
-            query_size=text.num_attention_heads * head_size,
-            vocab_size=text.vocab_size,
-        )
-        return cls(language_model, embedding + vision.depth * layer + merger, n // merged)
+        return cls(LanguageModelShape.from_config(text), embedding + vision.depth * layer + merger, n // merged)
 
     def localize(
         self, text_tokens: int, answer_tokens: int = ANSWER_TOKENS, kept: Kept = "nothing"

@@ -11,6 +11,7 @@ for result in pipeline(images, questions):
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor, StoppingCriteria, StoppingCriteriaList
 
 from .configuration_crop_llava import CropLlavaConfig
-from .localizer import Localizer, LocatedRegion
+from .localizer import Localizer, LocatedRegion, conversations, in_batches
 from .regions import Box, Cells
 
 
@@ -109,13 +110,7 @@ class CropPipeline:
         self, images: Sequence[Image.Image], questions: Sequence[str], batch_size: int = 8, max_new_tokens: int = 32
     ) -> list[PipelineAnswer]:
         """One greedy answer a question, about the image at its place. ValueError where their numbers differ."""
-        if len(images) != len(questions):
-            raise ValueError(f"questions: {len(questions)} for {len(images)} images")
-        answers: list[PipelineAnswer] = []
-        for start in range(0, len(images), batch_size):
-            batch = slice(start, start + batch_size)
-            answers += self._answer(images[batch], questions[batch], max_new_tokens)
-        return answers
+        return in_batches(partial(self._answer, max_new_tokens=max_new_tokens), images, questions, batch_size)
 
     def _answer(
         self, images: Sequence[Image.Image], questions: Sequence[str], max_new_tokens: int
@@ -144,10 +139,7 @@ class CropPipeline:
         if self.reads_regions:
             options["regions"] = list(regions)
         return self.processor.apply_chat_template(
-            [
-                [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": question}]}]
-                for image, question in zip(images, questions, strict=True)
-            ],
+            conversations(images, questions),
             tokenize=True,
             return_dict=True,
             add_generation_prompt=True,

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from transformers import AutoConfig, AutoModelForZeroShotObjectDetection, AutoProcessor
 
-from .localizer import LocatedRegion
+from .localizer import LocatedRegion, in_batches
 from .regions import WHOLE_IMAGE, Box, RegionError, pixels_to_cells, sanitize_box, union_box
 
 DETECTORS = ("grounding-dino", "owlv2")  # model types
@@ -65,13 +65,7 @@ class ZeroShotLocalizer:
         A region is the detector's box in pixels, clipped to the image, not widened to cells; it is None where no box
         counts, or where it touches every cell. The confidence is the best score, of those that do not count too.
         """
-        if len(images) != len(questions):
-            raise ValueError(f"questions: {len(questions)} for {len(images)} images")
-        located: list[LocatedRegion] = []
-        for start in range(0, len(images), batch_size):
-            batch = slice(start, start + batch_size)
-            located += self._predict(images[batch], questions[batch])
-        return located
+        return in_batches(self._predict, images, questions, batch_size)
 
     @torch.inference_mode()
     def _predict(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[LocatedRegion]:

@@ -26,6 +26,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from crop_model.localizer import Localizer, LocatedRegion
+from crop_model.pipeline import RegionLocalizer
 from crop_model.regions import Box
 from crop_model.zero_shot_localizer import THRESHOLD, ZeroShotLocalizer
 
@@ -183,7 +184,7 @@ def _is_unknown(row: RegionAnnotation) -> bool:
     return row.method == "global" and "no_evidence" in row.flags
 
 
-def _load(arguments: LocalizeArguments) -> Localizer | ZeroShotLocalizer:
+def _load(arguments: LocalizeArguments) -> RegionLocalizer:
     device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
     options: dict[str, Any] = {"dtype": getattr(torch, arguments.dtype), "device": device, **arguments.pixels}
     kind = ZeroShotLocalizer if arguments.localizer_kind == "zero_shot" else Localizer
@@ -194,7 +195,7 @@ def _load(arguments: LocalizeArguments) -> Localizer | ZeroShotLocalizer:
 
 
 def _find(
-    localizer: Localizer | ZeroShotLocalizer,
+    localizer: RegionLocalizer,
     images: ImageFiles,
     rows: Sequence[RegionAnnotation],
     arguments: LocalizeArguments,

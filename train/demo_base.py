@@ -103,18 +103,26 @@ def alignment_loss(features: torch.Tensor, embeddings: torch.Tensor, shown: torc
 
 
 @torch.no_grad()
-def test(model: LlavaForConditionalGeneration, loader: DataLoader) -> dict[str, float]:
-    """Accuracy over all questions and by kind; an answer is right if all its tokens, the end among them, are."""
+def which_are_right(
+    model: LlavaForConditionalGeneration, loader: DataLoader, kinds: Sequence[str]
+) -> dict[str, list[bool]]:
+    """By kind, for each question whether all tokens of its answer, the end among them, are right given those before."""
     model.eval()
     right: dict[str, list[bool]] = defaultdict(list)
     for batch in loader:
         logits, _ = read(model, see(model, batch), batch)
         wrong = (logits[:, :-1].argmax(-1) != batch["labels"][:, 1:]) & (batch["labels"][:, 1:] != -100)
-        for row, kinds in enumerate(batch["kinds"].tolist()):
+        for row, asked in enumerate(batch["kinds"].tolist()):
             bad = set(batch["branch"][row, 1:][wrong[row]].tolist())
-            for number, kind in enumerate(kinds, start=1):
-                right[list(KINDS)[kind]].append(number not in bad)
+            for number, kind in enumerate(asked, start=1):
+                right[kinds[kind]].append(number not in bad)
     model.train()
+    return right
+
+
+def test(model: LlavaForConditionalGeneration, loader: DataLoader) -> dict[str, float]:
+    """Accuracy over all questions and by kind."""
+    right = which_are_right(model, loader, list(KINDS))
     every = [value for values in right.values() for value in values]
     scores = {"accuracy": every} | dict(sorted(right.items()))
     return {name: round(sum(values) / len(values), 4) for name, values in scores.items()}

@@ -35,7 +35,7 @@ from crop_model.regions import Box, pixels_to_cells, union_box
 from data_prep.config import ConfigError, parse_config, user_errors
 from data_prep.demo_questions import Question, pair_of_cells, random_cell, unique_colours
 from data_prep.demo_scenes import Scene, cell_name
-from train.demo_base import read, see
+from train.demo_base import read, see, which_are_right
 from train.demo_base_data import Boards, Collator
 
 PROG = "python -m train.demo_grounding"
@@ -145,20 +145,12 @@ def _steps(model: LlavaForConditionalGeneration, processor: LlavaProcessor, reci
             yield {"step": step, "loss": round(loss.item(), 4), "seconds": round(time.perf_counter() - start, 1)}
 
 
-@torch.no_grad()
 def test(model: LlavaForConditionalGeneration, processor: LlavaProcessor, recipe: Recipe) -> dict[str, float]:
     """The share of phrases of unseen boards whose every token is right, given those before it; by kind."""
-    model.eval()
     boards = GroundingBoards("test", recipe.test_images, recipe.phrases_per_image, processor, recipe.seed + 1)
-    right: dict[str, list[bool]] = {kind: [] for kind in SHARES}
-    for batch in DataLoader(boards, recipe.batch_images, collate_fn=Collator(processor)):
-        logits, _ = read(model, see(model, batch), batch)
-        wrong = (logits[:, :-1].argmax(-1) != batch["labels"][:, 1:]) & (batch["labels"][:, 1:] != -100)
-        for row, kinds in enumerate(batch["kinds"].tolist()):
-            bad = set(batch["branch"][row, 1:][wrong[row]].tolist())
-            for number, kind in enumerate(kinds, start=1):
-                right[boards.kinds[kind]].append(number not in bad)
-    return {kind: round(sum(values) / len(values), 4) for kind, values in right.items() if values}
+    loader = DataLoader(boards, recipe.batch_images, collate_fn=Collator(processor))
+    right = which_are_right(model, loader, boards.kinds)
+    return {kind: round(sum(right[kind]) / len(right[kind]), 4) for kind in boards.kinds if right[kind]}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

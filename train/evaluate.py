@@ -91,15 +91,16 @@ class Evaluator:
         order, size = self._order(), self.arguments.batch_size
         batches = [order[start : start + size] for start in range(0, len(order), size)]
         answers = Answers(Path(self.arguments.output_dir), self._made_of())
-        answers.found, *_ = broadcast_object_list([answers.found])  # what one process sees, all go by
-        left = [number for number in range(len(batches)) if number not in answers.found]
+        # what the first process sees, all go by
+        (found,) = broadcast_object_list([answers.read() if state.is_main_process else {}])
+        left = [number for number in range(len(batches)) if number not in found]
         mine = left[state.process_index :: state.num_processes]
         answered = []
         with each_image_once(self.model.model.vision_tower), self.spec.training_free().applied(self.model):
             for number in tqdm(mine, desc=str(self.spec.checkpoint), leave=False):  # accelerate's: of the first process
                 answered += (batch := self._answer(batches[number]))
                 answers.add(number, batch)
-        before = [prediction for batch in answers.found.values() for prediction in batch]
+        before = [prediction for batch in found.values() for prediction in batch]
         predictions = sorted([*before, *gather_object(answered)], key=lambda prediction: prediction.index)
         if [prediction.index for prediction in predictions] != list(range(len(self.samples))):
             raise RunError(f"{self.arguments.output_dir}: the answers that were kept do not fit the questions")

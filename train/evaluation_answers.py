@@ -22,7 +22,7 @@ FOLDER = "answers"
 
 
 class Answers:
-    """The answered batches of one row, by number.
+    """The answered batches of one row.
 
     Args:
         output_dir: of the evaluation.
@@ -33,11 +33,13 @@ class Answers:
         key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
         self.folder = output_dir / FOLDER / key[:16]
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.found: dict[int, list[Prediction]] = {}
-        for path in sorted(self.folder.glob("*.jsonl")):
-            for number, predictions in _read(path):
-                self.found[number] = predictions
         self._path = self.folder / f"{uuid.uuid4().hex}.jsonl"
+
+    def read(self) -> dict[int, list[Prediction]]:
+        """The batches that are on disk, by number."""
+        return {
+            number: predictions for path in sorted(self.folder.glob("*.jsonl")) for number, predictions in _read(path)
+        }
 
     def add(self, number: int, predictions: Sequence[Prediction]) -> None:
         """Keep a batch on disk."""
@@ -47,7 +49,7 @@ class Answers:
 
 
 def remove_answers(output_dir: Path) -> None:
-    """Forget all rows: they are finished, or not to be gone on with."""
+    """Forget all rows: they are not to be gone on with."""
     shutil.rmtree(output_dir / FOLDER, ignore_errors=True)
 
 

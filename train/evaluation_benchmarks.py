@@ -10,7 +10,7 @@ from typing import Any
 from data_prep.sample import DataError
 
 from .benchmarks.source import benchmark_of
-from .metrics import METRICS, Estimate, Metric, ScoredRow, average, estimate, headline_interval, retention
+from .metrics import METRICS, Estimate, Metric, ScoredRow, average, estimate, retention, share_interval
 
 Scored = Mapping[str, Sequence[ScoredRow]]  # a row's answers by benchmark
 
@@ -30,7 +30,7 @@ def describe_benchmarks(scored: Scored) -> dict[str, Any]:
             "n": len(rows),
             "headline": metric.headline,
             "score": found.value,
-            "score_ci95": list(headline_interval(metric, rows, label)),
+            "score_ci95": list(share_interval(metric, rows) or found.interval()),
             "full_score": metric.full_score,
             "retention": None,
             "scores": metric.summarize(rows),

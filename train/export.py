@@ -279,15 +279,13 @@ def _check_destination(out: Path, arguments: ExportArguments) -> None:
 
 def _replace(staged: Path, out: Path, old: Path) -> None:
     """Two renames: what stood at `out` goes to `old`, which the caller removes."""
-    if not out.exists():
-        staged.rename(out)
-        return
-    out.rename(old)
+    if out.exists():
+        out.rename(old)
     try:
         staged.rename(out)
-    except BaseException:  # an interruption too: the caller removes `old`
-        old.rename(out)
-        raise
+    finally:  # of an interruption too
+        if old.exists() and not out.exists():
+            old.rename(out)
 
 
 def _read_evaluation(path: str) -> dict:

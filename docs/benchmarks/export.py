@@ -10,7 +10,6 @@ bare environment against those of the checkpoint. One line a case, in OUT/export
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from reliability import free_port
 from safetensors.torch import load_file
 
 from data_prep.config import parse_config, user_errors
@@ -90,11 +90,8 @@ def train(out: Path, stage: int, processes: int, bf16: bool) -> Path:
         "bf16": str(bf16).lower(),
         "report_to": "none",
     }
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     launcher = Path(sys.executable).parent / "deepspeed"
-    command = [str(launcher), "--num_gpus", str(processes), "--master_port", str(port), "--module", "train.plc"]
+    command = [str(launcher), "--num_gpus", str(processes), "--master_port", str(free_port()), "--module", "train.plc"]
     command += ["configs/plc/quickstart.yaml", *[f"{key}={value}" for key, value in words.items()]]
     environment = {
         **os.environ,

@@ -1,6 +1,6 @@
 """Scores of answers: one file a benchmark's rule, `METRICS` by name, and how sure a score is."""
 
-from .intervals import Z95, Estimate, average, estimate, headline_interval, retention, wilson_interval
+from .intervals import Z95, Estimate, average, estimate, headline_interval, retention, share_interval, wilson_interval
 from .matching import accuracy_by_group, exact_match, normalize_answer
 from .rows import ScoredRow
 from .table import METRICS, Metric
@@ -18,5 +18,6 @@ __all__ = [
     "headline_interval",
     "normalize_answer",
     "retention",
+    "share_interval",
     "wilson_interval",
 ]

@@ -79,11 +79,17 @@ def headline_interval(metric: Metric, rows: Sequence[ScoredRow], name: str, seed
 
     Arguments: those of `estimate`.
     """
-    if metric.sampling.ratio is mean and metric.sampling.stratum is None:
-        (summands,) = metric.sampling.strata(rows)
-        if np.isin(summands[:, 0], (0, 1)).all():
-            return wilson_interval(int(summands[:, 0].sum()), len(summands))
-    return estimate(metric, rows, name, seed).interval()
+    return share_interval(metric, rows) or estimate(metric, rows, name, seed).interval()
+
+
+def share_interval(metric: Metric, rows: Sequence[ScoredRow]) -> tuple[float, float] | None:
+    """Wilson's interval where the headline is the share of right answers; elsewhere None."""
+    if metric.sampling.ratio is not mean or metric.sampling.stratum is not None:
+        return None
+    (summands,) = metric.sampling.strata(rows)
+    if not np.isin(summands[:, 0], (0, 1)).all():
+        return None
+    return wilson_interval(int(summands[:, 0].sum()), len(summands))
 
 
 def retention(
