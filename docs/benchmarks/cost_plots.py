@@ -6,19 +6,18 @@ python docs/benchmarks/cost_plots.py            writes docs/images/cost_*.png, a
 from pathlib import Path
 
 import torch
+from llava_sizes import PATCHES, llava_config
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
-from transformers import CLIPVisionConfig, LlamaConfig
 
 from crop_model.allocation import allocate
-from crop_model.configuration_crop_llava import CropLlavaConfig
 from crop_model.cost import ModelShape
 from crop_model.cost_of_questions import macs_of_questions
 from crop_model.pruning import PruningConfig
 
 IMAGES = Path(__file__).parents[1] / "images"
-PATCHES, TEXT, LAYER, REGION_RATIO = 576, 150, 2, 16.0
+TEXT, LAYER, REGION_RATIO = 150, 2, 16.0
 BUDGETS = (192, 128, 64)
 TERA = 1e12
 # Okabe and Ito's colours, told apart by the colour-blind
@@ -26,21 +25,8 @@ BLUE, VERMILION, GREEN, PURPLE, BLACK = "#0072B2", "#D55E00", "#009E73", "#CC79A
 
 
 def llava_7b(compressor_type: str = "none", budget: int = PATCHES) -> ModelShape:
-    """LLaVA-1.5-7B's sizes."""
-    vision = CLIPVisionConfig(
-        hidden_size=1024,
-        intermediate_size=4096,
-        num_hidden_layers=24,
-        num_attention_heads=16,
-        image_size=336,
-        patch_size=14,
-    )
-    text = LlamaConfig(
-        hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32, vocab_size=32064
-    )
-    return ModelShape.from_config(
-        CropLlavaConfig(vision_config=vision, text_config=text, compressor_type=compressor_type, token_budget=budget)
-    )
+    """What LLaVA-1.5-7B costs."""
+    return ModelShape.from_config(llava_config("7b", compressor_type, budget))
 
 
 def against_budget() -> Figure:

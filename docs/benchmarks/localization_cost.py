@@ -6,31 +6,21 @@ The localizer is Qwen2-VL-2B's shape at 336 x 336 pixels (144 visual tokens); th
 and 13B, all 576 visual tokens against PLC at 64. A text of t tokens is read by both.
 """
 
-from transformers import CLIPVisionConfig, LlamaConfig, Qwen2VLConfig
+from llava_sizes import PATCHES, llava_config
+from transformers import Qwen2VLConfig
 
-from crop_model.configuration_crop_llava import CropLlavaConfig
 from crop_model.cost import ModelShape
 from crop_model.cost_of_questions import macs_of_questions
 from crop_model.localizer_cost import ANSWER_TOKENS, LocalizerShape
 
-TERA, SIDE, BUDGET, PATCHES = 1e12, 336, 64, 576
+TERA, SIDE, BUDGET = 1e12, 336, 64
 TEXTS, QUESTIONS = (20, 40, 150, 400), (1, 2, 4, 8, 16, 64)
-MODELS = {"7B": (4096, 11008, 32), "13B": (5120, 13824, 40)}  # width, FFN width, layers; heads of 128
+MODELS = ("7B", "13B")
 
 
 def llava(size: str, compressor_type: str, budget: int) -> ModelShape:
-    """LLaVA-1.5's sizes."""
-    width, ffn_width, layers = MODELS[size]
-    vision = CLIPVisionConfig(
-        hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16,
-        image_size=336, patch_size=14,
-    )  # fmt: skip
-    text = LlamaConfig(
-        hidden_size=width, intermediate_size=ffn_width, num_hidden_layers=layers,
-        num_attention_heads=width // 128, num_key_value_heads=width // 128, vocab_size=32064,
-    )  # fmt: skip
-    options = {"compressor_type": compressor_type, "token_budget": budget}
-    return ModelShape.from_config(CropLlavaConfig(vision_config=vision, text_config=text, **options))
+    """What LLaVA-1.5 of that size costs."""
+    return ModelShape.from_config(llava_config(size.lower(), compressor_type, budget))
 
 
 def qwen2_vl_2b(side: int = SIDE) -> LocalizerShape:

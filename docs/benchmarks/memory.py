@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from llava_sizes import PATCHES, VOCABULARY, llava_config
 from peft import LoraConfig, get_peft_model
 
 from crop_model.configuration_crop_llava import CropLlavaConfig
@@ -27,28 +28,13 @@ from train.checkpoint import module_group
 CONFIGS = Path(__file__).parents[2] / "configs" / "plc"
 BUDGETS = (192, 128, 64)
 TEXT_TOKENS = 150  # of a sample
-SIZES = {
-    "llava-1.5-7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "heads": 32},
-    "llava-1.5-13b": {"hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40, "heads": 40},
-}
-VISION = {
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "image_size": 336,
-    "patch_size": 14,
-}
-VOCABULARY = 32064
+SIZES = {"llava-1.5-7b": "7b", "llava-1.5-13b": "13b"}
 
 
-def build(size: dict[str, int], lora: dict[str, Any] | None) -> torch.nn.Module:
+def build(config: CropLlavaConfig, lora: dict[str, Any] | None) -> torch.nn.Module:
     """The model on torch's `meta` device, with what trains marked."""
-    heads = {"num_attention_heads": size["heads"], "num_key_value_heads": size["heads"], "vocab_size": VOCABULARY}
-    text = {"model_type": "llama", **size, **heads}
-    vision = {"model_type": "clip_vision_model", **VISION}
     with torch.device("meta"):
-        model = CropLlavaForConditionalGeneration(CropLlavaConfig(text_config=text, vision_config=vision))
+        model = CropLlavaForConditionalGeneration(config)
         model.requires_grad_(False)
         parts = ["compressor", "multi_modal_projector"]
         if lora is not None:
@@ -59,18 +45,23 @@ def build(size: dict[str, int], lora: dict[str, Any] | None) -> torch.nn.Module:
         return model
 
 
-def gigabytes(config: dict[str, Any], size: dict[str, int], budget: int, devices: int) -> dict[str, float]:
+def gigabytes(config: dict[str, Any], size: str, budget: int, devices: int) -> dict[str, float]:
     """GB by kind, on one device."""
-    model = build(size, config["lora"])
+    shape = llava_config(size, "region_ratio", budget)
+    model = build(shape, config["lora"])
     weights = trained = 0.0
     for name, parameter in model.named_parameters():
         if ".original_module." not in name:
             linear = module_group(name) == "language_model" and "_proj." in name
             weights += parameter.numel() * (0.56 if linear and config.get("quantization") == "4bit" else 2)
             trained += parameter.numel() * parameter.requires_grad
-    samples, width, layers = config["per_device_train_batch_size"], size["hidden_size"], size["num_hidden_layers"]
+    samples, width, layers = (
+        config["per_device_train_batch_size"],
+        shape.text_config.hidden_size,
+        shape.text_config.num_hidden_layers,
+    )
     tokens = samples * (TEXT_TOKENS + budget)
-    patches = samples * 576 * VISION["hidden_size"] * (VISION["num_hidden_layers"] + 1)
+    patches = samples * PATCHES * shape.vision_config.hidden_size * (shape.vision_config.num_hidden_layers + 1)
     activations = tokens * (2 * width * layers + 34 * width + 10 * VOCABULARY) + 2 * patches
     parts = {"weights": weights, "training": (2 + 12) * trained / devices, "activations": activations}
     parts["in all"] = 1.1 * sum(parts.values())
