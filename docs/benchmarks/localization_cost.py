@@ -23,12 +23,18 @@ def llava(size: str, compressor_type: str, budget: int) -> ModelShape:
     return ModelShape.from_config(llava_config(size.lower(), compressor_type, budget))
 
 
-def qwen2_vl_2b(side: int = SIDE) -> LocalizerShape:
+def qwen2_vl_2b_config() -> Qwen2VLConfig:
     """Qwen2-VL-2B's sizes."""
     text = {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "vocab_size": 151936}
     text |= {"num_attention_heads": 12, "num_key_value_heads": 2}
+    text |= {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}}
     vision = {"depth": 32, "embed_dim": 1280, "hidden_size": 1536, "num_heads": 16, "mlp_ratio": 4, "patch_size": 14}
-    return LocalizerShape.from_qwen2_vl(Qwen2VLConfig(text_config=text, vision_config=vision), side, side)
+    return Qwen2VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True)
+
+
+def qwen2_vl_2b(side: int = SIDE) -> LocalizerShape:
+    """What it costs on square images of that side."""
+    return LocalizerShape.from_qwen2_vl(qwen2_vl_2b_config(), side, side)
 
 
 def by_text() -> str:

@@ -1,33 +1,39 @@
 """Time to the first token of ILP and PLC against the number of visual tokens, beside the limit that operations set.
 
     python docs/benchmarks/prefill.py                                     # five minutes of one core
+    python docs/benchmarks/prefill.py --device cuda --samples 1 4 16      # LLaVA-1.5-7B's sizes in bf16, 40 GB of a GPU
 
-A LLaVA with random weights, large enough to be bound by arithmetic: 576 patches, a language model of width 1280 and 10
-layers. One prefill is a prompt of one image: vision tower, compressor, projector, language model, one logit. The full
-model, ILP and PLC are timed in turn, round after round, and compared within a round; it is the processor time of one
-thread that counts, which other work on the machine hardly changes. The limit is `crop_model.cost`'s: the ratio of
-multiply-accumulates. The KV cache is weighed too. Prints a Markdown table.
+A LLaVA with random weights; on a CPU one large enough to be bound by arithmetic: 576 patches, a language model of width
+1280 and 10 layers. One prefill is a prompt of one image: vision tower, compressor, projector, language model, one
+logit. The full model, ILP and PLC are timed in turn, round after round, and compared within a round. On a CPU it is the
+processor time of one thread that counts, which other work on the machine hardly changes; on a GPU the time from call to
+result, and FastV and VisionZip are timed too. The limit is `crop_model.cost`'s: the ratio of multiply-accumulates. The
+KV cache is weighed too. Prints a Markdown table for each number of prompts at a time.
 """
 
 import argparse
+import copy
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
+from llava_sizes import llava_config
 from wide_llava import FULL, configuration, questions
 
 from crop_model.cost import ModelShape
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from crop_model.pruning import PruningConfig, prune
+from crop_model.training_free import Method, training_free
 
 BUDGETS = (192, 128, 64)
-LAYER = 1  # of 10; LLaVA-1.5-7B prunes from 2 or 3 of 32
+WIDTH, FFN_WIDTH, LAYERS = 1280, 3456, 10  # of the language model on a CPU
+CPU_LAYER, GPU_LAYER = 1, 2  # K of 10 and of 32
 
 
 @dataclass(frozen=True)
@@ -37,86 +43,137 @@ class Case:
     method: str
     tokens: int  # after layer K, or before the LLM
     mean_tokens: float  # over layers
-    macs: int
+    macs: int  # of all samples
     kv_bytes: int
     run: Callable[[], int]  # one prefill; returns the bytes of its cache
 
 
-def build(budget: int) -> CropLlavaForConditionalGeneration:
-    """The model with `budget` visual tokens an image; all 576 of them means no compressor."""
-    torch.manual_seed(0)
-    config = configuration(budget, width=1280, ffn_width=3456, layers=10)
-    return CropLlavaForConditionalGeneration(config).eval()
+@dataclass(frozen=True)
+class Bench:
+    """Where and how it is measured."""
 
+    device: torch.device
+    text_tokens: int
+    rounds: int
 
-def prompt(visual_tokens: int, text_tokens: int) -> dict[str, torch.Tensor]:
-    """One question without padding."""
-    inputs = questions(visual_tokens, text_tokens)
-    return {**inputs, "attention_mask": torch.ones_like(inputs["input_ids"])}
+    @property
+    def on_gpu(self) -> bool:
+        return self.device.type == "cuda"
+
+    def full(self) -> CropLlavaForConditionalGeneration:
+        """The model on all 576 tokens."""
+        torch.manual_seed(0)
+        if not self.on_gpu:
+            return CropLlavaForConditionalGeneration(configuration(FULL, WIDTH, FFN_WIDTH, LAYERS)).eval()
+        with self.device:
+            return CropLlavaForConditionalGeneration._from_config(llava_config("7b"), dtype=torch.bfloat16).eval()
+
+    def compressing(
+        self, full: CropLlavaForConditionalGeneration, budget: int, compressor_type: str = "region_ratio"
+    ) -> CropLlavaForConditionalGeneration:
+        """A model of that budget which shares the language model of `full`."""
+        config = copy.deepcopy(full.config)
+        config.compressor_type, config.token_budget, config.text_config.num_hidden_layers = compressor_type, budget, 0
+        with self.device:
+            model = CropLlavaForConditionalGeneration._from_config(config, dtype=full.dtype).eval()
+        model.config.text_config.num_hidden_layers = full.config.text_config.num_hidden_layers
+        model.model.language_model, model.lm_head = full.model.language_model, full.lm_head
+        return model
+
+    def prompt(self, model: CropLlavaForConditionalGeneration, samples: int) -> dict[str, torch.Tensor]:
+        """Questions without padding."""
+        config = model.config
+        inputs = questions(config.token_budget, self.text_tokens, samples, config.image_token_id)
+        inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        return {name: value.to(self.device) for name, value in inputs.items()}
+
+    def clock(self) -> float:
+        """Seconds, once the device has done what it was given."""
+        if not self.on_gpu:
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
 
 
 def case(
-    method: str, model: CropLlavaForConditionalGeneration, text_tokens: int, pruning: PruningConfig | None = None
+    bench: Bench,
+    name: str,
+    model: CropLlavaForConditionalGeneration,
+    samples: int,
+    pruning: PruningConfig | None = None,
+    method: Method | None = None,
 ) -> Case:
     """A model, pruned or not, with what its prefill costs by formula."""
-    shape, inputs = ModelShape.from_config(model.config), prompt(model.config.token_budget, text_tokens)
-    layers = shape.language_model.num_layers
+    shape, inputs = ModelShape.from_config(model.config), bench.prompt(model, samples)
+    layers, text = shape.language_model.num_layers, bench.text_tokens
+    if pruning is not None and pruning.rest == "attention":
+        del inputs["region_mask"]  # FastV knows none
 
     @torch.inference_mode()
     def run() -> int:
         with ExitStack() as stack:
             if pruning is not None:
                 stack.enter_context(prune(model, pruning))
+            if method is not None:
+                stack.enter_context(training_free(model, method))
             cache = model(**inputs, use_cache=True, logits_to_keep=1).past_key_values
         return sum(states.nbytes for layer in cache.layers for states in (layer.keys, layer.values))
 
     tokens = model.config.token_budget
     return Case(
-        method,
+        name,
         tokens if pruning is None else pruning.token_budget,
         tokens if pruning is None else pruning.mean_tokens(tokens, layers),
-        shape.prefill(text_tokens, pruning=pruning).total,
-        shape.kv_bytes(text_tokens, bytes_per_value=4, pruning=pruning),
+        samples * shape.prefill(text, 1, pruning, method).total,
+        samples * shape.kv_bytes(text, bytes_per_value=model.dtype.itemsize, pruning=pruning),
         run,
     )
 
 
-def cases(text_tokens: int) -> list[Case]:
-    """The full model first, then ILP and PLC at every budget."""
-    full = build(FULL)
-    pruned = [case("ILP", full, text_tokens, PruningConfig(LAYER, budget)) for budget in BUDGETS]
-    compressed = [case("PLC", build(budget), text_tokens) for budget in BUDGETS]
-    return [case("all tokens", full, text_tokens), *pruned, *compressed]
+def cases(bench: Bench, full: CropLlavaForConditionalGeneration, samples: int) -> Iterator[Case]:
+    """The full model first, then every method at every budget."""
+    layer = GPU_LAYER if bench.on_gpu else CPU_LAYER
+    yield case(bench, "all tokens", full, samples)
+    for budget in BUDGETS:
+        yield case(bench, "ILP", full, samples, PruningConfig(layer, budget))
+    for budget in BUDGETS:
+        yield case(bench, "PLC", bench.compressing(full, budget), samples)
+    if bench.on_gpu:
+        budget = BUDGETS[-1]
+        yield case(bench, "FastV", full, samples, PruningConfig(layer, budget, "attention"))
+        yield case(bench, "VisionZip", bench.compressing(full, budget, "random"), samples, method="visionzip")
 
 
-def measure(measured: list[Case], rounds: int) -> list[list[float]]:
-    """Processor seconds of every case in every round, after a warm-up in which the caches are compared."""
+def measure(bench: Bench, measured: list[Case]) -> list[list[float]]:
+    """Seconds of every case in every round, after a warm-up in which the caches are compared."""
     for one in measured:
         held = one.run()
         if held != one.kv_bytes:
             raise SystemExit(f"{one.method}, {one.tokens} tokens: KV cache of {held} bytes, predicted {one.kv_bytes}")
     seconds: list[list[float]] = [[] for _ in measured]
-    for _ in range(rounds):
+    for _ in range(bench.rounds):
         for one, used in zip(measured, seconds, strict=True):
-            start = time.process_time()
+            start = bench.clock()
             one.run()
-            used.append(time.process_time() - start)
+            used.append(bench.clock() - start)
     return seconds
 
 
 def table(measured: list[Case], seconds: list[list[float]]) -> str:
     """One line a case: medians over rounds, and the least and the most."""
     lines = [
-        "| method | visual tokens after layer K | mean over layers | KV cache, MB, measured = predicted | processor s "
-        "| GFLOP/s | speed-up | limit | of the limit |",
+        "| method | visual tokens after layer K | mean over layers | KV cache, MB, measured = predicted | ms | TFLOP/s "
+        "| speed-up | limit | of the limit |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for one, used in zip(measured, seconds, strict=True):
         ratios = [full / this for full, this in zip(seconds[0], used, strict=True)]
         speedup, limit, median = statistics.median(ratios), measured[0].macs / one.macs, statistics.median(used)
+        ms, rate = [1e3 * value for value in (median, min(used), max(used))], 2 * one.macs / 1e12 / median
         lines.append(
             f"| {one.method} | {one.tokens} | {one.mean_tokens:g} | {one.kv_bytes / 1e6:.1f} "
-            f"| {median:.2f} ({min(used):.2f} to {max(used):.2f}) | {2 * one.macs / 1e9 / median:.0f} "
+            f"| {ms[0]:.1f} ({ms[1]:.1f} to {ms[2]:.1f}) | {rate:.3g} "
             f"| {speedup:.2f} ({min(ratios):.2f} to {max(ratios):.2f}) | {limit:.2f} | {speedup / limit:.0%} |"
         )
     return "\n".join(lines)
@@ -124,18 +181,22 @@ def table(measured: list[Case], seconds: list[list[float]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--samples", type=int, nargs="+", default=[1], help="prompts at a time")
     parser.add_argument("--text-tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    measured = cases(arguments.text_tokens)
-    seconds = measure(measured, arguments.rounds)
-    print(
-        f"torch {torch.__version__}, one thread, float32, one image and {arguments.text_tokens} text tokens, ILP from ",
-        end="",
-    )
-    print(f"layer {LAYER} on, medians of {arguments.rounds} rounds (least to most)\n")
-    print(table(measured, seconds))
+    bench = Bench(torch.device(arguments.device), arguments.text_tokens, arguments.rounds)
+    full = bench.full()
+    where = torch.cuda.get_device_name() if bench.on_gpu else "one thread"
+    layer = GPU_LAYER if bench.on_gpu else CPU_LAYER
+    for samples in arguments.samples:
+        measured = list(cases(bench, full, samples))
+        seconds = measure(bench, measured)
+        print(f"torch {torch.__version__}, {where}, {full.dtype}, {samples} prompt(s) of an image and ", end="")
+        print(f"{bench.text_tokens} text tokens, ILP from layer {layer} on, medians of {bench.rounds} rounds\n")
+        print(f"{table(measured, seconds)}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -37,14 +37,16 @@ def configuration(budget: int, width: int, ffn_width: int, layers: int) -> CropL
     )
 
 
-def questions(visual_tokens: int, text_tokens: int, samples: int = 1) -> dict[str, torch.Tensor]:
+def questions(
+    visual_tokens: int, text_tokens: int, samples: int = 1, image_token: int = IMAGE_TOKEN
+) -> dict[str, torch.Tensor]:
     """The same images, region and texts at every budget; the texts stand behind the images."""
     generator = torch.Generator().manual_seed(1)
     text = torch.randint(4, VOCABULARY, (samples, text_tokens), generator=generator)
     mask = torch.zeros(samples, SIDE, SIDE, dtype=torch.bool)
     mask[:, 6:12, 9:15] = True
     return {
-        "input_ids": torch.cat([torch.full((samples, visual_tokens), IMAGE_TOKEN), text], dim=1),
+        "input_ids": torch.cat([torch.full((samples, visual_tokens), image_token), text], dim=1),
         "pixel_values": torch.randn(samples, 3, 336, 336, generator=generator),
         "region_mask": mask.flatten(1),
     }
