@@ -30,7 +30,8 @@ ROWS_PER_PART, ROWS_PER_BATCH = 500_000, 10_000
 EXIF_POLICY = "stored pixels: width, height and boxes ignore EXIF orientation"
 METHODS = ("human", "ocr_match", "object_match", "localizer", "zero_shot", "global")
 
-_BOX = pa.list_(pa.float32(), 4)
+# xmin, ymin, xmax, ymax. No list of a fixed size, which pyarrow below 26 neither writes nor reads where one is null.
+_BOX = pa.list_(pa.float32())
 SCHEMA = pa.schema(
     [
         pa.field("sample_id", pa.string(), nullable=False),
@@ -206,8 +207,8 @@ def read_regions(folder: str | Path) -> RegionTable:
     """Reads a sidecar folder.
 
     Raises:
-        DataError: no manifest or parts, another schema version, a missing or differently typed column, rows missing, a
-            sample_id twice.
+        DataError: no manifest or parts, another schema version, a missing or differently typed column, a box that is
+            not of four numbers, rows missing, a sample_id twice.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
@@ -222,7 +223,7 @@ def sidecar_batches(folder: Path) -> Iterator[pa.RecordBatch]:
     """The rows of a sidecar in batches, with the columns of `SCHEMA`.
 
     Raises:
-        DataError: no parts, not parquet, a missing or differently typed column.
+        DataError: no parts, not parquet, a missing or differently typed column, a box that is not of four numbers.
     """
     parts = sorted(folder.glob("part-*.parquet"))
     if not parts:
@@ -232,6 +233,7 @@ def sidecar_batches(folder: Path) -> Iterator[pa.RecordBatch]:
             with pq.ParquetFile(part) as parquet:
                 _check_columns(part, parquet.schema_arrow)
                 for batch in parquet.iter_batches(ROWS_PER_BATCH, columns=SCHEMA.names):
+                    _check_boxes(part, batch)
                     yield batch.select(SCHEMA.names)
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"{part}: not a parquet file: {str(error).splitlines()[0]}") from error
@@ -244,6 +246,12 @@ def _check_columns(part: Path, schema: pa.Schema) -> None:
         found = schema.field(column.name).type
         if found != column.type:
             raise DataError(f"{part}: column {column.name!r} is {found}, not {column.type}")
+
+
+def _check_boxes(part: Path, batch: pa.RecordBatch) -> None:
+    for name, boxes in (("boxes", batch.column("boxes").flatten()), ("region", batch.column("region"))):
+        if pc.any(pc.not_equal(pc.list_value_length(boxes), 4)).as_py():
+            raise DataError(f"{part}: column {name!r} has a box that is not of four numbers")
 
 
 def _check_rows(folder: Path, rows: Sequence[RegionAnnotation]) -> None:

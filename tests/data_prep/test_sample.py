@@ -99,6 +99,14 @@ def test_rewriting_leaves_no_old_part(tmp_path):
     assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["manifest.json", "part-00000.parquet"]
 
 
+def test_no_list_of_a_fixed_size(tmp_path):
+    """pyarrow below 26 neither writes nor reads one that is null."""
+    write_regions(tmp_path / "s", [annotation()], {})
+    schema = pq.read_schema(tmp_path / "s" / "part-00000.parquet")
+    assert schema.field("region").type == pa.list_(pa.float32())
+    assert schema.field("boxes").type == pa.list_(pa.list_(pa.float32()))
+
+
 def damage_duplicate(folder):
     table = pq.read_table(folder / "part-00000.parquet")
     pq.write_table(table.slice(0, 1), folder / "part-00001.parquet")
@@ -115,6 +123,13 @@ def damage_type(folder):
     path = folder / "part-00000.parquet"
     table = pq.read_table(path)
     pq.write_table(table.set_column(5, "width", table.column("width").cast(pa.float64())), path)
+
+
+def damage_region(folder):
+    path = folder / "part-00000.parquet"
+    table = pq.read_table(path)
+    short = pa.array([[1.0, 2.0, 3.0]] * table.num_rows, pa.list_(pa.float32()))
+    pq.write_table(table.set_column(table.column_names.index("region"), "region", short), path)
 
 
 def damage_version(folder):
@@ -139,6 +154,7 @@ def damage_rows(folder):
         (damage_duplicate, "sample_id [0-9a-f]{40} occurs 2 times"),
         (damage_column, "part-00000.parquet: no column 'region'"),
         (damage_type, "part-00000.parquet: column 'width' is double, not int32"),
+        (damage_region, "part-00000.parquet: column 'region' has a box that is not of four numbers"),
         (damage_version, "manifest.json: schema version 99, this program reads 1"),
         (damage_source, "manifest.json: no key 'source'"),
         (damage_rows, "1 rows, but manifest.json says 2"),
