@@ -42,6 +42,14 @@ class Qwen2VLImageTextProcessor(ProcessorMixin):
             raise ValueError(f"tokenizer: it does not know {IMAGE_TOKEN}")
         super().__init__(_with_pillow(image_processor, min_pixels, max_pixels), tokenizer, chat_template=chat_template)
 
+    @classmethod
+    def from_pretrained(
+        cls, name: Any, min_pixels: int | None = None, max_pixels: int | None = None, **kwargs: Any
+    ) -> "Qwen2VLImageTextProcessor":
+        """As `ProcessorMixin`'s, but for the pixels: the tokenizer would keep them too, and hand them to every call."""
+        stored = super().from_pretrained(name, **kwargs)
+        return cls(stored.image_processor, stored.tokenizer, stored.chat_template, min_pixels, max_pixels)
+
     @property
     def token_budget(self) -> int:
         """Visual tokens that an image costs at most; a strip of extreme aspect may cost a few more."""

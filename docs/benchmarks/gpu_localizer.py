@@ -37,7 +37,7 @@ class Arguments:
     """Keys of the command line."""
 
     out: str = field(metadata={"help": "Folder for model, data and run; what is there is used again."})
-    steps: int = field(default=10, metadata={"help": "Steps of the training."})
+    steps: int = field(default=10, metadata={"help": "Steps of the training; 0: none of it."})
     batches: list[int] = field(default_factory=lambda: [1, 8, 32], metadata={"help": "Questions at a time."})
     rounds: int = field(default=9, metadata={"help": "Rounds of localization."})
     device: str = field(default="cuda", metadata={"help": "Of localization."})
@@ -52,8 +52,9 @@ def main() -> None:
     questions = write_data(out / "data")
     source = {"annotations": str(out / "data" / "data.json"), "image_root": str(out / "data" / "images")}
     words = ["configs/localizer/qwen2-vl-2b.yaml", f"model={out / 'model'}", f"train_data={json.dumps([source])}"]
-    print(HEADER)
-    print(line("localizer", out / "run", *train(out / "run", "train.localizer", words, arguments.steps)), flush=True)
+    if arguments.steps:
+        ended = train(out / "run", "train.localizer", words, arguments.steps)
+        print(f"{HEADER}\n{line('localizer', out / 'run', *ended)}", flush=True)
     localizer = Localizer.from_pretrained(
         str(out / "model"), dtype=torch.bfloat16, device=arguments.device, max_pixels=SIDE**2
     )

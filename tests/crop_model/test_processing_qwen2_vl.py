@@ -50,7 +50,9 @@ def test_pixels_are_those_of_the_image_processor_alone(processor: Qwen2VLImageTe
 
 
 def test_pixels_can_be_configured_and_are_saved(tiny_qwen2_vl: Path, tmp_path: Path) -> None:
-    load_processor(str(tiny_qwen2_vl), max_pixels=576).save_pretrained(tmp_path)
+    configured = load_processor(str(tiny_qwen2_vl), max_pixels=576)
+    assert "max_pixels" not in configured.tokenizer.init_kwargs, "it would go into every call"
+    configured.save_pretrained(tmp_path)
     again = Qwen2VLImageTextProcessor.from_pretrained(tmp_path)
     assert again.token_budget == 9 and again.image_processor.size["shortest_edge"] == 256
     for pixels in ({"min_pixels": 63}, {"min_pixels": 2048}, {"max_pixels": 200}):
