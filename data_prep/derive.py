@@ -120,7 +120,7 @@ def box_flags(box: Box, width: int, height: int) -> list[str]:
         flags.append("swapped_corners")
     if min(x1, x2) < -1 or min(y1, y2) < -1 or max(x1, x2) > width + 1 or max(y1, y2) > height + 1:
         flags.append("oob_clipped")  # up to a pixel is rounding
-    if abs(x2 - x1) < 1 or abs(y2 - y1) < 1:
+    if min(abs(x2 - x1), abs(y2 - y1)) < 1 - 1e-6:  # a pixel may come from a fraction
         flags.append("degenerate")
     return flags
 

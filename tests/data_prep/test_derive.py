@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, event, given, settings
+from hypothesis import HealthCheck, assume, event, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -137,6 +137,7 @@ def test_padded_square_is_the_image_padded(case: tuple[int, int, list[IntBox]]) 
 
 @settings(max_examples=100, deadline=None)
 @given(case=images_with_boxes(), factor=st.integers(2, 5), frame=st.sampled_from(FRAMES))
+@example(case=(49, 49, [(0, 0, 1, 1)]), factor=2, frame="unit")  # 1 / 49 * 49 is below 1
 def test_a_smaller_file_of_the_annotated_image(
     case: tuple[int, int, list[IntBox]], factor: int, frame: BoxFrame
 ) -> None:
