@@ -7,9 +7,9 @@ of one standard deviation. The dashed staircase joins the points that no other b
 `pip install -e '.[plots]'`.
 """
 
+import argparse
 import json
 import statistics
-import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -106,13 +106,16 @@ def _draw_panel(
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point: exit status 2 for a wrong call or file."""
     with user_errors(PROG):
-        words = sys.argv[1:] if argv is None else argv
-        if len(words) < 2:
-            raise ConfigError("expected evaluation.json [more.json ...] and the picture to write")
-        *sources, target = [Path(word) for word in words]
+        parser = argparse.ArgumentParser(
+            prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        parser.add_argument("evaluations", nargs="+", type=Path, help="evaluation.json of train.evaluate")
+        parser.add_argument("picture", type=Path, help="the file to write: .png, .svg or .pdf")
+        arguments = parser.parse_args(argv)
+        target = arguments.picture
         if target.suffix not in (".png", ".svg", ".pdf"):
             raise ConfigError(f"{target}: a picture ends in .png, .svg or .pdf")
-        results = [_read(path) for path in sources]
+        results = [_read(path) for path in arguments.evaluations]
         draw([row for result in results for row in result["rows"]], results[0]["dataset"]).savefig(target, dpi=110)
         print(target)
 

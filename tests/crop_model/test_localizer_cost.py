@@ -125,3 +125,9 @@ def test_the_tables_of_the_documentation_are_what_the_command_prints(
     page = (docs / "cost.md").read_text()
     tables = [part for part in capsys.readouterr().out.split("\n\n") if part.startswith("|")]
     assert len(tables) == 3 and all(table in page for table in tables)
+
+
+def test_the_table_of_methods_is_what_the_command_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    monkeypatch.syspath_prepend(docs / "benchmarks")
+    assert runpy.run_path(str(docs / "benchmarks" / "cost_plots.py"))["table"]() in (docs / "cost.md").read_text()

@@ -47,7 +47,7 @@ def test_the_command_draws(tmp_path: Path, times: tuple, panels: int) -> None:
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["a.json"], "expected evaluation.json"),
+        (["a.json"], "the following arguments are required: picture"),
         (["a.json", "out.bmp"], "ends in .png"),
         (["a.json", "b.png"], "no such"),
     ],

@@ -118,6 +118,11 @@ TWICE: list[tuple[str, Damage, str]] = [
     ("docvqa", lambda f: again(f[DOCVQA]["data"]), r"record 2: question 49153 is there already: .*record 0$"),
     ("gqa", key_again, r"questions.json: record '7': the key is there twice"),
     ("mmbench", table(mmbench_row(), mmbench_row()), r"row 2: question 241 is there already: .*row 1$"),
+    (
+        "mme",
+        text("count/0001.txt", "Is it?\tYes\nIs it?\tYes\nIs it not?\tNo\n"),
+        r"count/0001.txt: 3 questions; MME asks 2",
+    ),
     ("pope", pope_lines(POPE, POPE), r"line 2: question random/1 is there already: .*line 1$"),
     ("scienceqa", lambda f: f["pid_splits.json"]["test"].append("46"), r"question 46 is there already: .*record '46'"),
     ("seed_bench", lambda f: again(f[SEED]["questions"]), r"record 3: question 101669 is there already: .*record 0$"),
