@@ -1,8 +1,8 @@
 """Every method on the demo at 1/3, 1/4.5, 1/9 and 1/18 of the tokens: the table of all_methods.md.
 
-    python docs/benchmarks/all_methods.py [OUT] [trained=no]      24 trainings of about a minute, and 73 untrained rows
+    python docs/benchmarks/all_methods.py [OUT] [trained=no]      36 trainings of about a minute, and 73 untrained rows
 
-Fine-tuned rows are those of demo_methods.py, of three seeds. ILP, FastV, VisionZip, DivPrune and region_only draw
+Fine-tuned are PLC, pooling and region_only, with three seeds, as demo_methods.py does it. ILP, FastV, VisionZip, DivPrune and region_only draw
 nothing at random: one row stands for every seed. `random` draws by the image, so that it is one row too; ILP's random
 regions are drawn with three seeds. The demo's LLM has three layers, and ILP acts from layer 1 or 2 on: `pruned_tokens`
 counts what is left after it. Trainings and rows that are done are not done again.
@@ -10,14 +10,15 @@ counts what is left after it. Trainings and rows that are done are not done agai
 
 import json
 import sys
+from itertools import product
 from pathlib import Path
 
 import demo_methods
-from demo_methods import AT_EVERY_BUDGET, BASE, BUDGETS, SEEDS, Row
+from demo_methods import BASE, BUDGETS, SEEDS, Row
 
 LAYERS = (1, 2)
 BLIND = {"checkpoint": BASE, "region_source": "global"}
-ONE_IN_NINE = 28
+FINE_TUNED = ("region_ratio", "uniform", "region_only")
 
 
 def untrained() -> list[Row]:
@@ -41,9 +42,8 @@ def main() -> None:
     out = Path(words[0] if words else "runs/all_methods").absolute()
     rows = demo_methods.evaluate(out / "untrained", untrained())
     if "trained=no" not in sys.argv:
-        runs = [run for run in demo_methods.runs() if run[0] in AT_EVERY_BUDGET]
-        for run in sorted(runs, key=lambda run: run[1] != ONE_IN_NINE):
-            rows += demo_methods.train_and_evaluate(out, run)
+        for kind, budget, seed in product(FINE_TUNED, BUDGETS, SEEDS):
+            rows += demo_methods.train_and_evaluate(out, (kind, budget, seed))
     (out / "rows.json").write_text(json.dumps(rows, indent=2), encoding="utf-8")
     print(demo_methods.table(rows))
 
