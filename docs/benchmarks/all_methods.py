@@ -2,10 +2,10 @@
 
     python docs/benchmarks/all_methods.py [OUT] [trained=no]      36 trainings of about a minute, and 73 untrained rows
 
-Fine-tuned are PLC, pooling and region_only, with three seeds, as demo_methods.py does it. ILP, FastV, VisionZip, DivPrune and region_only draw
-nothing at random: one row stands for every seed. `random` draws by the image, so that it is one row too; ILP's random
-regions are drawn with three seeds. The demo's LLM has three layers, and ILP acts from layer 1 or 2 on: `pruned_tokens`
-counts what is left after it. Trainings and rows that are done are not done again.
+Fine-tuned are PLC, pooling and region_only, with three seeds, as demo_methods.py does it. ILP, FastV, VisionZip,
+DivPrune and region_only draw nothing at random: one row stands for every seed. `random` draws by the image, so that it
+is one row too; ILP's random regions are drawn with three seeds. The demo's LLM has three layers, and ILP acts from
+layer 1 or 2 on: `pruned_tokens` counts what is left after it. Trainings and rows that are done are not done again.
 """
 
 import json
