@@ -1,6 +1,6 @@
 """Every method on the demo at 1/3, 1/4.5, 1/9 and 1/18 of the tokens: the table of all_methods.md.
 
-    python docs/benchmarks/all_methods.py [OUT] [trained=no]      36 trainings of about a minute, and 73 untrained rows
+    python docs/benchmarks/all_methods.py [OUT] [trained=no]      36 trainings of about a minute, and 95 untrained rows
 
 Fine-tuned are PLC, pooling and region_only, with three seeds, as demo_methods.py does it. ILP, FastV, VisionZip,
 DivPrune and region_only draw nothing at random: one row stands for every seed. `random` draws by the image, so that it
@@ -37,10 +37,22 @@ def untrained() -> list[Row]:
     ]
 
 
+def untrained_ilp() -> list[Row]:
+    """ILP's other rules for the rest, and ILP on what PLC left."""
+    budgets = list(BUDGETS)
+    ilp = {"checkpoint": BASE, "method": "ilp", "layer": list(LAYERS)}
+    after_plc = {**ilp, "compressor_type": "region_ratio", "token_budget": budgets[0], "pruned_tokens": budgets[1:]}
+    return [
+        {**ilp, "compressor_type": "none", "pruned_tokens": budgets, "rest": ["pooled", "attention"]},
+        {**after_plc, "region_source": "oracle"},
+    ]
+
+
 def main() -> None:
     words = [word for word in sys.argv[1:] if word != "trained=no"]
     out = Path(words[0] if words else "runs/all_methods").absolute()
     rows = demo_methods.evaluate(out / "untrained", untrained())
+    rows += demo_methods.evaluate(out / "untrained_ilp", untrained_ilp())
     if "trained=no" not in sys.argv:
         for kind, budget, seed in product(FINE_TUNED, BUDGETS, SEEDS):
             rows += demo_methods.train_and_evaluate(out, (kind, budget, seed))
