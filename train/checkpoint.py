@@ -22,6 +22,8 @@ from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from crop_model.processing_crop_llava import CropLlavaProcessor
 from data_prep.config import ConfigError
 
+from . import base_weights
+
 # What trains: a parameter belongs to the first of these groups whose mark stands in its name.
 #   group            marks, of LLaVA and of Qwen2-VL           learning rate
 #   lora             lora_                                     learning_rate
@@ -169,7 +171,7 @@ def load_model(
     """The model stored under `name`; an adapter on its base, which `loading` is for too: a `PeftModel`.
 
     Raises:
-        ConfigError: nothing loadable under that name.
+        ConfigError: nothing loadable under that name, or a base with other weights than the adapter was trained on.
     """
     if not has_adapter(name):
         return named(name, model_class.from_pretrained, dtype=dtype, **loading)
@@ -179,6 +181,7 @@ def load_model(
     base = load_model(base_name, model_class, dtype, **loading)
     if isinstance(base, PeftModel):
         base = base.merge_and_unload()
+    named(name, base_weights.check, base=base_name)
     return named(name, _load_adapter, base=base)
 
 

@@ -1,6 +1,6 @@
 """Weights out of a DeepSpeed engine's states, for the one kind of checkpoint that has them nowhere else.
 
-`train.plc` writes whole tensors in safetensors whatever the ZeRO stage and the number of processes. The exception is
+Training writes whole tensors in safetensors whatever the ZeRO stage and the number of processes. The exception is
 ZeRO-3 with `stage3_gather_16bit_weights_on_model_save` off and `lora: null`: only global_step<n>/ has the weights, a
 part a process. They are put together by DeepSpeed's own `zero_to_fp32`. The states are pickles: reading them runs what
 they hold, as resuming does.
@@ -12,21 +12,25 @@ from pathlib import Path
 
 import torch
 from peft import PeftConfig, get_peft_model
+from transformers import PreTrainedModel
 
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from data_prep.config import ConfigError
 
-from .checkpoint import has_adapter, load_config
+from .checkpoint import has_adapter, named
 
 NOT_COPIED = ("global_step*", "latest*", "zero_to_*.py", "*.pt", "*.pth", "*.bin", "manifest.json")
 
 
-def with_weights(checkpoint: str, folder: Path) -> str:
+def with_weights(
+    checkpoint: str, folder: Path, model_class: type[PreTrainedModel] = CropLlavaForConditionalGeneration
+) -> str:
     """The checkpoint itself or, where only an engine's states have its weights, `folder`, written with them.
 
     Args:
         checkpoint: folder or Hub name.
         folder: a folder that does not exist.
+        model_class: of the model that was trained.
 
     Raises:
         ConfigError: states that are not whole.
@@ -34,11 +38,11 @@ def with_weights(checkpoint: str, folder: Path) -> str:
     path = Path(checkpoint)
     if any(path.glob("*.safetensors")) or not any(path.glob("global_step*/*_optim_states.pt")):
         return checkpoint
-    _consolidate(path, folder)
+    _consolidate(path, folder, model_class)
     return str(folder)
 
 
-def _consolidate(checkpoint: Path, folder: Path) -> None:
+def _consolidate(checkpoint: Path, folder: Path, model_class: type[PreTrainedModel]) -> None:
     """Write the checkpoint anew: its weights in fp32 and safetensors, its other files as they are."""
     from deepspeed.utils.zero_to_fp32 import (  # noqa: PLC0415 - takes seconds, and few checkpoints need it
         get_fp32_state_dict_from_zero_checkpoint,
@@ -51,8 +55,9 @@ def _consolidate(checkpoint: Path, folder: Path) -> None:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"model {checkpoint}: the engine's states are not whole: {reason}") from error
     shutil.copytree(checkpoint, folder, ignore=shutil.ignore_patterns(*NOT_COPIED))
+    stored = named(checkpoint, model_class.config_class.from_pretrained)
     with torch.device("meta"):  # names and shapes, which is what saving needs
-        model = CropLlavaForConditionalGeneration(load_config(checkpoint))
+        model = model_class(stored).to(stored.dtype or torch.float32)  # which is saved as the configuration's
         if adapter:
             config = PeftConfig.from_pretrained(str(checkpoint))
             model.name_or_path = config.base_model_name_or_path  # PEFT writes that of the model, which has none yet

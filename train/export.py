@@ -28,6 +28,7 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import Qwen2VLForConditionalGeneration
 from transformers.utils.hub import convert_file_size_to_int
 
 from crop_model.configuration_crop_llava import CropLlavaConfig
@@ -160,9 +161,10 @@ def _export_qwen2_vl(arguments: ExportArguments, out: Path) -> Path:
     _check_destination(out, arguments)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
-        staged = Path(temporary) / "export"
-        with _damage(arguments.checkpoint):
-            qwen2_vl.write_merged(arguments.checkpoint, staged)
+        staged, whole = Path(temporary) / "export", Path(temporary) / "checkpoint"
+        with _damage(arguments.checkpoint, str(whole)):
+            checkpoint = with_weights(arguments.checkpoint, whole, Qwen2VLForConditionalGeneration)
+            qwen2_vl.write_merged(checkpoint, staged)
         _replace(staged, out, Path(temporary) / "old")
     print(f"{out}: loads with the Auto classes")
     return out

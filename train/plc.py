@@ -28,9 +28,10 @@ from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from data_prep.config import ConfigError, RunError, parse_config, user_errors
 from data_prep.sample import DataError
 
+from . import base_weights
 from .arguments import DataArguments, ModelArguments, PlcTrainingArguments
 from .callbacks import PictureCallback
-from .checkpoint import build_model, load_config, load_processor
+from .checkpoint import build_model, load_config, load_processor, named
 from .collator import Collator
 from .config import CONFIG_FILE, write_config
 from .data import load_samples
@@ -125,6 +126,8 @@ def train(
         trainer.identity = run_identity(samples, model_arguments, data_arguments, args)
         if checkpoint is not None:
             check_identity(checkpoint, trainer.identity, args.resume_with_changes)
+            if not args.resume_with_changes:
+                named(checkpoint, base_weights.check, base=model_arguments.model)
         write_config(Path(args.output_dir) / CONFIG_FILE, model_arguments, data_arguments, args)
         environment = describe_environment("bfloat16" if args.bf16 else "float32")
         Path(args.output_dir, ENVIRONMENT_FILE).write_text(json.dumps(environment, indent=1), encoding="utf-8")

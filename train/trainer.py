@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import EvalPrediction, Trainer
@@ -20,6 +21,7 @@ from crop_model.configuration_crop_llava import CropLlavaConfig
 from crop_model.cost import ModelShape
 from data_prep.config import RunError
 
+from . import base_weights
 from .arguments import PlcTrainingArguments
 from .checkpoint import MODULE_MARKS, module_group, trainable_parameters
 from .checkpoint_files import STAGING, clear_staging, publish, write_manifest
@@ -57,6 +59,9 @@ class PlcTrainer(Trainer):
         self.add_callback(self.meter)
         self.identity: dict[str, Any] = {}  # of the run, for its checkpoints: `train.resume.run_identity`
         self._saving_aside = False
+        base = self.model.peft_config["default"].base_model_name_or_path if isinstance(self.model, PeftModel) else None
+        # now, as these are the files that were loaded
+        self._base_weights = base_weights.sample(base) if base and self.args.should_save else {}
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW, or what `optim` names, over `parameter_groups`."""
@@ -199,9 +204,12 @@ class PlcTrainer(Trainer):
         return run / STAGING / name
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """The Trainer's files and, which PEFT leaves out, the model's configuration."""
+        """The Trainer's files and, which PEFT leaves out, the model's configuration and some of its base's numbers."""
         super()._save(output_dir, state_dict)
         if self.args.should_save:
+            if self._base_weights:
+                path = Path(output_dir or self.args.output_dir) / base_weights.FILE
+                path.write_text(json.dumps(self._base_weights), encoding="utf-8")
             config = copy.copy(self.model.config)
             vars(config).pop("quantization_config", None)  # of QLoRA: what was trained goes onto whole weights too
             config.save_pretrained(output_dir or self.args.output_dir)

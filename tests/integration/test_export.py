@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from train import export as export_module
-from train.arguments import LANGUAGE_MODEL_LINEARS
-from train.checkpoint import build_model, load_checkpoint, load_config
+from train.checkpoint import load_checkpoint
 from train.export import main
 
 pytestmark = pytest.mark.integration
@@ -57,24 +55,6 @@ for name, region in (("none", None), ("box", [8, 4, 30, 20])):
 assert not {"crop_model", "data_prep", "train"} & set(sys.modules)
 save_file(outputs, out)
 """
-
-
-@pytest.fixture(scope="module")
-def lora_checkpoint(tiny_crop_llava: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An adapter, compressor and projector with random weights, saved as the Trainer saves them."""
-    folder = tmp_path_factory.mktemp("run") / "final"
-    config = load_config(tiny_crop_llava)
-    _, processor = load_checkpoint(tiny_crop_llava)
-    model = build_model(str(tiny_crop_llava), config, LoraConfig(r=4, target_modules=LANGUAGE_MODEL_LINEARS))
-    torch.manual_seed(2)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter) * 0.1)
-    model.save_pretrained(folder)
-    model.config.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

@@ -211,10 +211,38 @@ def test_the_token_is_in_no_file(hub: Hub, export: Path) -> None:
     assert not any(TOKEN.encode() in content for content in hub.tree(NAME).values())
 
 
-def test_an_export_goes_up_and_a_stranger_loads_it_by_its_name(hub: Hub, tiny_crop_llava: Path, tmp_path: Path) -> None:
+# a stranger's adapter beside the weights; what it computes is compared, not how
+PEFT_STRANGER = """
+import sys
+import torch
+from PIL import Image
+from peft import PeftModel
+from safetensors.torch import save_file
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+name, image, out = sys.argv[1:]
+model = AutoModelForImageTextToText.from_pretrained(name, trust_remote_code=True)
+model = PeftModel.from_pretrained(model, name, subfolder="adapter").eval()
+processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
+text = "USER: <image>\\nwhat is the digit ? ASSISTANT:"
+outputs = {}
+for key, region in (("none", None), ("box", [8, 4, 30, 20])):
+    inputs = processor(images=[Image.open(image)], text=[text], regions=[region], return_tensors="pt")
+    with torch.no_grad():
+        outputs[key] = model(**inputs).logits
+save_file(outputs, out)
+"""
+
+
+@pytest.mark.parametrize("lora", ["none", "apart"])
+def test_an_export_goes_up_and_a_stranger_loads_it_by_its_name(
+    lora: str, hub: Hub, tiny_crop_llava: Path, lora_checkpoint: Path, tmp_path: Path
+) -> None:
     out, home, image = tmp_path / "out", tmp_path / "home", tmp_path / "image.png"
+    checkpoint, stranger = (tiny_crop_llava, STRANGER) if lora == "none" else (lora_checkpoint, PEFT_STRANGER)
+    words = [str(checkpoint), str(out), "push_to=owner/name", "tag=v1", f"merge={str(lora == 'none').lower()}"]
     done = subprocess.run(
-        [sys.executable, "-m", "train.export", str(tiny_crop_llava), str(out), "push_to=owner/name", "tag=v1"],
+        [sys.executable, "-m", "train.export", *words],
         cwd=PROJECT,
         env=environment(hub, home, TOKEN),
         capture_output=True,
@@ -228,7 +256,7 @@ def test_an_export_goes_up_and_a_stranger_loads_it_by_its_name(hub: Hub, tiny_cr
 
     Image.linear_gradient("L").convert("RGB").resize((40, 24)).save(image)
     asked = subprocess.run(
-        [sys.executable, "-I", "-c", STRANGER, "owner/name", str(image), str(tmp_path / "stranger.safetensors")],
+        [sys.executable, "-I", "-c", stranger, "owner/name", str(image), str(tmp_path / "stranger.safetensors")],
         cwd=tmp_path,
         env=environment(hub, home, TOKEN),
         capture_output=True,
@@ -236,12 +264,12 @@ def test_an_export_goes_up_and_a_stranger_loads_it_by_its_name(hub: Hub, tiny_cr
         check=False,
     )
     assert asked.returncode == 0, asked.stderr
-    computed, expected = load_file(tmp_path / "stranger.safetensors"), ask_checkpoint(tiny_crop_llava, image)
+    computed, expected = load_file(tmp_path / "stranger.safetensors"), ask_checkpoint(checkpoint, image)
     for name in ("none", "box"):
         torch.testing.assert_close(computed[name], expected[name], atol=1e-5, rtol=0)
-    assert ("GET", "/owner/name/resolve/main/model.safetensors") in [
-        (method, re.sub("resolve/[0-9a-f]{40}/", "resolve/main/", path)) for method, path in hub.requests
-    ]
+    weights = ["model.safetensors", *(["adapter/adapter_model.safetensors"] if lora == "apart" else [])]
+    read = {re.sub("resolve/[0-9a-f]{40}/", "resolve/main/", path) for method, path in hub.requests if method == "GET"}
+    assert {f"/owner/name/resolve/main/{file}" for file in weights} <= read
 
 
 def test_a_data_set_goes_up_as_one(hub: Hub, tmp_path: Path) -> None:

@@ -285,13 +285,11 @@ def test_a_wrong_call_ends_the_launcher_with_status_2(plc_words: list[str]) -> N
     assert "Traceback" not in refused.stderr
 
 
-def test_a_localizer_in_two_processes_is_the_one_of_one(tiny_qwen2_vl: Path, toy_data: Path, tmp_path: Path) -> None:
-    """Adapter and merger of Qwen2-VL, activations recomputed."""
-    words = [
-        f"model={tiny_qwen2_vl}",
+def words_of_a_localizer(model: Path, data: Path) -> list[str]:
+    return [
+        f"model={model}",
         f"chat_template={ROOT / 'configs/localizer/qwen2_vl.jinja'}",
-        "lora={r: 4, lora_alpha: 8}",
-        f"train_data=[{{annotations: {toy_data / 'data.json'}, image_root: {toy_data / 'images'}}}]",
+        f"train_data=[{{annotations: {data / 'data.json'}, image_root: {data / 'images'}}}]",
         "max_steps=3",
         "learning_rate=1e-3",
         "projector_learning_rate=3e-3",
@@ -300,6 +298,11 @@ def test_a_localizer_in_two_processes_is_the_one_of_one(tiny_qwen2_vl: Path, toy
         "report_to=none",
         "use_cpu=true",
     ]
+
+
+def test_a_localizer_in_two_processes_is_the_one_of_one(tiny_qwen2_vl: Path, toy_data: Path, tmp_path: Path) -> None:
+    """Adapter and merger of Qwen2-VL, activations recomputed."""
+    words = [*words_of_a_localizer(tiny_qwen2_vl, toy_data), "lora={r: 4, lora_alpha: 8}"]
     train_localizer([*words, f"output_dir={tmp_path / 'alone'}", "per_device_train_batch_size=4"])
     more = ["deepspeed=configs/deepspeed/zero2.json", "gradient_checkpointing=true", "per_device_train_batch_size=2"]
     finished = launch([*words, f"output_dir={tmp_path / 'two'}", *more], "train.localizer")
@@ -310,3 +313,27 @@ def test_a_localizer_in_two_processes_is_the_one_of_one(tiny_qwen2_vl: Path, toy
     expected = load_qwen2_vl(tmp_path / "alone" / "final")[0].state_dict()
     for name, tensor in load_qwen2_vl(tmp_path / "two" / "final")[0].state_dict().items():
         torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-5, msg=name)
+
+
+def test_an_export_of_a_localizer_trained_whole_whose_weights_stay_spread(
+    tiny_qwen2_vl: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    """ZeRO-3's states alone become the weights of one process, in the type that the configuration says."""
+    words = [*words_of_a_localizer(tiny_qwen2_vl, toy_data), "lora=null", "full=true"]
+    train_localizer([*words, f"output_dir={tmp_path / 'alone'}", "per_device_train_batch_size=4"])
+    preset = json.loads((ROOT / "configs/deepspeed/zero3.json").read_text())
+    preset["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] = False
+    (tmp_path / "deepspeed.json").write_text(json.dumps(preset))
+    final, more = tmp_path / "two" / "final", [f"deepspeed={tmp_path / 'deepspeed.json'}"]
+    finished = launch([*words, f"output_dir={final.parent}", *more, "per_device_train_batch_size=2"], "train.localizer")
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert not list(final.glob("*.safetensors"))
+    expected = load_qwen2_vl(tmp_path / "alone" / "final")[0].state_dict()
+    for dtype in ("float32", "bfloat16"):
+        config = json.loads((final / "config.json").read_text())
+        (final / "config.json").write_text(json.dumps({**config, "dtype": dtype}))
+        export([str(final), str(tmp_path / dtype)])
+        for name, tensor in load_qwen2_vl(tmp_path / dtype, "auto")[0].state_dict().items():
+            assert tensor.dtype == getattr(torch, dtype)
+            rtol = 0 if dtype == "float32" else 2**-8
+            torch.testing.assert_close(tensor.float(), expected[name], rtol=rtol, atol=1e-5, msg=name)
