@@ -31,11 +31,18 @@ def clear_staging(run: Path) -> None:
 
 def publish(run: Path, name: str) -> None:
     """Move a folder that is written from `_saving` into the run's folder, in the place of an older one of that name."""
+    share_weights(run / STAGING / name)
     if (run / name).exists():
         (run / name).rename(run / STAGING / f"old-{name}")
     (run / STAGING / name).rename(run / name)
     sync(run)
     shutil.rmtree(run / STAGING)
+
+
+def share_weights(folder: Path) -> None:
+    """Let whoever reads the folder's JSON files read its weights, which safetensors 0.8 writes for the owner alone."""
+    for weights in folder.rglob("*.safetensors"):
+        weights.chmod(next(folder.glob("*.json")).stat().st_mode)
 
 
 def write_manifest(folder: Path, step: int, processes: int, identity: dict[str, Any]) -> None:

@@ -39,7 +39,7 @@ from data_prep.hub import EXPORT, PushArguments, check_push, push_folder
 
 from . import export_proof, qwen2_vl
 from .checkpoint import load_checkpoint, load_config, stored_model_type
-from .checkpoint_files import MANIFEST, check_whole
+from .checkpoint_files import MANIFEST, check_whole, share_weights
 from .consolidate import with_weights
 from .export_request import draw_request, read_request, write_request
 from .model_card import PICTURE, read_evaluation, write_card
@@ -281,6 +281,7 @@ def _check_destination(out: Path, arguments: ExportArguments) -> None:
 
 def _replace(staged: Path, out: Path, old: Path) -> None:
     """Two renames: what stood at `out` goes to `old`, which the caller removes."""
+    share_weights(staged)
     if out.exists():
         out.rename(old)
     try:

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from data_prep.config import ConfigError, RunError
 from train.checkpoint_files import (
@@ -96,3 +98,13 @@ def test_a_process_that_writes_to_another_disk_is_found_at_the_first_save(tmp_pa
     (tmp_path / "rng_state_0.pth").write_text("")
     with pytest.raises(RunError, match="process 1 wrote elsewhere"):
         write_manifest(tmp_path, 1, 2, {})
+
+
+def test_weights_can_be_read_by_whoever_reads_the_rest(tmp_path: Path) -> None:
+    stage(tmp_path, 1)
+    folder = tmp_path / STAGING / "checkpoint-1"
+    save_file({"weight": torch.zeros(2)}, folder / "model.safetensors")
+    (folder / "model.safetensors").chmod(0o600)
+    publish(tmp_path, "checkpoint-1")
+    written = tmp_path / "checkpoint-1"
+    assert (written / "model.safetensors").stat().st_mode == (written / "trainer_state.json").stat().st_mode

@@ -115,6 +115,7 @@ def test_an_export_takes_the_place_of_an_earlier_one(
     assert not (out / "thesis.txt").exists()
     assert "earlier" not in (out / "config.json").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == [out.name]
+    assert len({path.stat().st_mode for path in out.iterdir() if path.is_file()}) == 1
 
 
 @pytest.fixture
