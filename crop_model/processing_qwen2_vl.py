@@ -44,10 +44,15 @@ class Qwen2VLImageTextProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(
-        cls, name: Any, min_pixels: int | None = None, max_pixels: int | None = None, **kwargs: Any
+        cls,
+        pretrained_model_name_or_path: Any,
+        *args: Any,
+        min_pixels: int | None = None,
+        max_pixels: int | None = None,
+        **kwargs: Any,
     ) -> "Qwen2VLImageTextProcessor":
         """As `ProcessorMixin`'s, but for the pixels: the tokenizer would keep them too, and hand them to every call."""
-        stored = super().from_pretrained(name, **kwargs)
+        stored = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         return cls(stored.image_processor, stored.tokenizer, stored.chat_template, min_pixels, max_pixels)
 
     @property

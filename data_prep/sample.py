@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from crop_model.regions import Box
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 stored boxes as lists of a fixed size
 MANIFEST, REJECTED = "manifest.json", "rejected.jsonl"  # data_prep.annotate writes the second
 ROWS_PER_PART, ROWS_PER_BATCH = 500_000, 10_000
 EXIF_POLICY = "stored pixels: width, height and boxes ignore EXIF orientation"
@@ -283,7 +283,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise DataError(f"{path}: not JSON: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION:
         found = manifest.get("schema_version") if isinstance(manifest, dict) else None
-        raise DataError(f"{path}: schema version {found!r}, this program reads {SCHEMA_VERSION}")
+        raise DataError(f"{path}: schema version {found!r}, this program reads {SCHEMA_VERSION}: derive it anew")
     if missing := {"source", "rows"} - manifest.keys():
         raise DataError(f"{path}: no key {min(missing)!r}")
     return manifest

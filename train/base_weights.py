@@ -5,14 +5,19 @@ numbers of the base's files are kept in the checkpoint. They are read from safet
 in memory: quantised, spread by ZeRO-3, of another type. They are compared as far as bf16 and fp16 keep them.
 """
 
-import json
+import logging
 import math
+import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
+from pydantic import TypeAdapter, ValidationError
 from safetensors import safe_open
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from typing_extensions import TypedDict  # pydantic takes no other below Python 3.12
+
+logger = logging.getLogger(__name__)
 
 FILE = "base_weights.json"  # {name of a tensor: {"shape": [...], "row": [numbers]}}
 TENSORS, NUMBERS = 32, 16
@@ -20,34 +25,59 @@ PRECISION, SMALLEST = 2**-7, 1e-6  # bf16 rounds by up to 2**-9 of a number, twi
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
-def sample(base: str) -> dict[str, Any]:
+class Numbers(TypedDict):
+    """Of one matrix."""
+
+    shape: list[int]
+    row: list[float]  # the first `NUMBERS` of the row in the middle
+
+
+STORED = TypeAdapter(dict[str, Numbers])
+
+
+def sample(base: str) -> dict[str, Numbers]:
     """Some numbers of some matrices of a model that was loaded before; {} where it has no safetensors.
 
     Args:
         base: folder or Hub name, of a model or an adapter.
     """
-    matrices = sorted(_matrices(base).items())
-    return {name: _read(*place) for name, place in matrices[:: max(1, math.ceil(len(matrices) / TENSORS))]}
+    matrices = _matrices(base)
+    return {name: _read(*matrices[name]) for name in spread(matrices)}
+
+
+def spread(names: Iterable[str]) -> list[str]:
+    """`TENSORS` of them, or all: of every kind of matrix, from layers all over."""
+    by_kind = sorted(names, key=lambda name: (re.sub(r"\d+", "", name), name))
+    count = min(len(by_kind), TENSORS)
+    return [by_kind[number * len(by_kind) // count] for number in range(count)]
 
 
 def check(name: str, base: str) -> None:
     """Compare the numbers in the adapter's folder `name`, where it has any, with those of `base`.
 
-    Matrices that the base's files do not have under that name, in that shape and as floats, are passed over.
+    Matrices that the base's files do not have under that name, in that shape and as floats, are passed over; a warning
+    where that leaves none.
 
     Raises:
-        ValueError: other weights.
+        ValueError: other weights, or a damaged file of numbers.
     """
     path = Path(name) / FILE
     if not path.is_file():
         return
-    matrices = _matrices(base)
-    for tensor, stored in json.loads(path.read_text(encoding="utf-8")).items():
+    try:
+        kept = STORED.validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ValueError(f"{path}: damaged: {error.errors()[0]['msg']}") from error
+    matrices, compared = _matrices(base), 0
+    for tensor, stored in kept.items():
         if tensor not in matrices or (found := _read(*matrices[tensor]))["shape"] != stored["shape"]:
             continue
-        pairs = zip(stored["row"], found["row"], strict=True)
+        compared += 1
+        pairs = zip(stored["row"], found["row"], strict=False)
         if not all(math.isclose(one, other, rel_tol=PRECISION, abs_tol=SMALLEST) for one, other in pairs):
             raise ValueError(f"its base {base} has other weights than it was trained on, {tensor} among them")
+    if not compared:
+        logger.warning("%s: none of the matrices in it is in the safetensors of %s: nothing was compared", path, base)
 
 
 def _matrices(base: str) -> dict[str, tuple[Path, str]]:
@@ -66,8 +96,7 @@ def _matrices(base: str) -> dict[str, tuple[Path, str]]:
     return found
 
 
-def _read(path: Path, name: str) -> dict[str, Any]:
-    """Shape, and the first numbers of the row in the middle."""
+def _read(path: Path, name: str) -> Numbers:
     with safe_open(path, "pt") as file:
         part = file.get_slice(name)
         shape = part.get_shape()

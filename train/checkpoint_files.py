@@ -42,7 +42,9 @@ def publish(run: Path, name: str) -> None:
 def share_weights(folder: Path) -> None:
     """Let whoever reads the folder's JSON files read its weights, which safetensors 0.8 writes for the owner alone."""
     for weights in folder.rglob("*.safetensors"):
-        weights.chmod(next(folder.glob("*.json")).stat().st_mode)
+        usual = min((path.stat().st_mode for path in folder.glob("*.json")), default=weights.stat().st_mode)
+        if weights.stat().st_mode != usual:
+            weights.chmod(usual)
 
 
 def write_manifest(folder: Path, step: int, processes: int, identity: dict[str, Any]) -> None:

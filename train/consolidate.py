@@ -57,7 +57,7 @@ def _consolidate(checkpoint: Path, folder: Path, model_class: type[PreTrainedMod
     shutil.copytree(checkpoint, folder, ignore=shutil.ignore_patterns(*NOT_COPIED))
     stored = named(checkpoint, model_class.config_class.from_pretrained)
     with torch.device("meta"):  # names and shapes, which is what saving needs
-        model = model_class(stored).to(stored.dtype or torch.float32)  # which is saved as the configuration's
+        model = model_class(stored).to(stored.dtype or torch.float32)  # config.json tells this type; weights stay fp32
         if adapter:
             config = PeftConfig.from_pretrained(str(checkpoint))
             model.name_or_path = config.base_model_name_or_path  # PEFT writes that of the model, which has none yet

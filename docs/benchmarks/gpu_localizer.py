@@ -38,7 +38,9 @@ class Arguments:
 
     out: str = field(metadata={"help": "Folder for model, data and run; what is there is used again."})
     steps: int = field(default=10, metadata={"help": "Steps of the training; 0: none of it."})
-    batches: list[int] = field(default_factory=lambda: [1, 8, 32], metadata={"help": "Questions at a time."})
+    batches: list[int] = field(
+        default_factory=lambda: [1, 8, 32], metadata={"help": f"Questions at a time, at most {QUESTIONS}."}
+    )
     rounds: int = field(default=9, metadata={"help": "Rounds of localization."})
     device: str = field(default="cuda", metadata={"help": "Of localization."})
 
@@ -59,7 +61,8 @@ def main() -> None:
         str(out / "model"), dtype=torch.bfloat16, device=arguments.device, max_pixels=SIDE**2
     )
     print("\n| questions at a time | ms a call | ms a question |\n|---:|---:|---:|")
-    images = [Image.open(out / "data" / "images" / f"{number}.png").convert("RGB") for number in range(IMAGES)]
+    opened = [Image.open(out / "data" / "images" / f"{number}.png").convert("RGB") for number in range(IMAGES)]
+    images = [opened[number % IMAGES] for number in range(QUESTIONS)]
     for batch in arguments.batches:
         times = localize(localizer, images[:batch], questions[:batch], arguments.rounds)
         ms = [1e3 * value for value in (statistics.median(times), min(times), max(times))]
@@ -74,12 +77,13 @@ def write_model(folder: Path) -> None:
     tokenizer.add_special_tokens({"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"})
     tokenizer.add_special_tokens({"additional_special_tokens": list(TOKENS)})
     tokenizer.chat_template = (ROOT / "configs/localizer/qwen2_vl.jinja").read_text()
-    tokenizer.save_pretrained(folder)
-    Qwen2VLImageProcessorPil().save_pretrained(folder)
-    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    staged = folder.with_name("model.part")  # what is whole alone is used again
+    tokenizer.save_pretrained(staged)
+    Qwen2VLImageProcessorPil().save_pretrained(staged)
+    settings = json.loads((staged / "preprocessor_config.json").read_text())
     del settings["size"]
     pixels = {"min_pixels": 56 * 56, "max_pixels": 28 * 28 * 1280}
-    (folder / "preprocessor_config.json").write_text(json.dumps(settings | pixels))
+    (staged / "preprocessor_config.json").write_text(json.dumps(settings | pixels))
     config = qwen2_vl_2b_config()
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in TOKENS}
     config.image_token_id, config.video_token_id = ids["<|image_pad|>"], ids["<|video_pad|>"]
@@ -89,7 +93,8 @@ def write_model(folder: Path) -> None:
     torch.manual_seed(0)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = Qwen2VLForConditionalGeneration._from_config(config, dtype=torch.bfloat16)
-    model.save_pretrained(folder)
+    model.save_pretrained(staged)
+    staged.rename(folder)
 
 
 def write_data(folder: Path) -> list[str]:

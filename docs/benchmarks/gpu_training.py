@@ -1,9 +1,9 @@
 """Training steps of configs/plc/llava-1.5-7b.yaml on one GPU: time, memory and rate against the visual tokens.
 
-    python docs/benchmarks/gpu_training.py OUT                 about five minutes of a GPU of 80 GB, 35 GB of disk
-    python docs/benchmarks/gpu_training.py OUT runs=[all,plc_64] steps=20
+    python docs/benchmarks/gpu_training.py OUT runs=[plc_64,all]      a minute a run, of a GPU of 40 GB; 20 GB of disk
+    python docs/benchmarks/gpu_training.py OUT                        all eight; two need flash-attn, one bitsandbytes
 
-A LLaVA-1.5-7B with random weights in llava-hf format is written to OUT/model, questions of 150 text tokens about images
+A LLaVA-1.5-7B with random weights in llava-hf format is written to OUT/model, questions of 146 text tokens about images
 of noise to OUT/data. Every run is `deepspeed --num_gpus 1 --module train.plc configs/plc/llava-1.5-7b.yaml` on them: 16
 questions a step, LoRA r128, bf16, gradient checkpointing, ZeRO-2. Its own log is what is read; the first steps, which
 warm up, are left out. Prints a Markdown table.
@@ -30,7 +30,7 @@ from PIL import Image
 from reliability import free_port
 from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
-from data_prep.config import parse_config, user_errors
+from data_prep.config import ConfigError, parse_config, user_errors
 from data_prep.sample import RegionAnnotation, sample_id, write_regions
 from train.meter import LOG_FILE
 
@@ -60,7 +60,13 @@ class Arguments:
 
     out: str = field(metadata={"help": "Folder for model, data and runs; what is there is used again."})
     runs: list[str] = field(default_factory=lambda: list(RUNS), metadata={"help": f"Of {', '.join(RUNS)}."})
-    steps: int = field(default=10, metadata={"help": "Steps of a run."})
+    steps: int = field(default=12, metadata={"help": f"Steps of a run, more than the {WARM_UP} that are left out."})
+
+    def __post_init__(self) -> None:
+        if self.steps <= WARM_UP:
+            raise ConfigError(f"steps: {self.steps} is not above {WARM_UP}, the steps that are left out")
+        if unknown := set(self.runs) - RUNS.keys():
+            raise ConfigError(f"runs: {min(unknown)} is none of {', '.join(RUNS)}")
 
 
 def main() -> None:
@@ -92,8 +98,10 @@ def write_model(folder: Path) -> None:
     torch.manual_seed(0)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = LlavaForConditionalGeneration._from_config(config, dtype=torch.bfloat16)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    staged = folder.with_name("model.part")  # what is whole alone is used again
+    model.save_pretrained(staged)
+    processor.save_pretrained(staged)
+    staged.rename(folder)
 
 
 def write_data(folder: Path) -> None:
@@ -162,9 +170,13 @@ def line(name: str, run: Path, status: int, seconds: float) -> str:
     }
     return (
         f"| {name} | {statistics.median(times):.3f} ({min(times):.3f} to {max(times):.3f}) "
-        f"| {median['samples_per_s']:.1f} | {median['tokens_per_s']:.0f} | {median['mfu']:.0%} "
+        f"| {median['samples_per_s']:.1f} | {median['tokens_per_s']:.0f} | {_percent(median['mfu'])} "
         f"| {max(step['peak_memory_bytes'] for step in steps) / 1e9:.1f} | {seconds:.0f} |"
     )
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share else ""  # of what has no formula
 
 
 if __name__ == "__main__":

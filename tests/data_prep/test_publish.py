@@ -139,7 +139,7 @@ WRONG_CALLS = {
     "no regions": (["OUT"], "regions"),
     "nothing there": (["OUT", "regions=GONE"], "regions: no such folder: .*gone"),
     "no sidecar": (["OUT", "regions=PLAIN"], "plain: no manifest.json, not a region sidecar"),
-    "another version": (["OUT", "regions=OLD"], "manifest.json: schema version 0, this program reads 1"),
+    "another version": (["OUT", "regions=OLD"], "manifest.json: schema version 0, this program reads 2"),
     "a name that leaves the folder": (["OUT", "regions=ESCAPE"], "manifest.json: source: "),
     "one source twice": (["OUT", "regions=[TOLOKA, COPY]"], "source 'toloka' is .*toloka's already"),
     "somebody's work": (["PLAIN", "regions=TOLOKA"], "out: .*plain exists"),

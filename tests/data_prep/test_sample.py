@@ -63,7 +63,7 @@ def test_manifest_counts_and_hashes(tmp_path):
     assert manifest["arguments"] == {"seed": 3}
     assert manifest["inputs"] == {"in.json": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}
     assert manifest["rows"] == 2
-    assert manifest["schema_version"] == 1
+    assert manifest["schema_version"] == 2
     assert "EXIF" in manifest["exif"]
 
 
@@ -155,7 +155,7 @@ def damage_rows(folder):
         (damage_column, "part-00000.parquet: no column 'region'"),
         (damage_type, "part-00000.parquet: column 'width' is double, not int32"),
         (damage_region, "part-00000.parquet: column 'region' has a box that is not of four numbers"),
-        (damage_version, "manifest.json: schema version 99, this program reads 1"),
+        (damage_version, "manifest.json: schema version 99, this program reads 2: derive it anew"),
         (damage_source, "manifest.json: no key 'source'"),
         (damage_rows, "1 rows, but manifest.json says 2"),
         (lambda folder: (folder / "manifest.json").unlink(), "no manifest.json"),

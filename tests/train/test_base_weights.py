@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from data_prep.config import ConfigError
-from train.base_weights import FILE, sample
+from train.base_weights import FILE, sample, spread
 from train.checkpoint import load_checkpoint
 from train.plc import main
 
@@ -53,6 +53,27 @@ def test_another_base_is_one_line(adapter: Path, base: Path) -> None:
         load_checkpoint(adapter)
     (adapter / FILE).unlink()  # an adapter of another program
     load_checkpoint(adapter)
+
+
+def test_a_damaged_file_is_named(adapter: Path) -> None:
+    for content in ("{", "[]", '{"a": {"shape": [2, 2]}}'):
+        (adapter / FILE).write_text(content)
+        with pytest.raises(ConfigError, match=r"final/base_weights.json: damaged: "):
+            load_checkpoint(adapter)
+
+
+def test_nothing_in_common_is_told(adapter: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (adapter / FILE).write_text('{"a": {"shape": [2, 2], "row": [0.0, 0.0]}}')
+    load_checkpoint(adapter)
+    assert "nothing was compared" in caplog.text
+
+
+def test_every_kind_of_matrix_is_sampled() -> None:
+    """Of LLaVA-1.5-13B's names in the language model's part a whole stride would take one kind."""
+    kinds = [*(f"mlp.{kind}_proj" for kind in ("down", "gate", "up")), *(f"self_attn.{kind}_proj" for kind in "kovq")]
+    for layers in (24, 28, 32, 40, 60):
+        names = [f"layers.{layer}.{kind}" for layer in range(layers) for kind in kinds]
+        assert {name.rpartition(".")[2] for name in spread(names)} == {kind.rpartition(".")[2] for kind in kinds}
 
 
 def test_a_run_does_not_go_on_upon_another_base(
