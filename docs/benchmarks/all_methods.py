@@ -14,9 +14,10 @@ from itertools import product
 from pathlib import Path
 
 import demo_methods
-from demo_methods import BASE, BUDGETS, SEEDS, Row
+from demo_methods import BASE, BUDGETS, ONE_NINTH, SEEDS, Row
 
 LAYERS = (1, 2)
+LOCALIZER = "configs/demo_localizer"
 BLIND = {"checkpoint": BASE, "region_source": "global"}
 FINE_TUNED = ("region_ratio", "uniform", "region_only")
 
@@ -48,6 +49,17 @@ def untrained_ilp() -> list[Row]:
     ]
 
 
+def imperfect(out: Path) -> list[Row]:
+    """The two that lead at one ninth, fine-tuned, with a localizer's regions; region_only with wrong ones and none."""
+    rows: list[Row] = []
+    for seed in SEEDS:
+        plc, region_only = (f"{out}/{kind}-{ONE_NINTH}-{seed}/final" for kind in ("region_ratio", "region_only"))
+        found = {"region_source": "localizer", "localizer": LOCALIZER, "seed": seed}
+        rows += [{"checkpoint": plc, **found}, {"checkpoint": region_only, **found}]
+        rows.append({"checkpoint": region_only, "region_source": ["random", "global"], "seed": seed})
+    return demo_methods.evaluate(out / "imperfect", rows)
+
+
 def main() -> None:
     words = [word for word in sys.argv[1:] if word != "trained=no"]
     out = Path(words[0] if words else "runs/all_methods").absolute()
@@ -56,6 +68,7 @@ def main() -> None:
     if "trained=no" not in sys.argv:
         for kind, budget, seed in product(FINE_TUNED, BUDGETS, SEEDS):
             rows += demo_methods.train_and_evaluate(out, (kind, budget, seed))
+        rows += imperfect(out)
     (out / "rows.json").write_text(json.dumps(rows, indent=2), encoding="utf-8")
     print(demo_methods.table(rows))
 
