@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # CROP's PLC stage from nothing to an exported checkpoint: demo data, two fine-tunings, a table, an export, an answer.
-# 8 minutes on two cores after the installation. Everything it makes lies in runs/quickstart.
+# 8 to 11 minutes on two cores after the installation. Everything it makes lies in runs/quickstart.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ./launch/install.sh

@@ -40,7 +40,7 @@ def test_the_hub_takes_its_metadata() -> None:
 
 def test_the_hub_takes_its_results() -> None:
     files = sorted((EXAMPLE / ".eval_results").glob("*.yaml"))
-    assert len(files) == 3  # annotated, random and no regions
+    assert len(files) == 4  # annotated, found, random and no regions
     for path in files:
         (entry,) = parse_eval_result_entries(yaml.safe_load(path.read_text()))
         assert 0 <= entry.value <= 1 and entry.dataset_id == "crop-demo-digits"
