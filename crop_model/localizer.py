@@ -13,13 +13,13 @@ That the region is a box [xmin, ymin, xmax, ymax] of grid indices is the paper's
 only such a text can come out, whatever the weights, and the probabilities of its four indices give a confidence.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -196,27 +196,45 @@ class Localizer:
             add_generation_prompt=True,
             processor_kwargs={"padding": True, "padding_side": "left", "return_tensors": "pt"},
         ).to(self.model.device, self.model.dtype)
-        length = inputs["input_ids"].shape[1]
-        box = GridBoxProcessor(self.processor.tokenizer, length)
-        written = self.model.generate(
-            **inputs,
-            logits_processor=LogitsProcessorList([box]),
-            max_new_tokens=box.length,
-            do_sample=False,
-            num_beams=1,
-            repetition_penalty=1.0,  # a model's own would keep an index from coming twice
-            output_scores=True,
-            return_dict_in_generate=True,
-            pad_token_id=self.processor.tokenizer.pad_token_id,
-        )
-        indices = box.indices(written.sequences)  # (B, 4)
-        scores = torch.stack([written.scores[place] for place in box.places], dim=1).float()  # (B, 4, V)
-        chosen = written.sequences[:, length:][:, box.places, None]  # (B, 4, 1)
+        box = GridBoxProcessor(self.processor.tokenizer, inputs["input_ids"].shape[1])
+        written, scores = self._write(inputs, box)
+        indices = box.indices(written)  # (B, 4)
+        chosen = written[:, box.prompt_length :][:, box.places, None]  # (B, 4, 1)
         confidence = scores.softmax(dim=-1).gather(2, chosen).prod(dim=1).nan_to_num().flatten()  # (B,)
         return [
             self._located(image, cells, sure)
             for image, cells, sure in zip(images, indices.tolist(), confidence.tolist(), strict=True)
         ]
+
+    def _write(self, inputs: Mapping[str, Any], box: GridBoxProcessor) -> tuple[Tensor, Tensor]:
+        """Prompts and answers up to the last index, int64 (B, L), and the scores of every index, float32 (B, 4, V).
+
+        What stands between two indices is known: it goes into the model together with the index before it.
+        """
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        more = {name: value for name, value in inputs.items() if name not in ("input_ids", "attention_mask")}
+        scores: list[Tensor] = []
+        for place in box.places:
+            if scores:
+                known = box.fixed[ids.shape[1] - box.prompt_length : place]  # (tokens before the next index,)
+                ids = torch.cat([ids, known.to(ids.device).expand(len(ids), -1)], dim=1)
+            mask = nn.functional.pad(mask, (0, ids.shape[1] - mask.shape[1]), value=1)
+            written = self.model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                **more,
+                logits_processor=LogitsProcessorList([box]),
+                max_new_tokens=box.prompt_length + place + 1 - ids.shape[1],
+                do_sample=False,
+                num_beams=1,
+                repetition_penalty=1.0,  # a model's own would keep an index from coming twice
+                output_scores=True,
+                return_dict_in_generate=True,
+                pad_token_id=self.processor.tokenizer.pad_token_id,
+            )
+            ids, more = written.sequences, {"past_key_values": written.past_key_values}
+            scores.append(written.scores[-1])
+        return ids, torch.stack(scores, dim=1).float()
 
     def _located(self, image: Image.Image, cells: Sequence[int], confidence: float) -> LocatedRegion:
         xmin, ymin, xmax, ymax = cells

@@ -2,23 +2,31 @@
 
     image       vision tower, and what brings its patches to the LLM, as in `cost.py`
     prefill     the LLM on visual tokens and text, and one logit
-    decoding    a tokens "[1, 0, 4, 2]": the first comes with the prefill, each other one costs a pass over one token,
-                which attends to all before it:  linear(1) + 2 d (tokens before and itself) + head, layer by layer
+    decoding    "[1, 0, 4, 2]": what stands before the first index, token by token, then each index but the last
+                together with what is known to follow it; every pass attends to all before it:
+                linear(q) + 2 d q (tokens before and q) for q tokens, layer by layer, and a head
+
+        [   1 , _   0 , _   4 , _   2      one sign a token: the prefill and four passes, of 1, 3, 3 and 3 tokens
+        |   |_____| |_____| |_____|
 
     Qwen2-VL's tower, N patches of p x p pixels of two equal frames, width D, FFN width F, LLM width H:
         N (2 * 3 p^2) D + layers (4 N D^2 + 2 N^2 D + 2 N D F) + N/4 ((4 D)^2 + 4 D H)
 
-Counted as in `cost.py`: MACs of matrix products; FLOPs are twice as many. Decoding reads every weight for a single
-token, so that where memory is the limit it takes a larger share of the time than of these sums.
+Counted as in `cost.py`: MACs of matrix products; FLOPs are twice as many. Decoding reads every weight for a few
+tokens, so that where memory is the limit it takes a larger share of the time than of these sums.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 from .configuration_crop_llava import CropLlavaConfig
 from .cost import LanguageModelShape, ModelShape
 
-ANSWER_TOKENS = 12  # "[1, 0, 4, 2]" where every sign is a token of its own, as with Qwen2's and Llama's tokenizers
+# Of the indices in "[1, 0, 4, 2]", `GridBoxProcessor.places`, where every sign is a token of its own, as with Qwen2's
+# and Llama's tokenizers.
+PLACES = (1, 4, 7, 10)
 Kept = Literal["nothing", "image", "cache"]
 
 
@@ -79,12 +87,11 @@ class LocalizerShape:
         merger = n // merged * ((merged * d) ** 2 + merged * d * text.hidden_size)
         return cls(LanguageModelShape.from_config(text), embedding + vision.depth * layer + merger, n // merged)
 
-    def localize(
-        self, text_tokens: int, answer_tokens: int = ANSWER_TOKENS, kept: Kept = "nothing"
-    ) -> LocalizationMacs:
+    def localize(self, text_tokens: int, places: Sequence[int] = PLACES, kept: Kept = "nothing") -> LocalizationMacs:
         """MACs of one question, of a prompt of `text_tokens` tokens beside its image.
 
         Args:
+            places: of the four indices among the answer's tokens.
             kept: from an earlier question about the same image: what brings its patches to the LLM (`image`), or the
                 LLM's cache of them too (`cache`), which needs an image that stands before the text.
         """
@@ -93,18 +100,19 @@ class LocalizerShape:
             prefill = llm.linear_macs(text_tokens) + llm.head_macs(1) + self._attention_macs(text_tokens, n)
         else:
             prefill = llm.linear_macs(n) + llm.attention_macs(n) + llm.head_macs(1)
-        more = answer_tokens - 1
-        attention = sum(self._attention_macs(1, n + step) for step in range(1, answer_tokens))
-        decoding = llm.linear_macs(more) + attention + llm.head_macs(more)
+        ends = [*range(1, places[0] + 1), *places[1:]]  # tokens of the answer that are read, after every pass
+        attention = sum(self._attention_macs(end - start, n + end) for start, end in pairwise([0, *ends]))
+        decoding = llm.linear_macs(places[-1]) + attention + llm.head_macs(len(ends))
         return LocalizationMacs(self.image_macs if kept == "nothing" else 0, prefill, decoding)
 
-    def kv_bytes(self, text_tokens: int, answer_tokens: int = ANSWER_TOKENS, bytes_per_value: int = 2) -> int:
-        """Bytes of the KV cache after the answer, whose last token is not in it."""
-        return self.language_model.kv_bytes(self.visual_tokens + text_tokens + answer_tokens - 1, bytes_per_value)
+    def kv_bytes(self, text_tokens: int, places: Sequence[int] = PLACES, bytes_per_value: int = 2) -> int:
+        """Bytes of the KV cache after the answer, whose last index is not in it."""
+        return self.language_model.kv_bytes(self.visual_tokens + text_tokens + places[-1], bytes_per_value)
 
-    def weights_read(self, answer_tokens: int = ANSWER_TOKENS) -> int:
-        """Weights of the LLM that are read for one question: all of them, in each of its passes."""
-        return answer_tokens * (self.language_model.linear_macs(1) + self.language_model.head_macs(1))
+    def weights_read(self, places: Sequence[int] = PLACES) -> int:
+        """Weights of the LLM that are read for one question: all of them, in the prefill and in each pass behind it."""
+        passes = 1 + places[0] + len(places) - 1
+        return passes * (self.language_model.linear_macs(1) + self.language_model.head_macs(1))
 
     def _attention_macs(self, queries: int, keys: int) -> int:
         return 2 * queries * keys * self.language_model.query_size * self.language_model.num_layers

@@ -73,8 +73,8 @@ def localizer_cost(name: str, text_tokens: int) -> dict[str, int | None]:
     if stored_model_type(name) not in LLAVA_TYPES:
         return {"localizer_macs": None, "localizer_flops": None}
     config = load_config(name)
-    answer_tokens = GridBoxProcessor(load_processor(name, config).tokenizer, prompt_length=0).length
-    macs = LocalizerShape.from_llava(config).localize(text_tokens, answer_tokens)
+    places = GridBoxProcessor(load_processor(name, config).tokenizer, prompt_length=0).places
+    macs = LocalizerShape.from_llava(config).localize(text_tokens, places)
     return {"localizer_macs": macs.total, "localizer_flops": macs.flops}
 
 

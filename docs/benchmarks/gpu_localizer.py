@@ -5,7 +5,7 @@
 The weights are random and written to OUT/model; a box takes as many steps as with trained ones, since the answer's
 length is fixed. Training is `deepspeed --num_gpus 1 --module train.localizer configs/localizer/qwen2-vl-2b.yaml`, by
 its own log. Localization is `Localizer.predict` in bf16 on opened images of 336 x 336 (144 visual tokens): resizing,
-tower, prefill and 12 tokens, constrained. Prints two Markdown tables.
+tower, prefill and the box. Prints two Markdown tables.
 """
 
 import json

@@ -11,7 +11,7 @@ from transformers import Qwen2VLConfig
 
 from crop_model.cost import ModelShape
 from crop_model.cost_of_questions import macs_of_questions
-from crop_model.localizer_cost import ANSWER_TOKENS, LocalizerShape
+from crop_model.localizer_cost import LocalizerShape
 
 TERA, SIDE, BUDGET = 1e12, 336, 64
 TEXTS, QUESTIONS = (20, 40, 150, 400), (1, 2, 4, 8, 16, 64)
@@ -102,7 +102,7 @@ def weights_read(text: int = 150) -> str:
     """What decoding reads from memory in fp16, one question at a time."""
     lines = ["| | weights of LLM and head read, GB | visual tokens' and text's KV cache, MB |", "|---|---:|---:|"]
     localizer = qwen2_vl_2b()
-    rows = [(f"Qwen2-VL-2B, {ANSWER_TOKENS} tokens of answer", localizer.weights_read(), localizer.kv_bytes(text))]
+    rows = [("Qwen2-VL-2B, a box", localizer.weights_read(), localizer.kv_bytes(text))]
     for size in MODELS:
         for name, shape in (
             ("all 576", llava(size, "none", PATCHES)),

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import LogitsProcessorList, PreTrainedTokenizerFast
 
-from crop_model.localizer import ANSWER, GridBoxProcessor, Localizer, LocatedRegion
+from crop_model.localizer import ANSWER, GridBoxProcessor, Localizer, LocatedRegion, conversations
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from crop_model.processing_crop_llava import CropLlavaProcessor
 from crop_model.regions import WHOLE_IMAGE, cells_to_pixels
@@ -144,6 +144,28 @@ def test_confidence_is_the_probability_of_the_four_indices(localizer: Localizer)
         possible = [tokenizer.convert_tokens_to_ids(str(value)) for value in range(first, 8)]
         expected *= logits[start + place - 1, possible].softmax(dim=0)[index - first].item()
     assert located.confidence == pytest.approx(expected, rel=1e-4)
+
+
+def test_known_tokens_fed_together_change_nothing(localizer: Localizer, tiny_qwen2_vl: Path) -> None:
+    """Against one call of `generate` that writes the answer token by token; prompts padded on the left."""
+    for one, questions in ((localizer, QUESTIONS[:3]), (Localizer.from_pretrained(str(tiny_qwen2_vl)), ("where", "?"))):
+        images = [picture(number, (40 + 40 * number, 64)) for number in range(len(questions))]
+        inputs = one.processor.apply_chat_template(
+            conversations(images, questions),
+            tokenize=True,
+            return_dict=True,
+            add_generation_prompt=True,
+            processor_kwargs={"padding": True, "padding_side": "left", "return_tensors": "pt"},
+        )
+        assert not inputs["attention_mask"].all()
+        box = GridBoxProcessor(one.processor.tokenizer, inputs["input_ids"].shape[1])
+        settings = {"do_sample": False, "output_scores": True, "return_dict_in_generate": True}
+        settings |= {"logits_processor": LogitsProcessorList([box]), "max_new_tokens": box.length}
+        whole = one.model.generate(**inputs, **settings)
+        written, scores = one._write(inputs, box)
+        assert torch.equal(written, whole.sequences[:, : written.shape[1]])
+        expected = torch.stack([whole.scores[place] for place in box.places], dim=1)
+        torch.testing.assert_close(scores, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_random_weights_of_a_whole_model_write_boxes(localizer: Localizer) -> None:

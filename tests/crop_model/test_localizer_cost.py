@@ -2,21 +2,22 @@
 
 import runpy
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers import Qwen2VLConfig
 
-from crop_model.localizer import GridBoxProcessor, Localizer
+from crop_model.localizer import GridBoxProcessor, Localizer, conversations
 from crop_model.localizer_cost import LocalizerShape
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from crop_model.processing_crop_llava import CropLlavaProcessor
 from tests.crop_model.test_cost import tiny_config
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo_base"
-TEXT, ANSWER = 7, 5
+TEXT, PLACES = 7, (1, 3, 6, 8)
 
 
 def qwen2_vl(**text: int) -> Qwen2VLConfig:
@@ -38,28 +39,25 @@ def qwen2_vl_2b(height: int = 336, width: int = 336) -> LocalizerShape:
     return LocalizerShape.from_qwen2_vl(Qwen2VLConfig(text_config=text, vision_config=vision), height, width)
 
 
-@pytest.mark.parametrize("answer", [1, ANSWER])
-def test_a_qwen2_vl_costs_what_torch_counts(answer: int) -> None:
-    config = qwen2_vl()
-    config._attn_implementation = "eager"  # torch does not count its fused attention on CPUs
-    model = Qwen2VLForConditionalGeneration(config).eval()
-    shape = LocalizerShape.from_qwen2_vl(config, 16, 24)
-    ids = torch.tensor([[99] * shape.visual_tokens + [5] * TEXT])
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        written = model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            pixel_values=torch.randn(24, 3 * 2 * 4 * 4),
-            image_grid_thw=torch.tensor([[1, 4, 6]]),
-            mm_token_type_ids=(ids == 99).int(),
-            max_new_tokens=answer,
-            min_new_tokens=answer,
-            do_sample=False,
-            return_dict_in_generate=True,
-        )
-    assert counter.get_total_flops() // 2 == shape.localize(TEXT, answer).total
-    held = sum(states.nbytes for layer in written.past_key_values.layers for states in (layer.keys, layer.values))
-    assert held == shape.kv_bytes(TEXT, answer, bytes_per_value=4)
+def test_a_qwen2_vl_costs_what_torch_counts(tiny_qwen2_vl: Path) -> None:
+    localizer = Localizer.from_pretrained(str(tiny_qwen2_vl))
+    localizer.model.set_attn_implementation("eager")  # torch does not count its fused attention on CPUs
+    image, question = Image.new("RGB", (24, 16)), "where ?"
+    prompt = localizer.processor.apply_chat_template(
+        conversations([image], [question])[0], tokenize=True, add_generation_prompt=True, return_dict=True
+    )
+    shape = LocalizerShape.from_qwen2_vl(localizer.model.config, *(4 * n for n in prompt["image_grid_thw"][0][1:]))
+    text = len(prompt["input_ids"][0]) - shape.visual_tokens
+    places = GridBoxProcessor(localizer.processor.tokenizer, 0).places
+    with (
+        FlopCounterMode(display=False) as counter,
+        mock.patch.object(localizer.model, "generate", wraps=localizer.model.generate) as generate,
+    ):
+        localizer.predict([image], [question])
+    assert counter.get_total_flops() // 2 == shape.localize(text, places).total
+    cache = generate.call_args.kwargs["past_key_values"]  # that of the last call, filled by it
+    held = sum(states.nbytes for layer in cache.layers for states in (layer.keys, layer.values))
+    assert held == shape.kv_bytes(text, places, bytes_per_value=4)
 
 
 def test_the_localizer_of_this_project_costs_what_torch_counts() -> None:
@@ -75,8 +73,8 @@ def test_the_localizer_of_this_project_costs_what_torch_counts() -> None:
         [{"role": "user", "content": content}], tokenize=True, add_generation_prompt=True, return_dict=True
     )
     text = len(prompt["input_ids"][0]) - 256
-    answer = GridBoxProcessor(processor.tokenizer, 0).length
-    assert counter.get_total_flops() // 2 == LocalizerShape.from_llava(model.config).localize(text, answer).total
+    places = GridBoxProcessor(processor.tokenizer, 0).places
+    assert counter.get_total_flops() // 2 == LocalizerShape.from_llava(model.config).localize(text, places).total
 
 
 def test_a_cache_kept_is_what_torch_counts() -> None:
@@ -89,9 +87,9 @@ def test_a_cache_kept_is_what_torch_counts() -> None:
         cache = model(input_ids=image, pixel_values=torch.randn(1, 3, 48, 48), use_cache=True).past_key_values
         with FlopCounterMode(display=False) as counter:
             model(input_ids=torch.full((1, TEXT), 5), past_key_values=cache, logits_to_keep=1)
-            for _ in range(ANSWER - 1):
-                model(input_ids=torch.tensor([[5]]), past_key_values=cache)
-    assert counter.get_total_flops() // 2 == shape.localize(TEXT, ANSWER, "cache").total
+            for tokens in (1, 2, 3, 2):  # PLACES: one before the first index, then an index and what follows it
+                model(input_ids=torch.full((1, tokens), 5), past_key_values=cache, logits_to_keep=1)
+    assert counter.get_total_flops() // 2 == shape.localize(TEXT, PLACES, "cache").total
 
 
 def test_what_is_kept_is_not_paid_again() -> None:
