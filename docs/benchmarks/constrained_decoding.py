@@ -4,10 +4,10 @@
 
 Free is one call of `generate` for as many tokens as "[1, 0, 4, 2]" has, without a constraint. `Localizer` lets nothing
 but indices come, keeps the scores that its confidence is read from, and feeds what is known between two indices
-together with the index before it. Both are timed in turn, round after round, and compared within a round, as a whole and after
-what one token takes; it is the processor time of one thread that counts, which other work on the machine hardly
-changes. Models: the demo's base, a LLaVA with an LLM of width 512, and that one with Qwen2's 151,936 words, for the
-constraint looks at every word. Prints a Markdown table.
+together with the index before it. Both are timed in turn, round after round, and compared within a round, as a whole
+and after what one token takes; it is the processor time of one thread that counts, which other work on the machine
+hardly changes. Models: the demo's base, a LLaVA with an LLM of width 512, and that one with Qwen2's 151,936 words, for
+the constraint looks at every word. Prints a Markdown table.
 """
 
 import argparse
