@@ -228,6 +228,7 @@ class Localizer:
                 do_sample=False,
                 num_beams=1,
                 repetition_penalty=1.0,  # a model's own would keep an index from coming twice
+                use_cache=True,
                 output_scores=True,
                 return_dict_in_generate=True,
                 pad_token_id=self.processor.tokenizer.pad_token_id,

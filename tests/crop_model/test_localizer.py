@@ -194,6 +194,12 @@ def test_a_region_below_the_threshold_is_the_whole_image(localizer: Localizer) -
     assert cells_to_pixels((2, 1, 4, 2), 200, 100) == (50, 12.5, 125, 37.5)
 
 
+def test_a_model_that_keeps_no_cache_unless_asked(localizer: Localizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = localizer.predict([picture(0)], [QUESTIONS[0]])
+    monkeypatch.setattr(localizer.model.generation_config, "use_cache", False)
+    assert localizer.predict([picture(0)], [QUESTIONS[0]]) == expected
+
+
 def test_every_question_has_an_image(localizer: Localizer) -> None:
     with pytest.raises(ValueError, match="questions: 2 for 1 images"):
         localizer.predict([picture(0)], ["a", "b"])
