@@ -189,13 +189,7 @@ class Localizer:
 
     @torch.inference_mode()
     def _predict(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[LocatedRegion]:
-        inputs = self.processor.apply_chat_template(
-            conversations(images, questions),
-            tokenize=True,
-            return_dict=True,
-            add_generation_prompt=True,
-            processor_kwargs={"padding": True, "padding_side": "left", "return_tensors": "pt"},
-        ).to(self.model.device, self.model.dtype)
+        inputs = self._prompts(images, questions)
         box = GridBoxProcessor(self.processor.tokenizer, inputs["input_ids"].shape[1])
         written, scores = self._write(inputs, box)
         indices = box.indices(written)  # (B, 4)
@@ -205,6 +199,16 @@ class Localizer:
             self._located(image, cells, sure)
             for image, cells, sure in zip(images, indices.tolist(), confidence.tolist(), strict=True)
         ]
+
+    def _prompts(self, images: Sequence[Image.Image], questions: Sequence[str]) -> Mapping[str, Any]:
+        """What the model reads, padded on the left."""
+        return self.processor.apply_chat_template(
+            conversations(images, questions),
+            tokenize=True,
+            return_dict=True,
+            add_generation_prompt=True,
+            processor_kwargs={"padding": True, "padding_side": "left", "return_tensors": "pt"},
+        ).to(self.model.device, self.model.dtype)
 
     def _write(self, inputs: Mapping[str, Any], box: GridBoxProcessor) -> tuple[Tensor, Tensor]:
         """Prompts and answers up to the last index, int64 (B, L), and the scores of every index, float32 (B, 4, V).

@@ -111,7 +111,7 @@ class LocalizerShape:
 
     def weights_read(self, places: Sequence[int] = PLACES) -> int:
         """Weights of the LLM that are read for one question: all of them, in the prefill and in each pass behind it."""
-        passes = 1 + places[0] + len(places) - 1
+        passes = places[0] + len(places)
         return passes * (self.language_model.linear_macs(1) + self.language_model.head_macs(1))
 
     def _attention_macs(self, queries: int, keys: int) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from peft import LoraConfig
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
@@ -161,6 +162,27 @@ def tiny_crop_llava(tiny_llava: Path, tmp_path_factory: pytest.TempPathFactory) 
     for parameter in model.model.compressor.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lora_checkpoint(tiny_crop_llava: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter, compressor and projector with random weights, saved as the Trainer saves them."""
+    from train.arguments import LANGUAGE_MODEL_LINEARS  # here: as above
+    from train.checkpoint import build_model, load_checkpoint, load_config
+
+    folder = tmp_path_factory.mktemp("run") / "final"
+    config = load_config(tiny_crop_llava)
+    _, processor = load_checkpoint(tiny_crop_llava)
+    model = build_model(str(tiny_crop_llava), config, LoraConfig(r=4, target_modules=LANGUAGE_MODEL_LINEARS))
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    model.save_pretrained(folder)
+    model.config.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
 

@@ -5,17 +5,18 @@ numbers of the base's files are kept in the checkpoint. They are read from safet
 in memory: quantised, spread by ZeRO-3, of another type. They are compared as far as bf16 and fp16 keep them.
 """
 
+import json
 import logging
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
 from pydantic import TypeAdapter, ValidationError
 from safetensors import safe_open
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
-from typing_extensions import TypedDict  # pydantic takes no other below Python 3.12
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,8 @@ PRECISION, SMALLEST = 2**-7, 1e-6  # bf16 rounds by up to 2**-9 of a number, twi
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
-class Numbers(TypedDict):
+@dataclass(frozen=True)
+class Numbers:
     """Of one matrix."""
 
     shape: list[int]
@@ -43,6 +45,13 @@ def sample(base: str) -> dict[str, Numbers]:
     """
     matrices = _matrices(base)
     return {name: _read(*matrices[name]) for name in spread(matrices)}
+
+
+def write(folder: Path, numbers: Mapping[str, Numbers]) -> None:
+    """Keep them in a checkpoint's folder, where there are any."""
+    if numbers:
+        text = json.dumps({name: asdict(one) for name, one in numbers.items()})
+        (folder / FILE).write_text(text, encoding="utf-8")
 
 
 def spread(names: Iterable[str]) -> list[str]:
@@ -70,10 +79,10 @@ def check(name: str, base: str) -> None:
         raise ValueError(f"{path}: damaged: {error.errors()[0]['msg']}") from error
     matrices, compared = _matrices(base), 0
     for tensor, stored in kept.items():
-        if tensor not in matrices or (found := _read(*matrices[tensor]))["shape"] != stored["shape"]:
+        if tensor not in matrices or (found := _read(*matrices[tensor])).shape != stored.shape:
             continue
         compared += 1
-        pairs = zip(stored["row"], found["row"], strict=False)
+        pairs = zip(stored.row, found.row, strict=False)
         if not all(math.isclose(one, other, rel_tol=PRECISION, abs_tol=SMALLEST) for one, other in pairs):
             raise ValueError(f"its base {base} has other weights than it was trained on, {tensor} among them")
     if not compared:
@@ -100,4 +109,4 @@ def _read(path: Path, name: str) -> Numbers:
     with safe_open(path, "pt") as file:
         part = file.get_slice(name)
         shape = part.get_shape()
-        return {"shape": shape, "row": part[shape[0] // 2, :NUMBERS].double().tolist()}
+        return Numbers(shape, part[shape[0] // 2, :NUMBERS].double().tolist())

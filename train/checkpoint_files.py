@@ -41,9 +41,9 @@ def publish(run: Path, name: str) -> None:
 
 def share_weights(folder: Path) -> None:
     """Let whoever reads the folder's JSON files read its weights, which safetensors 0.8 writes for the owner alone."""
+    usual = min((path.stat().st_mode for path in folder.glob("*.json")), default=None)
     for weights in folder.rglob("*.safetensors"):
-        usual = min((path.stat().st_mode for path in folder.glob("*.json")), default=weights.stat().st_mode)
-        if weights.stat().st_mode != usual:
+        if usual not in (None, weights.stat().st_mode):
             weights.chmod(usual)
 
 

@@ -207,9 +207,7 @@ class PlcTrainer(Trainer):
         """The Trainer's files and, which PEFT leaves out, the model's configuration and some of its base's numbers."""
         super()._save(output_dir, state_dict)
         if self.args.should_save:
-            if self._base_weights:
-                path = Path(output_dir or self.args.output_dir) / base_weights.FILE
-                path.write_text(json.dumps(self._base_weights), encoding="utf-8")
+            base_weights.write(Path(output_dir or self.args.output_dir), self._base_weights)
             config = copy.copy(self.model.config)
             vars(config).pop("quantization_config", None)  # of QLoRA: what was trained goes onto whole weights too
             config.save_pretrained(output_dir or self.args.output_dir)

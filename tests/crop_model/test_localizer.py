@@ -9,7 +9,7 @@ from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LogitsProcessorList, PreTrainedTokenizerFast
 
-from crop_model.localizer import ANSWER, GridBoxProcessor, Localizer, LocatedRegion, conversations
+from crop_model.localizer import ANSWER, GridBoxProcessor, Localizer, LocatedRegion
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from crop_model.processing_crop_llava import CropLlavaProcessor
 from crop_model.regions import WHOLE_IMAGE, cells_to_pixels
@@ -150,13 +150,7 @@ def test_known_tokens_fed_together_change_nothing(localizer: Localizer, tiny_qwe
     """Against one call of `generate` that writes the answer token by token; prompts padded on the left."""
     for one, questions in ((localizer, QUESTIONS[:3]), (Localizer.from_pretrained(str(tiny_qwen2_vl)), ("where", "?"))):
         images = [picture(number, (40 + 40 * number, 64)) for number in range(len(questions))]
-        inputs = one.processor.apply_chat_template(
-            conversations(images, questions),
-            tokenize=True,
-            return_dict=True,
-            add_generation_prompt=True,
-            processor_kwargs={"padding": True, "padding_side": "left", "return_tensors": "pt"},
-        )
+        inputs = one._prompts(images, questions)
         assert not inputs["attention_mask"].all()
         box = GridBoxProcessor(one.processor.tokenizer, inputs["input_ids"].shape[1])
         settings = {"do_sample": False, "output_scores": True, "return_dict_in_generate": True}

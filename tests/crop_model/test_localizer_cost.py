@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import Qwen2VLConfig
+from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-from crop_model.localizer import GridBoxProcessor, Localizer, conversations
+from crop_model.localizer import GridBoxProcessor, Localizer, conversations, load_processor
 from crop_model.localizer_cost import LocalizerShape
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from crop_model.processing_crop_llava import CropLlavaProcessor
@@ -18,18 +18,6 @@ from tests.crop_model.test_cost import tiny_config
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo_base"
 TEXT, PLACES = 7, (1, 3, 6, 8)
-
-
-def qwen2_vl(**text: int) -> Qwen2VLConfig:
-    sizes = {"hidden_size": 32, "intermediate_size": 72, "num_hidden_layers": 2, "vocab_size": 100}
-    return Qwen2VLConfig(
-        text_config={
-            **sizes, "num_attention_heads": 4, "num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 2,
-            "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}, **text,
-        },
-        vision_config={"depth": 2, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 3, "patch_size": 4},
-        image_token_id=99, video_token_id=98, vision_start_token_id=97, vision_end_token_id=96,
-    )  # fmt: skip
 
 
 def qwen2_vl_2b(height: int = 336, width: int = 336) -> LocalizerShape:
@@ -40,8 +28,10 @@ def qwen2_vl_2b(height: int = 336, width: int = 336) -> LocalizerShape:
 
 
 def test_a_qwen2_vl_costs_what_torch_counts(tiny_qwen2_vl: Path) -> None:
-    localizer = Localizer.from_pretrained(str(tiny_qwen2_vl))
-    localizer.model.set_attn_implementation("eager")  # torch does not count its fused attention on CPUs
+    config = Qwen2VLConfig.from_pretrained(tiny_qwen2_vl)
+    config.vision_config.embed_dim, config.vision_config.mlp_ratio = 16, 3  # no two sizes alike
+    config._attn_implementation = "eager"  # torch does not count its fused attention on CPUs
+    localizer = Localizer(Qwen2VLForConditionalGeneration(config).eval(), load_processor(str(tiny_qwen2_vl)))
     image, question = Image.new("RGB", (24, 16)), "where ?"
     prompt = localizer.processor.apply_chat_template(
         conversations([image], [question])[0], tokenize=True, add_generation_prompt=True, return_dict=True

@@ -6,6 +6,7 @@ on a machine with flash-attn and a GPU that it runs on; skipped elsewhere. The d
 are of a size that the kernels know.
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,7 @@ def test_prompts_and_what_follows_them(kind: str, rest: str, source: DataSource)
         inputs = batch | changed
         inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
         pruning = PRUNINGS[rest]
-        if pruning is None:
-            return two_turns(model, inputs, turn, whole)
-        with prune(model, pruning):
+        with nullcontext() if pruning is None else prune(model, pruning):
             return two_turns(model, inputs, turn, whole)
 
     reference = logits("reference")

@@ -12,28 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from train import export as export_module
-from train.arguments import LANGUAGE_MODEL_LINEARS
-from train.checkpoint import build_model, load_checkpoint, load_config
+from train.checkpoint import load_config
 from train.checkpoint_files import write_manifest
 from train.export import main
-
-
-@pytest.fixture(scope="module")
-def adapter(tiny_crop_llava: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A LoRA checkpoint as the Trainer saves it, with compressor and projector."""
-    folder = tmp_path_factory.mktemp("adapter") / "final"
-    config = load_config(tiny_crop_llava)
-    _, processor = load_checkpoint(tiny_crop_llava)
-    model = build_model(str(tiny_crop_llava), config, LoraConfig(r=4, target_modules=LANGUAGE_MODEL_LINEARS))
-    for part in (model, model.config, processor):
-        part.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture
@@ -148,10 +134,10 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], None], str]] = {
 
 @pytest.mark.parametrize("case", DAMAGES)
 def test_a_checkpoint_that_is_not_whole(
-    case: str, tiny_crop_llava: Path, adapter: Path, out: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+    case: str, tiny_crop_llava: Path, lora_checkpoint: Path, out: Path, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
     kind, damage, message = DAMAGES[case]
-    checkpoint = shutil.copytree(tiny_crop_llava if kind == "whole" else adapter, tmp_path / "checkpoint")
+    checkpoint = shutil.copytree(tiny_crop_llava if kind == "whole" else lora_checkpoint, tmp_path / "checkpoint")
     damage(checkpoint)
     line = refused(checkpoint, out, capfd)
     assert line.startswith(f"python -m train.export: error: checkpoint {checkpoint}: ")
@@ -160,9 +146,9 @@ def test_a_checkpoint_that_is_not_whole(
 
 @pytest.mark.parametrize("kind", ["whole", "adapter"])
 def test_undamaged_they_take_the_earlier_exports_place(
-    kind: str, tiny_crop_llava: Path, adapter: Path, out: Path
+    kind: str, tiny_crop_llava: Path, lora_checkpoint: Path, out: Path
 ) -> None:
-    main([str(tiny_crop_llava if kind == "whole" else adapter), str(out)])
+    main([str(tiny_crop_llava if kind == "whole" else lora_checkpoint), str(out)])
     assert load_file(out / "model.safetensors")
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
