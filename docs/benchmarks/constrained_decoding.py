@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -27,7 +26,7 @@ import torch
 from demo_llava import DEMO_BASE, write_model
 from PIL import Image
 
-from crop_model.localizer import Localizer
+from crop_model.localizer import GridBoxProcessor, Localizer
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from crop_model.processing_crop_llava import CropLlavaProcessor
 
@@ -49,9 +48,8 @@ def ways(one: Localizer, batch: int) -> tuple[Run, Run, Run]:
     """For that many questions: one token, a free answer, and a box."""
     noise = torch.randint(0, 256, (batch, 128, 128, 3), generator=torch.Generator().manual_seed(0))
     images = [Image.fromarray(picture.to(torch.uint8).numpy()) for picture in noise]
-    with mock.patch.object(one, "_write", wraps=one._write) as write:
-        one.predict(images, [f"Which digit is at B{number + 1}?" for number in range(batch)], batch)
-    inputs, box = write.call_args.args
+    inputs = one._prompts(images, [f"Which digit is at B{number + 1}?" for number in range(batch)])
+    box = GridBoxProcessor(one.processor.tokenizer, inputs["input_ids"].shape[1])
     free = partial(one.model.generate, **inputs, do_sample=False, pad_token_id=one.processor.tokenizer.pad_token_id)
     return partial(free, max_new_tokens=1), partial(free, max_new_tokens=box.length), partial(one._write, inputs, box)
 

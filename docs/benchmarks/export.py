@@ -12,7 +12,6 @@ export and checkpoint by more than 1e-5 in the logits that they compute in fp64.
 """
 
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -25,9 +24,10 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import launcher
 import torch
+from launcher import ON_THE_CPU, ROOT, command, free_port
 from peft import PeftModel
-from reliability import free_port
 from safetensors.torch import load_file
 
 from data_prep.config import ConfigError, parse_config, user_errors
@@ -38,7 +38,6 @@ from train.consolidate import with_weights
 from train.export import main as export
 from train.export_request import read_request, write_request
 
-ROOT = Path(__file__).parents[2]
 PROG = "python docs/benchmarks/export.py"
 RESULT = "export.jsonl"
 STEPS = 2
@@ -160,18 +159,12 @@ def train(out: Path, stage: int, processes: int, weights: str) -> Path:
         "bf16": str(weights == "bf16").lower(),
         "report_to": "none",
     }
-    launcher = Path(sys.executable).parent / "deepspeed"
-    command = [str(launcher), "--num_gpus", str(processes), "--master_port", str(free_port()), "--module", "train.plc"]
-    command += ["configs/plc/quickstart.yaml", *[f"{key}={value}" for key, value in words.items()]]
-    variables = {
-        **os.environ,
-        "DS_ACCELERATOR": "cpu",
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "PATH": f"{launcher.parent}{os.pathsep}{os.environ['PATH']}",
-    }
+    settings = [f"{key}={value}" for key, value in words.items()]
+    started = command(processes, free_port(), "--module", "train.plc", "configs/plc/quickstart.yaml", *settings)
     with (run / "output.txt").open("w") as output:
-        subprocess.run(command, cwd=ROOT, env=variables, stdout=output, stderr=output, check=True)
+        subprocess.run(
+            started, cwd=ROOT, env=launcher.environment(**ON_THE_CPU), stdout=output, stderr=output, check=True
+        )
     return run / f"checkpoint-{STEPS}"
 
 
@@ -218,7 +211,6 @@ def measure(checkpoint: Path, bare: Path, versions: dict[str, list[Path]]) -> li
                     "effect": distance(exact, without),
                     "rounding": distance(expected, exact),
                     "merging": merging,
-                    "ulp": 2.0 ** (math.frexp(largest)[1] - 8),  # of the largest logit in bf16: 8 bits of significand
                 }
             )
     return rows

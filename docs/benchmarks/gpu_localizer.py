@@ -16,10 +16,10 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from demo_llava import DEMO_BASE
-from gpu_training import HEADER, ROOT, SIDE, line, train
+from gpu_training import HEADER, SIDE, demo_words, line, train, write_noise
+from launcher import ROOT
 from localization_cost import qwen2_vl_2b_config
 from PIL import Image
 from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration, Qwen2VLImageProcessorPil
@@ -99,12 +99,8 @@ def write_model(folder: Path) -> None:
 
 def write_data(folder: Path) -> list[str]:
     """Questions of 12 words and the cells of a box; images of noise."""
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    draw = random.Random(0)
-    words = sorted(word for word in AutoTokenizer.from_pretrained(DEMO_BASE).get_vocab() if word.isalnum())
-    for number in range(IMAGES):
-        noise = np.random.default_rng(number).integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(folder / "images" / f"{number}.png")
+    draw, words = random.Random(0), demo_words()
+    write_noise(folder / "images", IMAGES)
     questions, records = [], []
     for number in range(QUESTIONS):
         questions.append(" ".join(draw.choices(words, k=WORDS)))

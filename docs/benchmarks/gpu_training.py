@@ -25,18 +25,18 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import numpy as np
 import torch
 from demo_llava import DEMO_BASE
+from launcher import ROOT, command, environment, free_port
 from llava_sizes import text_config, vision_config
 from PIL import Image
-from reliability import free_port
-from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import AutoTokenizer, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
 from data_prep.config import ConfigError, parse_config, user_errors
 from data_prep.sample import RegionAnnotation, sample_id, write_regions
 from train.meter import LOG_FILE
 
-ROOT = Path(__file__).parents[2]
 PROG = "python docs/benchmarks/gpu_training.py"
-SIDE, IMAGES, QUESTIONS, TEXT_TOKENS, WARM_UP = 336, 16, 512, 150, 3
+SIDE, IMAGES, QUESTIONS, WARM_UP = 336, 16, 512, 3
+WORDS = 70  # of a question, and of an answer; the template has six tokens more
 RUNS = {
     "all": ["compressor_type=none", "token_budget=576"],
     "plc_192": ["token_budget=192"],
@@ -108,17 +108,12 @@ def write_data(folder: Path) -> None:
     """LLaVA's records, images and one region a question."""
     if folder.is_dir():
         return
-    (folder / "images").mkdir(parents=True)
-    draw = random.Random(0)
-    vocabulary = LlavaProcessor.from_pretrained(DEMO_BASE).tokenizer.get_vocab()
-    words = sorted(word for word in vocabulary if word.isalnum())
-    for number in range(IMAGES):
-        noise = np.random.default_rng(number).integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(folder / "images" / f"{number}.png")
+    draw, words = random.Random(0), demo_words()
+    write_noise(folder / "images", IMAGES)
     records, annotations = [], []
     for number in range(QUESTIONS):
-        name, half = f"{number % IMAGES}.png", TEXT_TOKENS // 2 - 5  # the template's own words are a dozen
-        question, answer = (" ".join(draw.choices(words, k=half)) for _ in range(2))
+        name = f"{number % IMAGES}.png"
+        question, answer = (" ".join(draw.choices(words, k=WORDS)) for _ in range(2))
         turns = [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": answer}]
         records.append({"id": number, "image": name, "conversations": turns})
         x, y = draw.randrange(200), draw.randrange(200)
@@ -127,6 +122,20 @@ def write_data(folder: Path) -> None:
         annotations.append(RegionAnnotation(key, "noise", name, 0, question, SIDE, SIDE, [box], box, "human"))
     (folder / "data.json").write_text(json.dumps(records))
     write_regions(folder / "regions" / "noise", annotations, {})
+
+
+def demo_words() -> list[str]:
+    """Those of the demo's tokenizer, each of them a token."""
+    vocabulary = AutoTokenizer.from_pretrained(DEMO_BASE).get_vocab()
+    return sorted(word for word in vocabulary if word.isalnum())
+
+
+def write_noise(folder: Path, count: int) -> None:
+    """Images 0.png, 1.png, ... of 336 x 336 pixels."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        noise = np.random.default_rng(number).integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{number}.png")
 
 
 def words_of(out: Path, name: str) -> list[str]:
@@ -146,14 +155,12 @@ def words_of(out: Path, name: str) -> list[str]:
 def train(run: Path, module: str, words: list[str], steps: int) -> tuple[int, float]:
     """One run into that folder: the launcher's exit status, and seconds from its start to its end."""
     run.mkdir(exist_ok=True)
-    launcher = Path(sys.executable).parent / "deepspeed"
-    command = [str(launcher), "--num_gpus", "1", "--master_port", str(free_port()), "--module", module, *words]
-    command += [f"output_dir={run}", f"max_steps={steps}", "dataloader_num_workers=4"]
-    command += ["logging_steps=1", "save_strategy=no", "report_to=none"]
-    environment = os.environ | {"PATH": f"{launcher.parent}{os.pathsep}{os.environ['PATH']}"}
+    settings = [f"output_dir={run}", f"max_steps={steps}", "dataloader_num_workers=4"]
+    settings += ["logging_steps=1", "save_strategy=no", "report_to=none"]
+    started = command(1, free_port(), "--module", module, *words, *settings)
     start = time.monotonic()
     with (run / "output.txt").open("w") as output:
-        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=output, stderr=output, check=False)
+        done = subprocess.run(started, cwd=ROOT, env=environment(), stdout=output, stderr=output, check=False)
     return done.returncode, time.monotonic() - start
 
 

@@ -1,7 +1,5 @@
 """LLaVA-1.5's sizes, for benchmarks that need no weights of it."""
 
-from typing import Any
-
 from transformers import CLIPVisionConfig, LlamaConfig
 
 from crop_model.configuration_crop_llava import CropLlavaConfig
@@ -36,14 +34,11 @@ def text_config(size: str) -> LlamaConfig:
     )
 
 
-def llava_config(
-    size: str = "7b", compressor_type: str = "none", budget: int = PATCHES, **keys: Any
-) -> CropLlavaConfig:
+def llava_config(size: str = "7b", compressor_type: str = "none", budget: int = PATCHES) -> CropLlavaConfig:
     """LLaVA-1.5 of that size with `budget` visual tokens an image."""
     return CropLlavaConfig(
         vision_config=vision_config(),
         text_config=text_config(size),
         compressor_type=compressor_type,
         token_budget=budget,
-        **keys,
     )

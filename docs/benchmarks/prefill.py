@@ -60,6 +60,11 @@ class Bench:
     def on_gpu(self) -> bool:
         return self.device.type == "cuda"
 
+    @property
+    def layer(self) -> int:
+        """K, from which on ILP and FastV prune."""
+        return GPU_LAYER if self.on_gpu else CPU_LAYER
+
     def full(self) -> CropLlavaForConditionalGeneration:
         """The model on all 576 tokens."""
         torch.manual_seed(0)
@@ -133,15 +138,14 @@ def case(
 
 def cases(bench: Bench, full: CropLlavaForConditionalGeneration, samples: int) -> Iterator[Case]:
     """The full model first, then every method at every budget."""
-    layer = GPU_LAYER if bench.on_gpu else CPU_LAYER
     yield case(bench, "all tokens", full, samples)
     for budget in BUDGETS:
-        yield case(bench, "ILP", full, samples, PruningConfig(layer, budget))
+        yield case(bench, "ILP", full, samples, PruningConfig(bench.layer, budget))
     for budget in BUDGETS:
         yield case(bench, "PLC", bench.compressing(full, budget), samples)
     if bench.on_gpu:
         budget = BUDGETS[-1]
-        yield case(bench, "FastV", full, samples, PruningConfig(layer, budget, "attention"))
+        yield case(bench, "FastV", full, samples, PruningConfig(bench.layer, budget, "attention"))
         yield case(bench, "VisionZip", bench.compressing(full, budget, "random"), samples, method="visionzip")
 
 
@@ -190,12 +194,11 @@ def main() -> None:
     bench = Bench(torch.device(arguments.device), arguments.text_tokens, arguments.rounds)
     full = bench.full()
     where = torch.cuda.get_device_name() if bench.on_gpu else "one thread"
-    layer = GPU_LAYER if bench.on_gpu else CPU_LAYER
     for samples in arguments.samples:
         measured = list(cases(bench, full, samples))
         seconds = measure(bench, measured)
         print(f"torch {torch.__version__}, {where}, {full.dtype}, {samples} prompt(s) of an image and ", end="")
-        print(f"{bench.text_tokens} text tokens, ILP from layer {layer} on, medians of {bench.rounds} rounds\n")
+        print(f"{bench.text_tokens} text tokens, ILP from layer {bench.layer} on, medians of {bench.rounds} rounds\n")
         print(f"{table(measured, seconds)}\n", flush=True)
 
 

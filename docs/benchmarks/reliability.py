@@ -18,7 +18,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -29,13 +28,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from launcher import ON_THE_CPU, ROOT, command, environment, free_port
 from safetensors.torch import load_file
 
 from data_prep.config import parse_config, user_errors
 from data_prep.demo import DemoArguments, write_demo
 from train.checkpoint_files import STAGING, check_whole
 
-ROOT = Path(__file__).parents[2]
 PROG = "python docs/benchmarks/reliability.py"
 PROCESSES = 2
 RESULT = "reliability.json"
@@ -64,20 +63,16 @@ class Launch:
     def __init__(self, run: Path, arguments: Arguments, preset: str) -> None:
         run.mkdir(parents=True, exist_ok=True)
         self.run = run
-        launcher = Path(sys.executable).parent / "deepspeed"
         self.port = free_port()
-        command = [str(launcher), "--num_gpus", str(PROCESSES), "--master_port", str(self.port)]
-        command += [str(ROOT / "docs/benchmarks/recorded_run.py"), *words(run, arguments, preset)]
-        environment = {
-            **os.environ,
-            "DS_ACCELERATOR": "cpu",
-            "OMP_NUM_THREADS": "1",
-            "HF_HUB_OFFLINE": "1",
-            "PATH": f"{launcher.parent}{os.pathsep}{os.environ['PATH']}",
-        }
+        started = [str(ROOT / "docs/benchmarks/recorded_run.py"), *words(run, arguments, preset)]
         with (run / "output.txt").open("a") as output:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
+                command(PROCESSES, self.port, *started),
+                cwd=ROOT,
+                env=environment(**ON_THE_CPU),
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
 
     def running(self) -> bool:
@@ -249,12 +244,6 @@ def batches(run: Path, process: int) -> Iterator[dict[str, Any]]:
 
 
 # ---- small things
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def mtime(path: Path) -> float:
