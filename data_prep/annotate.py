@@ -5,7 +5,7 @@
     torchrun ... --module data_prep.annotate CONFIG.yaml           the same by the launcher's RANK and WORLD_SIZE
     srun bash -c 'python -m data_prep.annotate CONFIG.yaml --shard $SLURM_PROCID/$SLURM_NTASKS'
 
-    out/part-00000.parquet ...  manifest.json     the sidecar (data_prep.sample)
+    out/part-00000.parquet ...  manifest.json     the sidecar (data_prep.schema.sample)
         rejected.jsonl                            what could not be used: record, reason, message, image, question
         samples/part-00000.parquet ...            the questions for the trainer, unless it reads the source's own file
 
@@ -22,9 +22,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .config import ConfigError, parse_config, peek_value, user_errors
-from .derive import derive
-from .images import (
+from data_prep.common.command_line import parse_config, peek_value
+from data_prep.common.errors import ConfigError, DataError, RecordError, user_errors
+from data_prep.derivation.derive import derive
+from data_prep.derivation.joins import image_key, read_image_names
+from data_prep.files.images import (
     MAX_IMAGE_PIXELS,
     ImageHeader,
     existing_image,
@@ -32,17 +34,18 @@ from .images import (
     image_path,
     read_header,
 )
-from .joins import image_key
-from .question import Question, RecordError
-from .records import IMAGE_TAG
-from .sample import DataError, file_hashes, sample_id
-from .shards import Work, rejection
+from data_prep.schema.question import Question
+from data_prep.schema.records import IMAGE_TAG
+from data_prep.schema.sample import file_hashes, sample_id
+from data_prep.work.shards import Work, rejection
+from data_prep.work.workers import Progress, run_workers
+
 from .sources import SOURCES, Source
-from .streams import errors_as
-from .workers import Progress, run_workers
 
 PROG = "python -m data_prep.annotate"
+
 RECORDS_PER_SHARD = 10_000
+
 ANY_ROOT = Path("/images")  # stands for an image root that is not known: a path may not leave it either
 
 
@@ -279,15 +282,6 @@ def _is_unicode(*texts: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def read_image_names(paths: Sequence[str]) -> frozenset[str]:
-    """Keys (`data_prep.joins.image_key`) of the images that text files name, one a line."""
-    names: set[str] = set()
-    for path in paths:
-        with errors_as(path):
-            names.update(line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines())
-    return frozenset(map(image_key, names - {""}))
 
 
 if __name__ == "__main__":

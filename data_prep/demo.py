@@ -4,7 +4,7 @@
 
     OUT/train.json, test.json            LLaVA JSON, several questions an image, "type" names the kind of question
     OUT/images/{train,test}/00000.png    PNG and JPEG of varying size and aspect; image paths are relative to OUT/images
-    OUT/regions/{train,test}/            the sidecar of `data_prep.sample`
+    OUT/regions/{train,test}/            the sidecar of `data_prep.schema.sample`
 
 The same arguments write the same bytes. No handwritten digit is in both splits.
 """
@@ -20,10 +20,11 @@ import numpy as np
 from PIL import Image
 
 from crop_model.regions import union_box
-from data_prep.config import ConfigError, parse_config, user_errors
-from data_prep.demo_questions import Question, ask
-from data_prep.demo_scenes import Scene, compose, load_scans, render
-from data_prep.sample import RegionAnnotation, Sample, file_hashes, write_regions
+from data_prep.boards.questions import Question, ask
+from data_prep.boards.scenes import Scene, compose, load_scans, render
+from data_prep.common.command_line import parse_config
+from data_prep.common.errors import ConfigError, user_errors
+from data_prep.schema.sample import RegionAnnotation, Sample, file_hashes, write_regions
 
 PROG = "python -m data_prep.demo"
 SPLITS = ("train", "test")

@@ -25,15 +25,15 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from crop_model.localizer import Localizer, LocatedRegion
-from crop_model.pipeline import RegionLocalizer
+from crop_model.localization.base import LocatedRegion, RegionLocalizer
+from crop_model.localization.detected import THRESHOLD, ZeroShotLocalizer
+from crop_model.localization.generated import Localizer
 from crop_model.regions import Box
-from crop_model.zero_shot_localizer import THRESHOLD, ZeroShotLocalizer
-
-from .config import ConfigError, parse_config, user_errors
-from .images import FORMATS, IMAGE_ERRORS, MAX_IMAGE_PIXELS, ImageFiles, expect_large_images
-from .sample import DataError, RegionAnnotation, RegionTable, file_hashes, read_regions, write_regions
-from .shards import write_atomically
+from data_prep.common.atomic import write_atomically
+from data_prep.common.command_line import parse_config
+from data_prep.common.errors import ConfigError, DataError, user_errors
+from data_prep.files.images import FORMATS, IMAGE_ERRORS, MAX_IMAGE_PIXELS, ImageFiles, expect_large_images
+from data_prep.schema.sample import RegionAnnotation, RegionTable, file_hashes, read_regions, write_regions
 
 PROG = "python -m data_prep.localize"
 ROWS_PER_PIECE = 512

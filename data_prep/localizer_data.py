@@ -16,17 +16,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from crop_model.regions import WHOLE_IMAGE, Cells, covered_cells, pixels_to_cells
-
-from .config import ConfigError, parse_config, user_errors
-from .data_source import existing_paths
-from .sample import DataError, read_manifest, sidecar_batches
-from .shards import write_atomically
+from crop_model.regions import WHOLE_IMAGE, Cells, pixels_to_cells
+from data_prep.common.atomic import write_atomically
+from data_prep.common.command_line import parse_config
+from data_prep.common.errors import ConfigError, DataError, user_errors
+from data_prep.schema.data_source import existing_paths
+from data_prep.schema.region_size import size_of
+from data_prep.schema.sample import read_manifest, sidecar_batches
 
 PROG = "python -m data_prep.localizer_data"
+
 TAUGHT = ("human", "ocr_match")  # of the methods of a row
-# The share of the image's cells that a box covers, at most: the sizes that are balanced.
-SIZES = {"small": 1 / 16, "medium": 1 / 4, "large": 1.0}
 
 
 @dataclass(frozen=True)
@@ -103,12 +103,6 @@ def lessons(folder: Path) -> Iterator[Lesson]:
             else:
                 continue
             yield Lesson(row["sample_id"], row["source"], row["image"], row["question"], cells, size_of(cells))
-
-
-def size_of(cells: Cells) -> str:
-    """Of `SIZES`, or global for all cells."""
-    share = len(covered_cells(cells)) / len(covered_cells(WHOLE_IMAGE))
-    return "global" if share == 1 else next(name for name, limit in SIZES.items() if share <= limit)
 
 
 def balanced(found: Sequence[Lesson], per_source: int | None, per_size: int | None, seed: int) -> list[Lesson]:

@@ -20,12 +20,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .config import ConfigError, parse_config, user_errors
-from .data_source import existing_paths
-from .dataset_card import Manifest, card_manifest, write_card
-from .hub import REGIONS, PushArguments, check_push, push_folder
-from .sample import MANIFEST, DataError
-from .shards import SAMPLES
+from data_prep.common.command_line import parse_config
+from data_prep.common.errors import ConfigError, DataError, user_errors
+from data_prep.hub.dataset_card import Manifest, card_manifest, write_card
+from data_prep.hub.upload import REGIONS, PushArguments, check_push, push_folder
+from data_prep.schema.data_source import existing_paths
+from data_prep.schema.sample import MANIFEST
+from data_prep.work.shards import SAMPLES
+
 from .sources import SOURCES
 
 PROG = "python -m data_prep.publish"

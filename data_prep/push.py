@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .config import ConfigError, parse_config, user_errors
-from .hub import EXPORT, REGIONS, Kind, PushArguments, push_folder
+from data_prep.common.command_line import parse_config
+from data_prep.common.errors import ConfigError, user_errors
+from data_prep.hub.upload import EXPORT, REGIONS, Kind, PushArguments, push_folder
 
 PROG = "python -m data_prep.push"
 

@@ -19,16 +19,15 @@ import jinja2
 from PIL import Image
 
 from crop_model.regions import REGION_GRID, box_to_grid
-
-from .config import ConfigError, parse_config, user_errors
-from .data_source import DataLists, DataSource
-from .derive import FLAGS
-from .images import FORMATS, IMAGE_ERRORS, MAX_IMAGE_PIXELS, ImageFiles, existing_image, read_header
-from .question import RecordError
-from .records import Turn, conversation, image_names, named_record, record_stream
-from .region_statistics import RegionStatistics, read_statistics
-from .sample import DataError, sample_id
-from .shards import write_atomically
+from data_prep.checking.region_statistics import RegionStatistics, read_statistics
+from data_prep.common.atomic import write_atomically
+from data_prep.common.command_line import parse_config
+from data_prep.common.errors import ConfigError, DataError, RecordError, user_errors
+from data_prep.derivation.derive import FLAGS
+from data_prep.files.images import FORMATS, IMAGE_ERRORS, MAX_IMAGE_PIXELS, ImageFiles, existing_image, read_header
+from data_prep.schema.data_source import DataLists, DataSource
+from data_prep.schema.records import Turn, conversation, image_names, named_record, record_stream
+from data_prep.schema.sample import sample_id
 
 PROG = "python -m data_prep.report"
 THUMBNAIL = 384  # longest side, in pixels
@@ -67,7 +66,7 @@ def write_report(lists: DataLists, arguments: ReportArguments) -> None:
         for source in named
     ]
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "checking"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -19,14 +19,13 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 from tqdm import tqdm
 
-from .config import ConfigError, parse_config, user_errors
-from .data_source import existing_paths
-from .images import MAX_IMAGE_PIXELS, expect_large_images, image_path, read_embedded
-from .question import RecordError
-from .sample import DataError
-from .shards import write_atomically
-from .sources.base import ImageCells, look_up
-from .streams import errors_as, parquet_rows
+from data_prep.common.atomic import write_atomically
+from data_prep.common.command_line import parse_config
+from data_prep.common.errors import ConfigError, DataError, RecordError, user_errors
+from data_prep.files.images import MAX_IMAGE_PIXELS, expect_large_images, image_path, read_embedded
+from data_prep.files.streams import errors_as, parquet_rows
+from data_prep.schema.data_source import existing_paths
+from data_prep.sources.base import ImageCells, look_up
 
 PROG = "python -m data_prep.unpack"
 CONVERSATIONS = ("conversations", "data_source")

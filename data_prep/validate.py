@@ -3,8 +3,8 @@
     python -m data_prep.validate CONFIG.yaml [key=value ...]
 
 CONFIG.yaml may be the training's own configuration: of it, `train_data`, `eval_data` and the keys of this program are
-read. A table of what was found is printed for each source (`data_prep.checks` says what each check means) and written
-as JSON on request.
+read. A table of what was found is printed for each source (`data_prep.checking.findings` says what each check means)
+and written as JSON on request.
 
 Exit status: 0 train; 1 do not, an error was found; 2 wrong call. Warnings forbid nothing.
 """
@@ -17,14 +17,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .annotate import read_image_names
-from .checks import CHECKS
-from .config import ConfigError, parse_config, user_errors
-from .data_source import DataLists
-from .image_checks import Evaluation, ImagePool
-from .images import MAX_IMAGE_PIXELS
-from .shards import write_atomically
-from .source_check import SourceCheck
+from data_prep.checking.findings import CHECKS
+from data_prep.checking.images import Evaluation, ImagePool
+from data_prep.checking.source import SourceCheck
+from data_prep.common.atomic import write_atomically
+from data_prep.common.command_line import parse_config
+from data_prep.common.errors import ConfigError, user_errors
+from data_prep.derivation.joins import read_image_names
+from data_prep.files.images import MAX_IMAGE_PIXELS
+from data_prep.schema.data_source import DataLists
 
 PROG = "python -m data_prep.validate"
 

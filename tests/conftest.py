@@ -25,7 +25,7 @@ from transformers import (
 )
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
-from data_prep.sample import RegionAnnotation, sample_id, write_regions
+from data_prep.schema.sample import RegionAnnotation, sample_id, write_regions
 
 settings.register_profile("untimed", deadline=None)  # how fast an example runs is the machine's affair
 settings.load_profile("untimed")
@@ -154,7 +154,7 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_crop_llava(tiny_llava: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`tiny_llava` with a compressor of 16 tokens whose weights are all drawn at random, saved whole."""
-    from train.checkpoint import load_checkpoint  # here: it takes seconds, and not every package's tests need it
+    from train.backbones.llava import load_checkpoint  # here: it takes seconds, and not every package's tests need it
 
     folder = tmp_path_factory.mktemp("tiny") / "crop"
     model, processor = load_checkpoint(tiny_llava, token_budget=16, compressor_num_attention_heads=4)
@@ -169,8 +169,8 @@ def tiny_crop_llava(tiny_llava: Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="session")
 def lora_checkpoint(tiny_crop_llava: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter, compressor and projector with random weights, saved as the Trainer saves them."""
-    from train.arguments import LANGUAGE_MODEL_LINEARS  # here: as above
-    from train.checkpoint import build_model, load_checkpoint, load_config
+    from train.arguments.model import LANGUAGE_MODEL_LINEARS  # here: as above
+    from train.backbones.llava import build_model, load_checkpoint, load_config
 
     folder = tmp_path_factory.mktemp("run") / "final"
     config = load_config(tiny_crop_llava)

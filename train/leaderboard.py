@@ -18,10 +18,10 @@ from typing import Any
 
 import yaml
 
-from data_prep.config import ConfigError, parse_config, user_errors
-from data_prep.shards import write_atomically
-
-from .model_card import read_evaluation
+from data_prep.common.atomic import write_atomically
+from data_prep.common.command_line import parse_config
+from data_prep.common.errors import ConfigError, user_errors
+from train.publishing.model_card import read_evaluation
 
 PROG = "python -m train.leaderboard"
 PUBLISHED = "configs/leaderboard/llava-1.5-7b.yaml"

@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from data_prep.config import ConfigError, user_errors
+from data_prep.common.errors import ConfigError, user_errors
 
 PROG = "python -m train.plot_evaluation"
 # Okabe and Ito's colours, told apart by the colour-blind; with ten markers no two lines are alike

@@ -17,10 +17,10 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 
-from data_prep.config import ConfigError
-from data_prep.data_source import existing_paths
-from data_prep.question import Question, RecordError
-from data_prep.streams import LazyRow, Line, Stream
+from data_prep.common.errors import ConfigError, RecordError
+from data_prep.files.streams import LazyRow, Line, Stream
+from data_prep.schema.data_source import existing_paths
+from data_prep.schema.question import Question
 
 # Types of schemas.
 Pixels = Annotated[int, Field(gt=0, le=1_000_000)]  # a side of an image

@@ -17,9 +17,10 @@ import pydantic_core
 from pydantic import BaseModel, TypeAdapter
 
 from crop_model.regions import union_box
-from data_prep.images import existing_image
-from data_prep.question import Located, Question, RecordError
-from data_prep.streams import Stream, errors_as, json_list
+from data_prep.common.errors import RecordError
+from data_prep.files.images import existing_image
+from data_prep.files.streams import Stream, errors_as, json_list
+from data_prep.schema.question import Located, Question
 
 from .base import XYXY, Id, Source, below, xywh
 

@@ -12,10 +12,10 @@ from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from data_prep.config import ConfigError
-from data_prep.index import Index
-from data_prep.question import Located
-from data_prep.streams import json_list
+from data_prep.common.errors import ConfigError
+from data_prep.files.lookup import Index
+from data_prep.files.streams import json_list
+from data_prep.schema.question import Located
 
 from .base import XYXY, Pixels, Source, look_up, xywh
 

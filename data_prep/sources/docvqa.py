@@ -15,8 +15,9 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from data_prep.question import Located, Question, RecordError
-from data_prep.streams import Stream, json_list
+from data_prep.common.errors import RecordError
+from data_prep.files.streams import Stream, json_list
+from data_prep.schema.question import Located, Question
 
 from .base import Pixels, Source, below, by_votes, first_error
 from .rosetta import NO_OCR, UNREAD, ImageText

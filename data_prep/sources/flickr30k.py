@@ -18,8 +18,9 @@ from typing import Annotated, Any, ClassVar
 from defusedxml import ElementTree
 from pydantic import BaseModel, Field, TypeAdapter
 
-from data_prep.question import Question, RecordError
-from data_prep.streams import Stream, errors_as
+from data_prep.common.errors import RecordError
+from data_prep.files.streams import Stream, errors_as
+from data_prep.schema.question import Question
 
 from .base import XYXY, Pixels, Source, look_up
 

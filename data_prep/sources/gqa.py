@@ -17,10 +17,11 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, Field, TypeAdapter
 
-from data_prep.data_source import existing_paths
-from data_prep.index import Index
-from data_prep.question import Question, RecordError
-from data_prep.streams import Stream, chained, json_mapping
+from data_prep.common.errors import RecordError
+from data_prep.files.lookup import Index
+from data_prep.files.streams import Stream, chained, json_mapping
+from data_prep.schema.data_source import existing_paths
+from data_prep.schema.question import Question
 
 from .base import Corner, Id, Pixels, Source, look_up
 

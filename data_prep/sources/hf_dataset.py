@@ -12,11 +12,11 @@ from typing import Any, ClassVar, Self, cast
 
 from pydantic import TypeAdapter
 
-from data_prep.config import ConfigError
-from data_prep.data_source import existing_paths
-from data_prep.images import read_embedded
-from data_prep.question import BoxFrame, Question, RecordError
-from data_prep.streams import Stream, parquet_rows, saved_dataset
+from data_prep.common.errors import ConfigError, RecordError
+from data_prep.files.images import read_embedded
+from data_prep.files.streams import Stream, parquet_rows, saved_dataset
+from data_prep.schema.data_source import existing_paths
+from data_prep.schema.question import BoxFrame, Question
 
 from .base import Embedded, Source, look_up, majority, xywh
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from pydantic import AliasChoices, BaseModel, Field, TypeAdapter
 
-from data_prep.question import Located
+from data_prep.schema.question import Located
 
 from .base import xywh
 from .docvqa import CACHED_PAGES, DocVqa, read_ocr

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NotRequired
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
-from data_prep.streams import Stream, json_list
+from data_prep.files.streams import Stream, json_list
 
 from .llava_text import LlavaText, Utterance
 

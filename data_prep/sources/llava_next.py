@@ -13,12 +13,12 @@ from typing import Any, ClassVar, NotRequired, cast
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
-from data_prep.data_source import existing_paths
-from data_prep.images import read_embedded
-from data_prep.question import Question, RecordError
-from data_prep.sample import DataError
-from data_prep.streams import Stream, parquet_rows
-from data_prep.text_boxes import find_boxes
+from data_prep.common.errors import DataError, RecordError
+from data_prep.derivation.text_boxes import find_boxes
+from data_prep.files.images import read_embedded
+from data_prep.files.streams import Stream, parquet_rows
+from data_prep.schema.data_source import existing_paths
+from data_prep.schema.question import Question
 
 from .base import Embedded, Id
 from .llava_text import LlavaText, Utterance

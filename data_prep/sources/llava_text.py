@@ -9,12 +9,12 @@ from typing import Any, ClassVar, NotRequired, Self, cast
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
-from data_prep.images import existing_image, read_header
-from data_prep.joins import Joins
-from data_prep.question import BoxFrame, Question, RecordError
-from data_prep.records import Turn, conversation, image_names
-from data_prep.sample import DataError
-from data_prep.text_boxes import FrameTest, find_boxes
+from data_prep.common.errors import DataError, RecordError
+from data_prep.derivation.joins import Joins
+from data_prep.derivation.text_boxes import FrameTest, find_boxes
+from data_prep.files.images import existing_image, read_header
+from data_prep.schema.question import BoxFrame, Question
+from data_prep.schema.records import Turn, conversation, image_names
 
 from .base import Source
 
@@ -84,7 +84,7 @@ class LlavaText(Source):
 
 
 def measured_frame(source: LlavaText, image_root: Path | None) -> BoxFrame:
-    """The frame of the boxes in the text, as the first questions that have some show; see `data_prep.text_boxes`."""
+    """The frame of the boxes in the text, as the first questions that have some show; see `text_boxes`."""
     test = FrameTest()
     for boxes, (width, height) in islice(_boxes_with_sizes(source, image_root), FRAME_TEST_QUESTIONS):
         test.add(boxes, width, height)

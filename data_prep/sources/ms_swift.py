@@ -20,9 +20,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, TypeAdapter
 
-from data_prep.question import Question, RecordError
-from data_prep.records import Turn, conversation, image_names
-from data_prep.streams import Stream, json_lines
+from data_prep.common.errors import RecordError
+from data_prep.files.streams import Stream, json_lines
+from data_prep.schema.question import Question
+from data_prep.schema.records import Turn, conversation, image_names
 
 from .base import Source
 

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BeforeValidator, TypeAdapter
 
-from data_prep.config import ConfigError
-from data_prep.data_source import existing_paths
-from data_prep.images import read_embedded
-from data_prep.question import Question, RecordError
-from data_prep.streams import LazyRow, Stream, errors_as, parquet_rows
+from data_prep.common.errors import ConfigError, RecordError
+from data_prep.files.images import read_embedded
+from data_prep.files.streams import LazyRow, Stream, errors_as, parquet_rows
+from data_prep.schema.data_source import existing_paths
+from data_prep.schema.question import Question
 
 from .base import XYXY, Corner, Id, ImageCells, Source, xywh
 

@@ -1,7 +1,7 @@
 """RefCOCO, RefCOCO+ and RefCOCOg: expressions that each refer to one object of a COCO image.
 
     <folder>/refs(unc|google|umd).p   pickle, a list of {ref_id, ann_id, file_name, image_id, split,
-                                      sentences: [{raw, sent}]}; read as plain data (data_prep.restricted_pickle)
+                                      sentences: [{raw, sent}]}; read as plain data (data_prep.files.plain_pickle)
              instances.json           COCO: images [{id, file_name, width, height}], annotations [{id, bbox}]; corner
                                       and size in pixels
 
@@ -17,12 +17,11 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, TypeAdapter
 
-from data_prep.config import ConfigError
-from data_prep.index import Index
-from data_prep.question import Question, RecordError
-from data_prep.restricted_pickle import load_plain
-from data_prep.sample import DataError
-from data_prep.streams import Stream, json_list
+from data_prep.common.errors import ConfigError, DataError, RecordError
+from data_prep.files.lookup import Index
+from data_prep.files.plain_pickle import load_plain
+from data_prep.files.streams import Stream, json_list
+from data_prep.schema.question import Question
 
 from .base import Pixels, Source, below, keyed, look_up, xywh
 

@@ -11,9 +11,9 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 from pydantic import BaseModel, TypeAdapter
 
-from data_prep.index import Index
-from data_prep.question import BoxFrame, Located, Question
-from data_prep.streams import json_list
+from data_prep.files.lookup import Index
+from data_prep.files.streams import json_list
+from data_prep.schema.question import BoxFrame, Located, Question
 
 from .base import Source, look_up, xywh
 

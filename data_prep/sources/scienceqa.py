@@ -14,8 +14,9 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, Field, TypeAdapter
 
-from data_prep.question import Question, RecordError
-from data_prep.streams import Stream, json_mapping
+from data_prep.common.errors import RecordError
+from data_prep.files.streams import Stream, json_mapping
+from data_prep.schema.question import Question
 
 from .base import Source
 

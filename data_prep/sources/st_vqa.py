@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, TypeAdapter
 
-from data_prep.question import Question, RecordError
-from data_prep.streams import Stream, json_list
+from data_prep.common.errors import RecordError
+from data_prep.files.streams import Stream, json_list
+from data_prep.schema.question import Question
 
 from .base import below, by_votes
 from .rosetta import RosettaText

@@ -16,10 +16,10 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, TypeAdapter
 
-from data_prep.config import ConfigError
-from data_prep.index import Index
-from data_prep.question import Located, Question, RecordError
-from data_prep.streams import Stream, json_list, json_mapping
+from data_prep.common.errors import ConfigError, RecordError
+from data_prep.files.lookup import Index
+from data_prep.files.streams import Stream, json_list, json_mapping
+from data_prep.schema.question import Located, Question
 
 from .base import Id, Pixels, look_up, votes, xywh
 from .rosetta import NO_OCR, ImageText, RosettaText

@@ -14,9 +14,10 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, TypeAdapter
 
-from data_prep.index import Index
-from data_prep.question import Question, RecordError
-from data_prep.streams import Stream, json_list
+from data_prep.common.errors import RecordError
+from data_prep.files.lookup import Index
+from data_prep.files.streams import Stream, json_list
+from data_prep.schema.question import Question
 
 from .base import XYXY, Corner, Source, keyed, look_up, merged
 

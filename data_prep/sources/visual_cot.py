@@ -11,9 +11,10 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, TypeAdapter
 
-from data_prep.data_source import existing_paths
-from data_prep.question import Question, RecordError
-from data_prep.streams import Stream, chained, json_lines
+from data_prep.common.errors import RecordError
+from data_prep.files.streams import Stream, chained, json_lines
+from data_prep.schema.data_source import existing_paths
+from data_prep.schema.question import Question
 
 from .base import Id, Pixels, Source, below
 

@@ -15,10 +15,11 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, Field, TypeAdapter
 
-from data_prep.question import Question, RecordError
-from data_prep.records import Turn, conversation
-from data_prep.streams import Stream, json_list
-from data_prep.text_boxes import find_boxes
+from data_prep.common.errors import RecordError
+from data_prep.derivation.text_boxes import find_boxes
+from data_prep.files.streams import Stream, json_list
+from data_prep.schema.question import Question
+from data_prep.schema.records import Turn, conversation
 
 from .base import XYXY, Source
 from .llava_text import Utterance

@@ -16,9 +16,10 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, TypeAdapter
 
-from data_prep.index import Index
-from data_prep.question import Question, RecordError
-from data_prep.streams import Stream, json_list, json_mapping
+from data_prep.common.errors import RecordError
+from data_prep.files.lookup import Index
+from data_prep.files.streams import Stream, json_list, json_mapping
+from data_prep.schema.question import Question
 
 from .base import XYXY, Corner, Id, Pixels, Source, keyed, look_up, merged
 

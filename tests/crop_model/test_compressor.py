@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.checkpoint import checkpoint
 
-from crop_model.compressor import COMPRESSOR_TYPES, RegionRatioCompressor, SlotAttention, build_compressor, slot_softmax
+from crop_model.compressor import (
+    COMPRESSOR_TYPES,
+    RegionRatioCompressor,
+    SlotAttention,
+    build_compressor,
+    slot_softmax,
+)
 from crop_model.slots import UniformPooling, membership
 
 D, HEADS = 16, 4

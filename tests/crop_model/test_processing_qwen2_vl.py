@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, Qwen2VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
-from crop_model.localizer import Localizer, load_processor
+from crop_model.localization.generated import Localizer, load_processor
 from crop_model.processing_qwen2_vl import IMAGE_TOKEN, Qwen2VLImageTextProcessor
 
 SIZES = ((32, 32), (100, 20), (9, 60), (300, 200))

@@ -14,11 +14,11 @@ from PIL import Image
 
 from data_prep import annotate as program
 from data_prep.annotate import AnnotateArguments, annotate, main
-from data_prep.config import ConfigError
-from data_prep.sample import DataError, read_regions, sample_id
-from data_prep.shards import Work
+from data_prep.common.errors import ConfigError, DataError
+from data_prep.schema.sample import read_regions, sample_id
 from data_prep.sources.llava_mix import LlavaMix
 from data_prep.sources.visual_cot import VisualCot
+from data_prep.work.shards import Work
 
 RECORDS = 300
 
@@ -169,7 +169,7 @@ def test_a_shard_that_is_not_whole_is_noticed(
 
     out = tmp_path / "regions"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("data_prep.shards.write_atomically", in_place)
+        patch.setattr("data_prep.work.shards.write_atomically", in_place)
         run(cot, out)
     with pytest.raises(Exception, match=r"shard-00004|[Pp]arquet"):
         run(cot, out)

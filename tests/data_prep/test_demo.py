@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from data_prep.boards.questions import KINDS, ask
+from data_prep.boards.scenes import COLOURS, DIGIT_SHARE, compose, load_scans, render
 from data_prep.demo import DemoArguments, main, write_demo
-from data_prep.demo_questions import KINDS, ask
-from data_prep.demo_scenes import COLOURS, DIGIT_SHARE, compose, load_scans, render
-from data_prep.sample import read_regions, sample_id
+from data_prep.schema.sample import read_regions, sample_id
 
 ARGUMENTS = DemoArguments(train_images=4, test_images=30, seed=5)
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from data_prep.annotate import AnnotateArguments
-from data_prep.config import ConfigError, parse_config
-from data_prep.derive import FLAGS
+from data_prep.common.command_line import parse_config
+from data_prep.common.errors import ConfigError
+from data_prep.derivation.derive import FLAGS
 from data_prep.sources import SOURCES
 
 ROOT = Path(__file__).parents[2]

@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from crop_model.localizer import Localizer
-from crop_model.zero_shot_localizer import THRESHOLD, ZeroShotLocalizer
+from crop_model.localization.detected import THRESHOLD, ZeroShotLocalizer
+from crop_model.localization.generated import Localizer
 from data_prep import localize as module
 from data_prep.localize import LocalizeArguments, localize, main
-from data_prep.sample import RegionAnnotation, read_regions, sample_id, write_regions
-from tests.crop_model.tiny_detectors import owlv2
+from data_prep.schema.sample import RegionAnnotation, read_regions, sample_id, write_regions
+from tests.crop_model.localization.tiny_detectors import owlv2
 from train.export import main as export
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's base as if it were a localizer: its boxes are bad, but not all the same."""
     folder = tmp_path_factory.mktemp("localizer")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("train.export.prove", lambda *arguments: 0.0)  # tests/integration/test_export.py has it
+        patch.setattr("train.publishing.exporter.prove", lambda *arguments: 0.0)  # integration/test_export.py
         from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
         from crop_model.processing_crop_llava import CropLlavaProcessor
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from crop_model.regions import Box, pixels_to_cells
-from data_prep.localizer_data import Lesson, balanced, lessons, main, size_of
-from data_prep.sample import RegionAnnotation, sample_id, write_regions
+from data_prep.localizer_data import Lesson, balanced, lessons, main
+from data_prep.schema.region_size import size_of
+from data_prep.schema.sample import RegionAnnotation, sample_id, write_regions
 
 # image of 160 x 80 pixels: a cell is 20 x 10
 ROWS: dict[str, tuple[Box | None, str, list[str], list[int] | None]] = {

@@ -12,11 +12,11 @@ from datasets import get_dataset_config_names, load_dataset
 from huggingface_hub import DatasetCard
 
 from data_prep import publish as publish_module
-from data_prep.config import RunError
-from data_prep.hub import REGIONS
+from data_prep.common.errors import RunError
+from data_prep.hub.upload import REGIONS
 from data_prep.publish import main
-from data_prep.records import conversation, read_records
-from data_prep.sample import read_regions
+from data_prep.schema.records import conversation, read_records
+from data_prep.schema.sample import read_regions
 from tests.data_prep.fixtures import annotated, toloka, vqav2
 
 
@@ -207,7 +207,7 @@ def test_a_refused_push_is_one_line_and_keeps_the_folder(
 def test_without_a_login_nothing_is_written(
     sidecars: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("data_prep.hub.get_token", lambda: None)
+    monkeypatch.setattr("data_prep.hub.upload.get_token", lambda: None)
     with pytest.raises(SystemExit) as caught:
         main([str(tmp_path / "out"), f"regions={sidecars / 'toloka'}", "push_to=owner/name"])
     assert caught.value.code == 1

@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from data_prep.report import main
-from data_prep.sample import RegionAnnotation, sample_id, write_regions
+from data_prep.schema.sample import RegionAnnotation, sample_id, write_regions
 
 SCRIPT = "<script>alert('&')</script>"
 

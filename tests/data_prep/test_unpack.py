@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_prep import unpack as program
-from data_prep.records import conversation, image_names, read_records
+from data_prep.schema.records import conversation, image_names, read_records
 from tests.data_prep.fixtures.llava_next import SCHEMA, encoded, row, rows, write
 
 

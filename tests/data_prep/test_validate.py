@@ -8,8 +8,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from data_prep.checks import CHECKS
-from data_prep.sample import RegionAnnotation, sample_id, write_regions
+from data_prep.checking.findings import CHECKS
+from data_prep.schema.sample import RegionAnnotation, sample_id, write_regions
 from data_prep.validate import main
 
 SIZE = (80, 40)
@@ -202,7 +202,7 @@ def test_large_images(data: DataSet, tmp_path: Path) -> None:
 
 def test_an_unknown_method(data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row(method="guess")(data)
-    monkeypatch.setattr("data_prep.sample.METHODS", ("human", "guess"))  # the writer refuses it otherwise
+    monkeypatch.setattr("data_prep.schema.sample.METHODS", ("human", "guess"))  # the writer refuses it otherwise
     status, report = run(tmp_path, data.write())
     assert (status, found(report)) == (1, {"unknown_method": 1})
 

@@ -14,12 +14,12 @@ import pytest
 import torch
 from transformers.utils import is_flash_attn_2_available
 
-from crop_model.pruning import PruningConfig, prune
-from data_prep.data_source import DataSource
+from crop_model.training_free.inside_llm import PruningConfig, prune
 from data_prep.demo import DemoArguments, write_demo
-from train.checkpoint import load_checkpoint
-from train.collator import Collator
-from train.data import load_samples
+from data_prep.schema.data_source import DataSource
+from train.backbones.llava import load_checkpoint
+from train.data.collator import Collator
+from train.data.samples import load_samples
 
 pytestmark = pytest.mark.skipif(not is_flash_attn_2_available(), reason="needs flash-attn and a GPU that it runs on")
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from train import export as export_module
-from train.checkpoint import load_checkpoint
+from train.backbones.llava import load_checkpoint
 from train.export import main as export
-from train.pictures import PANEL
+from train.pictures.card import PANEL
+from train.publishing import exporter as export_module
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.integration

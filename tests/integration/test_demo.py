@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.data_source import DataSource
 from data_prep.demo import DemoArguments, write_demo
-from train.arguments import DataArguments
-from train.evaluate import evaluate
-from train.evaluation_rows import EvaluateArguments, RowGroup
+from data_prep.schema.data_source import DataSource
+from train.arguments.data import DataArguments
+from train.evaluation.arguments import EvaluateArguments, RowGroup
+from train.evaluation.evaluator import evaluate
 
 pytestmark = pytest.mark.integration
 

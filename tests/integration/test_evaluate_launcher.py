@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from train.evaluate import Evaluator, main
-from train.evaluation_report import Prediction
+from train.evaluate import main
+from train.evaluation.evaluator import Evaluator
+from train.evaluation.prediction import Prediction
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.integration

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from train import export as export_module
-from train.checkpoint import load_checkpoint
+from train.backbones.llava import load_checkpoint
 from train.export import main
+from train.publishing import exporter as export_module
 
 pytestmark = pytest.mark.integration
 
-# What a stranger does with an export, and nothing of ours: written apart from train.export_proof on purpose.
+# What a stranger does with an export, and nothing of ours: written apart from train.publishing.proof on purpose.
 STRANGER = """
 import json, sys
 

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from data_prep.demo import main as make_demo
-from data_prep.sample import read_regions
-from train.checkpoint import load_checkpoint
+from data_prep.schema.sample import read_regions
+from train.backbones.llava import load_checkpoint
 from train.evaluate import main as evaluate
 
 ROOT = Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""A short sample of docs/benchmarks/reliability.py: two processes, SIGKILL while a checkpoint is written and later.
+"""A short sample of tests/benchmarks/reliability.py: two processes, SIGKILL while a checkpoint is written and later.
 
 tests/train/test_resume.py shows that a lost state is seen; here, that the script's comparison sees a changed one.
 """
@@ -14,7 +14,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "docs" / "benchmarks" / "reliability.py"
+SCRIPT = ROOT / "tests" / "benchmarks" / "reliability.py"
 pytestmark = pytest.mark.integration
 
 

@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 import torch
 
-from data_prep.config import parse_config
-from train import universal
-from train.arguments import DataArguments, ModelArguments, PlcTrainingArguments
-from train.checkpoint import load_checkpoint
-from train.plc import train
-from train.trainer import PlcTrainer
+from data_prep.common.command_line import parse_config
+from train.arguments.data import DataArguments
+from train.arguments.model import ModelArguments
+from train.arguments.training import PlcTrainingArguments
+from train.backbones.llava import load_checkpoint
+from train.checkpoints import universal
+from train.engine.run import train
+from train.engine.trainer import PlcTrainer
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -91,7 +93,7 @@ def test_two_processes_then_one_then_two(plc_words: list[str], tmp_path: Path) -
     def launch(run: Path, processes: int) -> subprocess.CompletedProcess:
         words = [*common, f"output_dir={run}", f"per_device_train_batch_size={4 // processes}"]
         launcher = ["deepspeed", "--num_gpus", str(processes), "--master_port", free_port()]
-        return call([BIN / launcher[0], *launcher[1:], "docs/benchmarks/recorded_run.py", *words])
+        return call([BIN / launcher[0], *launcher[1:], "tests/benchmarks/recorded_run.py", *words])
 
     runs = [tmp_path / name for name in ("undisturbed", "one", "two")]
     first = launch(runs[0], 2)

@@ -18,17 +18,19 @@ import pytest
 import torch
 from peft import PeftModel
 
-from data_prep.config import parse_config
-from train.arguments import DataArguments, ModelArguments, PlcTrainingArguments
-from train.checkpoint import load_checkpoint, load_merged
-from train.checkpoint_files import MANIFEST
-from train.consolidate import with_weights
+from data_prep.common.command_line import parse_config
+from train.arguments.data import DataArguments
+from train.arguments.model import ModelArguments
+from train.arguments.training import PlcTrainingArguments
+from train.backbones.llava import load_checkpoint, load_merged
+from train.backbones.qwen2_vl import load_qwen2_vl
+from train.checkpoints.folders import MANIFEST
+from train.checkpoints.zero_weights import with_weights
+from train.engine.run import train
+from train.engine.trainer import PlcTrainer
 from train.export import main as export
-from train.export_proof import ADAPTER
 from train.localizer import main as train_localizer
-from train.plc import train
-from train.qwen2_vl import load_qwen2_vl
-from train.trainer import PlcTrainer
+from train.publishing.proof import ADAPTER
 
 ROOT = Path(__file__).parents[2]
 STEPS, SAVED = 6, 5  # an epoch has four: a resumed run goes on in the middle of the second

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.config import parse_config
-from train.arguments import DataArguments
-from train.localizer import LocalizerModelArguments, LocalizerTrainingArguments, localizer_parts, main
-from train.plc import build_trainer
-from train.trainer import PlcTrainer
+from data_prep.common.command_line import parse_config
+from train.arguments.data import DataArguments
+from train.arguments.localizer import LocalizerModelArguments, LocalizerTrainingArguments
+from train.backbones.localizers import localizer_parts
+from train.engine.run import build_trainer
+from train.engine.trainer import PlcTrainer
+from train.localizer import main
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "configs" / "localizer" / "qwen2_vl.jinja"

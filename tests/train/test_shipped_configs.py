@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from data_prep.config import parse_config
-from train.arguments import DataArguments, ModelArguments, PlcTrainingArguments
-from train.evaluation_rows import EvaluateArguments
-from train.localizer import LocalizerModelArguments, LocalizerTrainingArguments
+from data_prep.common.command_line import parse_config
+from train.arguments.data import DataArguments
+from train.arguments.localizer import LocalizerModelArguments, LocalizerTrainingArguments
+from train.arguments.model import ModelArguments
+from train.arguments.training import PlcTrainingArguments
+from train.evaluation.arguments import EvaluateArguments
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 def test_training_configurations(path: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With data that are there, and without the launcher that DeepSpeed asks for."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("train.arguments.is_bitsandbytes_available", lambda: True)
+    monkeypatch.setattr("train.arguments.model.is_bitsandbytes_available", lambda: True)
     name = path.relative_to(ROOT).as_posix()
     opening = [line for line in path.read_text().split("\n\n")[0].splitlines() if line]
     assert all(line.startswith("#") for line in opening)

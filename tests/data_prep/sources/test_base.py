@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.question import Question, RecordError
+from data_prep.common.errors import RecordError
+from data_prep.schema.question import Question
 from data_prep.sources.base import by_votes, majority, merged, votes
 
 A, B = (0.0, 0.0, 9.0, 9.0), (5.0, 5.0, 20.0, 20.0)

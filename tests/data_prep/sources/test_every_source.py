@@ -12,11 +12,12 @@ import pytest
 
 from crop_model.regions import union_box
 from data_prep.annotate import RECORDS_PER_SHARD, AnnotateArguments, Job, ShardRows, _plan
-from data_prep.derive import FLAGS
-from data_prep.sample import METHODS, DataError
-from data_prep.shards import SHARD_SCHEMA, Work
+from data_prep.common.errors import DataError
+from data_prep.derivation.derive import FLAGS
+from data_prep.files.streams import LazyRow, Line
+from data_prep.schema.sample import METHODS
 from data_prep.sources import SOURCES
-from data_prep.streams import LazyRow, Line
+from data_prep.work.shards import SHARD_SCHEMA, Work
 from tests.data_prep.fixtures import rows_of
 
 MUTATED_RECORDS = 20_000

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.config import ConfigError
+from data_prep.common.errors import ConfigError
 from data_prep.sources import Source
 from tests.data_prep.fixtures import annotated, rows_of
 from tests.data_prep.fixtures.hf_dataset import make, make_parquet

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.config import ConfigError
+from data_prep.common.errors import ConfigError
 from data_prep.sources.llava_mix import LlavaMix
 from tests.data_prep.fixtures import rows_of
 from tests.data_prep.fixtures.llava_mix import COCO, RECORDS, SHORT, TALL, WIDE, make, mix, said

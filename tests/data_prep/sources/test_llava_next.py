@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.question import Question
+from data_prep.schema.question import Question
 from data_prep.sources.llava_next import COLUMNS, LlavaNext
 from data_prep.sources.llava_text import measured_frame
 from tests.data_prep.fixtures import rows_of

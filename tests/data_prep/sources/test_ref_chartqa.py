@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.config import ConfigError
+from data_prep.common.errors import ConfigError
 from data_prep.sources.ref_chartqa import RefChartQA
 from tests.data_prep.fixtures import rows_of
 from tests.data_prep.fixtures.ref_chartqa import make, rows, write

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from data_prep.config import ConfigError
-from data_prep.sample import DataError
+from data_prep.common.errors import ConfigError, DataError
 from data_prep.sources.refcoco import RefCoco
 from tests.data_prep.fixtures import annotated, rows_of
 from tests.data_prep.fixtures.refcoco import REFS, make, write

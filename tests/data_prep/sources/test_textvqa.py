@@ -5,8 +5,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.config import ConfigError
-from data_prep.question import Located
+from data_prep.common.errors import ConfigError
+from data_prep.schema.question import Located
 from data_prep.sources.textvqa import TextVqa, in_reading_order
 from tests.data_prep.fixtures import annotated, rows_of
 from tests.data_prep.fixtures.textvqa import make, make_textocr

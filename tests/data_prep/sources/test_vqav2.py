@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.config import ConfigError
+from data_prep.common.errors import ConfigError
 from data_prep.sources.coco_objects import CocoQuestions
 from data_prep.sources.vqav2 import VqaV2
 from tests.data_prep.fixtures import annotated, rows_of

@@ -1,0 +1,60 @@
+"""What many questions about one image cost by formula: it depends on what of the image is kept between them.
+
+    kept      computed once for the image               computed for each of q questions
+    nothing   -                                         tower, compressor, projector, LLM on image and text
+    tower     tower                                     compressor, projector, LLM on image and text
+    cache     tower, compressor, projector, LLM on      LLM on the text, which attends to the image's cache
+              the image alone
+
+`tower` is what `train.evaluate` does. `cache` is what servers call prefix caching: it needs an image that stands before
+the text and visual tokens that are the same for every question. Those of PLC and ILP follow the question's region,
+FastV's follow its words, so that these keep the tower's features at most.
+"""
+
+from typing import Literal
+
+from crop_model.training_free.before_llm import Method
+from crop_model.training_free.inside_llm import PruningConfig
+
+from .model import ModelShape
+
+Kept = Literal["nothing", "tower", "cache"]
+BLIND_TO_THE_QUESTION = ("none", "uniform", "random")  # compressor types
+
+
+def macs_of_questions(
+    shape: ModelShape,
+    text_tokens: int,
+    questions: int,
+    kept: Kept,
+    pruning: PruningConfig | None = None,
+    training_free: Method | None = None,
+) -> int:
+    """MACs up to the first answer token of every question.
+
+    Args:
+        shape: of the model.
+        text_tokens: of one question.
+        questions: q, about the same image, one at a time or in a batch.
+        kept: of the image between questions, see above.
+        pruning, training_free: as in `ModelShape.prefill`.
+
+    Raises:
+        ValueError: a `cache` kept although the visual tokens follow the question.
+    """
+    if kept == "cache":
+        return _macs_with_cache(shape, text_tokens, questions, pruning, training_free)
+    prefill = shape.prefill(text_tokens, 1, pruning, training_free)
+    once = prefill.vision_tower if kept == "tower" else 0
+    return once + questions * (prefill.total - once)
+
+
+def _macs_with_cache(
+    shape: ModelShape, text_tokens: int, questions: int, pruning: PruningConfig | None, training_free: Method | None
+) -> int:
+    if pruning is not None or shape.compressor.compressor_type not in BLIND_TO_THE_QUESTION:
+        raise ValueError("kept: these visual tokens follow the question, so that their cache serves no other")
+    image = shape.prefill(0, 1, None, training_free)
+    llm, visual_tokens = shape.language_model, shape.compressor.num_tokens
+    attention = 2 * text_tokens * (visual_tokens + text_tokens) * llm.query_size * llm.num_layers
+    return image.total - image.head + questions * (llm.linear_macs(text_tokens) + attention + llm.head_macs(1))

@@ -1,0 +1,123 @@
+"""A localizer that nothing has been trained for: a grounding detector of transformers, asked for what a question names.
+
+    question ─► text query ─► detector ─► boxes with scores ─► those above the threshold ─► one region
+                                                                └─ none: the whole image
+
+GroundingDINO and OWLv2 find what a text names; a question is not what they were trained on. Neither needs torchvision;
+OWLv2's image processor needs scipy. OWLv2 reads 16 tokens of a question, GroundingDINO 256: the rest is cut off.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from transformers import AutoConfig, AutoModelForZeroShotObjectDetection, AutoProcessor
+
+from crop_model.regions import WHOLE_IMAGE, Box, RegionError, pixels_to_cells, sanitize_box, union_box
+
+from .base import LocatedRegion, in_batches
+
+DETECTORS = ("grounding-dino", "owlv2")  # model types
+THRESHOLD = 0.25  # GroundingDINO's own; OWLv2's scores are lower, its own is 0.1
+Choice = Literal["union", "best"]
+CHOICES = ("union", "best")
+
+
+class ZeroShotLocalizer:
+    """A detector and its processor, behind the call of `Localizer`.
+
+    Args:
+        model: of one of `DETECTORS`, on its device, in eval mode.
+        processor: the checkpoint's.
+        threshold: a box counts where its score is above it.
+        choice: the region is the `union` of the boxes that count, or the `best` of them.
+
+    Raises:
+        ValueError: another kind of model, or another choice.
+    """
+
+    def __init__(self, model: Any, processor: Any, threshold: float = THRESHOLD, choice: Choice = "union"):
+        _check_type(model.config.model_type)
+        if choice not in CHOICES:
+            raise ValueError(f"choice: {choice!r} is none of {', '.join(CHOICES)}")
+        self.model, self.processor, self.threshold, self.choice = model, processor, threshold, choice
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str,
+        *,
+        dtype: torch.dtype | str = "auto",
+        device: torch.device | str = "cpu",
+        threshold: float = THRESHOLD,
+        choice: Choice = "union",
+    ) -> "ZeroShotLocalizer":
+        """From a folder or Hub name. ValueError where it is none of `DETECTORS`, found before weights are read."""
+        _check_type(AutoConfig.from_pretrained(name).model_type)
+        model = AutoModelForZeroShotObjectDetection.from_pretrained(name, dtype=dtype)
+        return cls(model.to(device).eval(), AutoProcessor.from_pretrained(name), threshold, choice)
+
+    def predict(
+        self, images: Sequence[Image.Image], questions: Sequence[str], batch_size: int = 8
+    ) -> list[LocatedRegion]:
+        """One region a question, of the image at its place. ValueError where their numbers differ.
+
+        A region is the detector's box in pixels, clipped to the image, not widened to cells; it is None where no box
+        counts, or where it touches every cell. The confidence is the best score, of those that do not count too.
+        """
+        return in_batches(self._predict, images, questions, batch_size)
+
+    @torch.inference_mode()
+    def _predict(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[LocatedRegion]:
+        inputs = self.processor(
+            images=list(images),
+            text=[_query(question) for question in questions],
+            padding=True,
+            truncation=True,
+            max_length=_longest_text(self.model.config),
+            return_tensors="pt",
+        ).to(self.model.device, self.model.dtype)
+        outputs = self.model(**inputs)
+        detected = self.processor.post_process_grounded_object_detection(
+            outputs, threshold=-1.0, target_sizes=[(image.height, image.width) for image in images]
+        )
+        return [
+            self._located(image, found["boxes"].tolist(), found["scores"].tolist())
+            for image, found in zip(images, detected, strict=True)
+        ]
+
+    def _located(self, image: Image.Image, boxes: Sequence[Sequence[float]], scores: Sequence[float]) -> LocatedRegion:
+        clipped = [(_clip(box, image), score) for box, score in zip(boxes, scores, strict=True)]
+        inside = sorted(((box, score) for box, score in clipped if box is not None), key=lambda pair: -pair[1])
+        confidence = inside[0][1] if inside else 0.0
+        counting = [box for box, score in inside if score > self.threshold]
+        if not counting:
+            return LocatedRegion(None, WHOLE_IMAGE, confidence)
+        region = counting[0] if self.choice == "best" else union_box(counting)
+        cells = pixels_to_cells(region, *image.size)
+        return LocatedRegion(None if cells == WHOLE_IMAGE else region, cells, confidence)
+
+
+def _check_type(model_type: str) -> None:
+    if model_type not in DETECTORS:
+        raise ValueError(f"a model of type {model_type} is no zero-shot localizer: none of {', '.join(DETECTORS)}")
+
+
+def _query(question: str) -> str:
+    """In lower case, with a full stop: GroundingDINO's processor takes texts without one for labels of one image."""
+    return question.strip().lower().rstrip(" .?") + "."
+
+
+def _longest_text(config: Any) -> int:
+    if config.model_type == "grounding-dino":
+        return config.max_text_len
+    return config.text_config.max_position_embeddings
+
+
+def _clip(box: Sequence[float], image: Image.Image) -> Box | None:
+    """None where the box is not in the image: OWLv2 may find something in the padding that makes it square."""
+    try:
+        return sanitize_box(box, *image.size)
+    except RegionError:
+        return None

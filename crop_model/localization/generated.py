@@ -1,0 +1,154 @@
+"""The localizer: from a question to the region of its image that matters, CROP's first step.
+
+A visual-language model, fine-tuned for it, reads image and question and writes a box of the 8x8 grid over the un-padded
+image, first and last column and row, inclusive:
+
+      0 1 2 3 4 5 6 7
+    0 . . . . . . . .
+    1 . . # # # . . .        [2, 1, 4, 2]
+    2 . . # # # . . .
+    3 . . . . . . . .        [0, 0, 7, 7]: the whole image, no region
+
+That the region is a box [xmin, ymin, xmax, ymax] of grid indices is the paper's. How it is decoded is this project's:
+only such a text can come out, whatever the weights, and the probabilities of its four indices give a confidence.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    LogitsProcessorList,
+    ProcessorMixin,
+)
+
+from crop_model.processing_qwen2_vl import Qwen2VLImageTextProcessor
+from crop_model.regions import WHOLE_IMAGE, Cells, cells_to_pixels
+
+from .base import LocatedRegion, in_batches
+from .grid_box import GridBoxProcessor
+
+
+def load_processor(name: str, **pixels: int) -> ProcessorMixin:
+    """What the Auto class loads; of Qwen2-VL the processor that needs no torchvision, of so many `pixels`.
+
+    Raises:
+        ValueError: pixels of another model, or out of order.
+    """
+    if AutoConfig.from_pretrained(name, trust_remote_code=True).model_type == "qwen2_vl":
+        return Qwen2VLImageTextProcessor.from_pretrained(name, **pixels)
+    if pixels:
+        raise ValueError(f"{', '.join(pixels)}: of Qwen2-VL alone, whose images vary in size")
+    return AutoProcessor.from_pretrained(name, trust_remote_code=True)
+
+
+def conversations(images: Sequence[Image.Image], questions: Sequence[str]) -> list[list[dict[str, Any]]]:
+    """A question about an image each, as chat templates take it."""
+    return [
+        [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": question}]}]
+        for image, question in zip(images, questions, strict=True)
+    ]
+
+
+class Localizer:
+    """A fine-tuned model and its processor.
+
+    Args:
+        model: generates text from image and text, on its device, in eval mode. One that compresses visual tokens gets
+            no region.
+        processor: with a chat template.
+        threshold: a region that is less probable is not trusted: the whole image instead.
+    """
+
+    def __init__(self, model: Any, processor: Any, threshold: float = 0.0):
+        self.model, self.processor, self.threshold = model, processor, threshold
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str,
+        *,
+        dtype: torch.dtype | str = "auto",
+        device: torch.device | str = "cpu",
+        threshold: float = 0.0,
+        **pixels: int,
+    ) -> "Localizer":
+        """From a folder or Hub name that the Auto classes load: an export of `train.export`, say.
+
+        `pixels` are min_pixels and max_pixels, of Qwen2-VL alone.
+        """
+        processor = load_processor(name, **pixels)
+        model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, trust_remote_code=True)
+        return cls(model.to(device).eval(), processor, threshold)
+
+    def predict(
+        self, images: Sequence[Image.Image], questions: Sequence[str], batch_size: int = 8
+    ) -> list[LocatedRegion]:
+        """One region a question, of the image at its place. ValueError where their numbers differ."""
+        return in_batches(self._predict, images, questions, batch_size)
+
+    @torch.inference_mode()
+    def _predict(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[LocatedRegion]:
+        inputs = self._prompts(images, questions)
+        box = GridBoxProcessor(self.processor.tokenizer, inputs["input_ids"].shape[1])
+        written, scores = self._write(inputs, box)
+        indices = box.indices(written)  # (B, 4)
+        chosen = written[:, box.prompt_length :][:, box.places, None]  # (B, 4, 1)
+        confidence = scores.softmax(dim=-1).gather(2, chosen).prod(dim=1).nan_to_num().flatten()  # (B,)
+        return [
+            self._located(image, cells, sure)
+            for image, cells, sure in zip(images, indices.tolist(), confidence.tolist(), strict=True)
+        ]
+
+    def _prompts(self, images: Sequence[Image.Image], questions: Sequence[str]) -> Mapping[str, Any]:
+        """What the model reads, padded on the left."""
+        return self.processor.apply_chat_template(
+            conversations(images, questions),
+            tokenize=True,
+            return_dict=True,
+            add_generation_prompt=True,
+            processor_kwargs={"padding": True, "padding_side": "left", "return_tensors": "pt"},
+        ).to(self.model.device, self.model.dtype)
+
+    def _write(self, inputs: Mapping[str, Any], box: GridBoxProcessor) -> tuple[Tensor, Tensor]:
+        """Prompts and answers up to the last index, int64 (B, L), and the scores of every index, float32 (B, 4, V).
+
+        What stands between two indices is known: it goes into the model together with the index before it.
+        """
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        more = {name: value for name, value in inputs.items() if name not in ("input_ids", "attention_mask")}
+        scores: list[Tensor] = []
+        for place in box.places:
+            if scores:
+                known = box.fixed[ids.shape[1] - box.prompt_length : place]  # (tokens before the next index,)
+                ids = torch.cat([ids, known.to(ids.device).expand(len(ids), -1)], dim=1)
+            mask = nn.functional.pad(mask, (0, ids.shape[1] - mask.shape[1]), value=1)
+            written = self.model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                **more,
+                logits_processor=LogitsProcessorList([box]),
+                max_new_tokens=box.prompt_length + place + 1 - ids.shape[1],
+                do_sample=False,
+                num_beams=1,
+                repetition_penalty=1.0,  # a model's own would keep an index from coming twice
+                use_cache=True,
+                output_scores=True,
+                return_dict_in_generate=True,
+                pad_token_id=self.processor.tokenizer.pad_token_id,
+            )
+            ids, more = written.sequences, {"past_key_values": written.past_key_values}
+            scores.append(written.scores[-1])
+        return ids, torch.stack(scores, dim=1).float()
+
+    def _located(self, image: Image.Image, cells: Sequence[int], confidence: float) -> LocatedRegion:
+        xmin, ymin, xmax, ymax = cells
+        found: Cells = (xmin, ymin, xmax, ymax)
+        if found == WHOLE_IMAGE or confidence < self.threshold:
+            return LocatedRegion(None, found, confidence)
+        return LocatedRegion(cells_to_pixels(found, *image.size), found, confidence)

@@ -1,0 +1,75 @@
+"""Constrain generation to a box of the region grid."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    LogitsProcessor,
+)
+
+from crop_model.regions import REGION_GRID
+
+ANSWER = "[{}, {}, {}, {}]"
+
+ROWS, COLUMNS = REGION_GRID
+
+
+class GridBoxProcessor(LogitsProcessor):
+    """Lets `generate` write `ANSWER` with indices of the grid, min <= max, and nothing else.
+
+    Args:
+        tokenizer: writes every index of the grid as one token.
+        prompt_length: tokens before the answer, padding included.
+
+    Raises:
+        ValueError: a tokenizer that writes an index otherwise.
+    """
+
+    def __init__(self, tokenizer: Any, prompt_length: int):
+        answers = [
+            tokenizer(ANSWER.format(*[i] * 4), add_special_tokens=False)["input_ids"] for i in range(max(REGION_GRID))
+        ]
+        if len({len(answer) for answer in answers}) > 1:
+            raise ValueError("tokenizer: it does not write every grid index as one token")
+        table = torch.tensor(answers)  # (8, A): one row an index
+        self.places = [place for place, column in enumerate(table.T) if len(column.unique()) > 1]
+        if len(self.places) != 4 or any(len(table[:, place].unique()) < len(table) for place in self.places):
+            raise ValueError("tokenizer: it does not write every grid index as one token")
+        self.fixed = table[0]  # (A,)
+        self.index_ids = table[:, self.places].T  # (4, 8): the tokens of each index, at each place
+        self.prompt_length = prompt_length
+
+    @property
+    def length(self) -> int:
+        """Tokens of an answer."""
+        return len(self.fixed)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """(B, V) -> (B, V): minus infinity but at what may come next."""
+        step = input_ids.shape[1] - self.prompt_length
+        allowed = torch.zeros_like(scores, dtype=torch.bool)
+        if step in self.places:
+            number = self.places.index(step)
+            last = COLUMNS if number % 2 == 0 else ROWS
+            ids = self.index_ids[number].to(scores.device)  # (8,)
+            possible = torch.arange(len(ids), device=scores.device) < last
+            if number >= 2:  # not before the minimum
+                possible = possible & (
+                    torch.arange(len(ids), device=scores.device) >= self.indices(input_ids)[:, number - 2, None]
+                )
+            allowed[:, ids] = possible.expand(len(scores), -1)
+        else:
+            allowed[:, self.fixed[step]] = True
+        finite = scores.nan_to_num()  # an allowed token must stay above minus infinity, whatever the model says
+        return finite.masked_fill(~allowed, float("-inf"))
+
+    def indices(self, input_ids: Tensor) -> Tensor:
+        """int64 (B, up to 4): the indices that an answer has so far."""
+        written = input_ids[:, self.prompt_length :]
+        found = [
+            (written[:, place, None] == self.index_ids[number].to(written.device)).int().argmax(dim=1)
+            for number, place in enumerate(self.places)
+            if place < written.shape[1]
+        ]
+        return torch.stack(found, dim=1)

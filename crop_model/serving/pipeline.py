@@ -1,0 +1,175 @@
+"""Images and questions in; out come answers, the regions they were found in, and how long it took.
+
+images, questions ─► localizer ─► regions ─► processor ─► model ─► answers
+                     or none      or none
+
+pipeline = CropPipeline.from_pretrained("exported", "localizer")
+for result in pipeline(images, questions):
+    print(result.answer, result.region, result.timings.first_token_s)
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, AutoProcessor, StoppingCriteria, StoppingCriteriaList
+
+from crop_model.configuration_crop_llava import CropLlavaConfig
+from crop_model.localization.base import RegionLocalizer, in_batches
+from crop_model.localization.generated import Localizer, conversations
+from crop_model.regions import Box, Cells
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Wall seconds from images in memory on; of a batch, whose questions share them.
+
+    Args:
+        localization_s: to the regions; 0 without a localizer.
+        first_token_s: to the first token of the answers, localization included.
+        total_s: to the last one.
+    """
+
+    localization_s: float
+    first_token_s: float
+    total_s: float
+
+
+@dataclass(frozen=True)
+class PipelineAnswer:
+    """What is said to one question. Without a localizer there are neither region, cells nor confidence.
+
+    Args:
+        answer: of the model.
+        region, cells, confidence: as in `LocatedRegion`; region None: the whole image.
+        timings: of the question's batch.
+    """
+
+    answer: str
+    region: Box | None
+    cells: Cells | None
+    confidence: float | None
+    timings: Timings
+
+
+class CropPipeline:
+    """A localizer, a model that reads regions, and its processor.
+
+    Args:
+        model: generates text from image and text, on its device, in eval mode.
+        processor: the model's, with a chat template.
+        localizer: None: every question gets the whole image.
+
+    Raises:
+        ValueError: a localizer for a model that reads no regions.
+    """
+
+    def __init__(self, model: Any, processor: Any, localizer: RegionLocalizer | None = None):
+        self.reads_regions = model.config.model_type == CropLlavaConfig.model_type
+        if localizer is not None and not self.reads_regions:
+            raise ValueError(f"localizer: a model of type {model.config.model_type} reads no regions")
+        self.model, self.processor, self.localizer = model, processor, localizer
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        vlm: str,
+        localizer: str | RegionLocalizer | None = None,
+        *,
+        dtype: torch.dtype | str = "auto",
+        device: torch.device | str = "cpu",
+    ) -> "CropPipeline":
+        """From folders or Hub names that the Auto classes load: exports, say, whose own code is run.
+
+        Args:
+            vlm: of the model that answers.
+            localizer: of one that was trained to write boxes, or one that is loaded already, such as
+                `ZeroShotLocalizer.from_pretrained(...)`.
+            dtype, device: of both.
+        """
+        model = AutoModelForImageTextToText.from_pretrained(vlm, dtype=dtype, trust_remote_code=True)
+        processor = AutoProcessor.from_pretrained(vlm, trust_remote_code=True)
+        if isinstance(localizer, str):
+            localizer = Localizer.from_pretrained(localizer, dtype=dtype, device=device)
+        return cls(model.to(device).eval(), processor, localizer)
+
+    def __call__(
+        self, images: Sequence[Image.Image], questions: Sequence[str], batch_size: int = 8, max_new_tokens: int = 32
+    ) -> list[PipelineAnswer]:
+        """One greedy answer a question, about the image at its place. ValueError where their numbers differ."""
+        return in_batches(partial(self._answer, max_new_tokens=max_new_tokens), images, questions, batch_size)
+
+    def _answer(
+        self, images: Sequence[Image.Image], questions: Sequence[str], max_new_tokens: int
+    ) -> list[PipelineAnswer]:
+        start = time.perf_counter()
+        places = self._places(images, questions)
+        localization_s = 0.0 if self.localizer is None else time.perf_counter() - start
+        inputs = self._inputs(images, questions, [region for region, _, _ in places])
+        tokens, first_at = generate_timed(self.model, inputs, self.processor.tokenizer.pad_token_id, max_new_tokens)
+        timings = Timings(localization_s, first_at - start, time.perf_counter() - start)
+        said = self.processor.batch_decode(tokens, skip_special_tokens=True)
+        return [PipelineAnswer(text.strip(), *place, timings) for text, place in zip(said, places, strict=True)]
+
+    def _places(
+        self, images: Sequence[Image.Image], questions: Sequence[str]
+    ) -> list[tuple[Box | None, Cells | None, float | None]]:
+        if self.localizer is None:
+            return [(None, None, None)] * len(images)
+        found = self.localizer.predict(images, questions, len(images))
+        return [(place.region, place.cells, place.confidence) for place in found]
+
+    def _inputs(
+        self, images: Sequence[Image.Image], questions: Sequence[str], regions: Sequence[Box | None]
+    ) -> Mapping[str, Tensor]:
+        options: dict[str, Any] = {"padding": True, "padding_side": "left", "return_tensors": "pt"}
+        if self.reads_regions:
+            options["regions"] = list(regions)
+        return self.processor.apply_chat_template(
+            conversations(images, questions),
+            tokenize=True,
+            return_dict=True,
+            add_generation_prompt=True,
+            processor_kwargs=options,
+        ).to(self.model.device, self.model.dtype)
+
+
+class _FirstTokenClock(StoppingCriteria):
+    """Stops nothing, and notes when it is first asked: after the first token."""
+
+    at: float | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        if self.at is None:
+            _wait_for(input_ids.device)
+            self.at = time.perf_counter()
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)  # (B,)
+
+
+@torch.inference_mode()
+def generate_timed(
+    model: Any, inputs: Mapping[str, Tensor], pad_token_id: int | None, max_new_tokens: int
+) -> tuple[Tensor, float]:
+    """Greedy answers (B, up to max_new_tokens), and `time.perf_counter()` at their first token."""
+    clock = _FirstTokenClock()
+    tokens = model.generate(
+        **inputs,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        pad_token_id=pad_token_id,
+        stopping_criteria=StoppingCriteriaList([clock]),
+    )
+    _wait_for(tokens.device)
+    assert clock.at is not None  # one token at least
+    return tokens[:, inputs["input_ids"].shape[1] :], clock.at
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

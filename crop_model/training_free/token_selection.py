@@ -1,0 +1,141 @@
+"""Which of an image's visual tokens stay, when a budget of them may. This project's design; pruning.py uses it.
+
+The region comes first: it keeps all its tokens while the budget lasts, and the rest of the image gets what is left.
+
+    T tokens, budget b        region <= b                    region > b
+    . . . . # # . .           . . o . # # . o                . . . . # o . .
+    . . . . # # . .    ->     o . . . # # . .       or       . . . . o # . .
+    . . . . . . . .           . . . o . . o .                . . . . . . . .
+    n_in of the region (#)    t_in = n_in                    t_in = b
+                              t_out = b - n_in of the rest   t_out = 0
+
+Within a group of n tokens that may keep t, either every t-th part of it along the compressor's curve keeps the token in
+its middle, or the t tokens of the highest score stay. No region known, or the whole image: one group.
+
+Shapes: M images of T tokens. Nothing is read back from the device.
+"""
+
+import torch
+from transformers.models.llama.modeling_llama import LlamaAttention, apply_rotary_pos_emb, repeat_kv
+
+from crop_model.slots import Compressor, pool
+
+
+def keep_evenly(place: torch.Tensor, region: torch.Tensor, token_budget: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cuts region and rest into `token_budget` runs along a curve; the middle of each run stays.
+
+    Args:
+        place: (M, T) numbers that order the tokens along the curve.
+        region: bool (M, T), the tokens of the contextual region.
+        token_budget: b <= T.
+
+    Returns:
+        kept: bool (M, T), b of them True.
+        run: int64 (M, T), the run of every token, 0..b-1; b for the tokens of a rest that gets nothing. A run of
+            one token keeps it; each run has exactly one token kept.
+    """
+    on_curve = place.argsort(dim=-1, stable=True)  # (M, T)
+    region = region.gather(1, on_curve)  # in the order of the curve until the last step
+    n_in = region.sum(dim=-1, keepdim=True)  # (M, 1)
+    t_in = n_in.clamp(max=token_budget)
+    t_out = token_budget - t_in
+    run_in, middle_in = _runs(region, n_in, t_in)
+    run_out, middle_out = _runs(~region, region.shape[1] - n_in, t_out)
+    run_out = torch.where(t_out > 0, run_out + t_in, token_budget)
+    run = torch.where(region, run_in, run_out)
+    kept = torch.where(region, middle_in, middle_out & (t_out > 0))
+    back = on_curve.argsort(dim=-1)
+    return kept.gather(1, back), run.gather(1, back)
+
+
+def keep_highest(score: torch.Tensor, region: torch.Tensor, token_budget: int) -> torch.Tensor:
+    """The `token_budget` tokens of the highest score (M, T), those of the region before all others: bool (M, T).
+
+    Of equal scores the first in order stays.
+    """
+    order = score.argsort(dim=-1, descending=True, stable=True)  # (M, T)
+    region_first = (~region.gather(1, order)).long().argsort(dim=-1, stable=True)
+    best = order.gather(1, region_first)[:, :token_budget]
+    return torch.zeros_like(region).scatter(1, best, True)
+
+
+def regions_and_places(
+    compressor: Compressor, features: torch.Tensor, region_mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which tokens of a compressor carry a patch of the region, and where they stand on its curve.
+
+    Args:
+        compressor: of N patches to T tokens.
+        features, region_mask: (M, N, D) and bool (M, N), what it was called with.
+
+    Returns:
+        region: bool (M, T).
+        place: int64 (M, T), the first place on the curve of a token's patches; N for a token without any.
+    """
+    token = compressor.assign(region_mask, features)  # (M, N): of every patch, -1 where it is dropped
+    tokens, patches = compressor.num_tokens, token.shape[1]
+    token = torch.where(token < 0, tokens, token)
+    none = token.new_zeros(len(token), tokens + 1)
+    region = none.scatter_reduce(1, token, region_mask.long(), "amax")
+    place = (none + patches).scatter_reduce(1, token, compressor.place_on_curve.expand_as(token), "amin")
+    return region[:, :tokens].bool(), place[:, :tokens]
+
+
+def attention_of_last_token(
+    attention: LlamaAttention,
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    rotary: tuple[torch.Tensor, torch.Tensor],
+    real: torch.Tensor,
+) -> torch.Tensor:
+    """What the last real token of each row attends to, averaged over heads, in float32: (B, S).
+
+    Args:
+        attention: the layer.
+        queries, keys: (B, S, heads * head size) of the layer's projections, before rotation.
+        rotary: cosines and sines, (1 or B, S, head size).
+        real: bool (B, S), False at padding.
+    """
+    queries, keys = (states.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for states in (queries, keys))
+    queries, keys = apply_rotary_pos_emb(queries, keys, *rotary)
+    keys = repeat_kv(keys, attention.num_key_value_groups)  # (B, heads, S, head size)
+    place = torch.arange(real.shape[1], device=real.device)
+    last = (place * real).argmax(dim=-1)  # (B,)
+    query = queries[torch.arange(len(last), device=last.device), :, last]  # (B, heads, head size)
+    scores = (keys @ query[..., None]).squeeze(-1).float() * attention.scaling  # (B, heads, S)
+    return scores.masked_fill(~real[:, None], float("-inf")).softmax(dim=-1).mean(dim=1)
+
+
+def pool_runs(
+    hidden_states: torch.Tensor, visual: torch.Tensor, kept: torch.Tensor, run: torch.Tensor, token_budget: int
+) -> torch.Tensor:
+    """Puts the mean of its run into every visual token kept.
+
+    Args:
+        hidden_states: (B, S, H);  visual: bool (B, S), M * T times True.
+        kept, run: of `keep_evenly`.
+    """
+    if token_budget == kept.shape[1]:
+        return hidden_states  # every run is one token
+    tokens = hidden_states[visual].view(*kept.shape, -1)  # (M, T, H)
+    means = pool(tokens, run, token_budget + 1)  # the last run, maybe empty, is of tokens that go for nothing
+    pooled = torch.where(kept[..., None], means.gather(1, along(run, tokens)), tokens)
+    return hidden_states.masked_scatter(visual[..., None], pooled)
+
+
+def along(index: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+    """(B, n) -> (B, n, width of the states): indices for `gather` and `scatter` along the second dimension."""
+    return index[..., None].expand(-1, -1, states.shape[-1])
+
+
+def _runs(group: torch.Tensor, n: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The run out of t of each of a group's n tokens, run = floor(rank * t / n), and whether it is the run's middle."""
+    rank = group.cumsum(dim=-1) - 1  # (M, T), without meaning outside the group
+    run = rank * t // n.clamp(min=1)
+    first, following = (_ceil_div(number * n, t) for number in (run, run + 1))
+    return run, rank == first + (following - first) // 2
+
+
+def _ceil_div(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    b = b.clamp(min=1)
+    return (a + b - 1) // b

@@ -1,0 +1,236 @@
+"""The pre-flight check of one source: its records as the trainer reads them, their images, their sidecar."""
+
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from data_prep.common.errors import DataError
+from data_prep.derivation.text_boxes import FrameTest, find_boxes
+from data_prep.files.images import ImageFiles, existing_image
+from data_prep.schema.data_source import DataSource
+from data_prep.schema.records import (
+    ROLES,
+    Turn,
+    conversation,
+    image_names,
+    named_record,
+    record_stream,
+    rejected_records,
+)
+from data_prep.schema.sample import sample_id
+
+from .findings import Findings, SidecarRows, check_sidecar, hash64
+from .images import Evaluation, ImagePool, ImageTask, Seen
+
+BATCH = 4096  # images that are opened together
+
+
+class SourceCheck:
+    """One source of a configuration; after `run`, `findings` and `frame` hold what was found.
+
+    Args:
+        role: `train_data` or `eval_data`.
+        evaluation: images that must not be trained on; those of `eval_data` are added to it.
+    """
+
+    def __init__(self, source: DataSource, role: str, evaluation: Evaluation, pool: ImagePool) -> None:
+        self.source, self.role, self.evaluation, self.pool = source, role, evaluation, pool
+        self.root = ImageFiles(source.image_root).root
+        self.name = Path(source.annotations).stem
+        self.findings, self.frame = Findings(), FrameTest()
+        self.images: set[int] = set()
+        # columns, one entry a question: hashes, number of the record, whether a region is missing without a sidecar
+        self.ids, self.pairs, self.answers, self.records = array("Q"), array("Q"), array("Q"), array("Q")
+        self.needs_row = array("b")
+        # columns, one entry an image that opened
+        self.opened, self.opened_in, self.opened_size = array("Q"), array("Q"), array("i")
+
+    def run(self) -> None:
+        """Reads everything once: the sidecar, then the records with their images."""
+        sidecar = None
+        if self.source.regions is not None:
+            sidecar = check_sidecar(Path(self.source.regions), self.findings)
+        if sidecar is not None:
+            self.name = sidecar.source
+        tasks: list[ImageTask] = []
+        for number, name, record in self._records():
+            tasks += self._add_record(number, name, record)
+            if len(tasks) >= BATCH:
+                self._open(tasks)
+                tasks = []
+        self._open(tasks)
+        if not self.ids and "annotations" not in self.findings.counts:
+            self.findings.add("annotations", f"{self.source.annotations}: no samples")
+        self._compare_questions()
+        self._compare_sidecar(sidecar)
+
+    def _records(self) -> Iterator[tuple[int, str, dict[str, Any]]]:
+        """(number, name for messages, record); what is no record is counted and left out."""
+        annotations, findings = self.source.annotations, self.findings
+        try:
+            stream = record_stream(annotations)
+            with tqdm(total=stream.size, desc=annotations, unit_scale=True, disable=None) as bar:
+                left_out = rejected_records(annotations, self.source.regions)
+                for number, raw in enumerate(stream):
+                    bar.update(stream.position() - bar.n)
+                    if number in left_out:
+                        findings.add("left_out", f"{annotations}: record {number}")
+                        continue
+                    findings.totals["records"] += 1
+                    try:
+                        yield number, *named_record(annotations, number, raw)
+                    except DataError as error:
+                        findings.add("record", str(error))
+        except DataError as error:
+            findings.add("annotations", str(error))
+
+    def _add_record(self, number: int, name: str, record: Mapping[str, Any]) -> list[ImageTask]:
+        """Notes the questions of a record; the images to open for it."""
+        totals = self.findings.totals
+        try:
+            images = image_names(name, record)
+            _, turns = conversation(name, record, len(images))
+        except DataError as error:
+            self.findings.add("empty_answer" if _lacks_answer(record) else "record", str(error))
+            return []
+        if not images:
+            totals["text-only records"] += 1
+            self._add_question(number, sample_id(self.name, "", 0, turns[0].question), "", turns[0], False)
+            return []
+        totals["multi-image records"] += len(images) > 1
+        boxes = self._record_boxes(name, record)
+        for turn_number, turn in enumerate(turns):
+            key = sample_id(self.name, images[0], turn_number, turn.question)
+            self._add_question(number, key, images[0], turn, not boxes)
+        text_boxes = [box for turn in turns for box in find_boxes(f"{turn.question} {turn.answer}")]
+        first = self._task(number, name, images[0])._replace(boxes=boxes, text_boxes=text_boxes)
+        others = [self._task(number, name, image) for image in images[1:]]
+        return [task for task in (first, *others) if task.new or task.boxes or task.text_boxes]
+
+    def _add_question(self, number: int, key: str, image: str, turn: Turn, needs_row: bool) -> None:
+        self.findings.totals["questions"] += 1
+        self.ids.append(hash64(key))
+        self.pairs.append(hash64(image, turn.question))
+        self.answers.append(hash64(turn.answer))
+        self.records.append(number)
+        self.needs_row.append(needs_row)
+
+    def _record_boxes(self, name: str, record: Mapping[str, Any]) -> list[Any]:
+        """`objects.bbox`, of which the trainer makes a region; only pixels are known to it."""
+        objects = record.get("objects") or {}
+        boxes = objects.get("bbox") or [] if isinstance(objects, dict) else None
+        if not isinstance(boxes, list):
+            self.findings.add("record_boxes", f"{name}: objects: expected {{bbox: [[x1, y1, x2, y2], ...]}}")
+        elif boxes and objects.get("bbox_type", "real") != "real":
+            self.findings.add("record_boxes", f"{name}: objects.bbox_type must be real, got {objects['bbox_type']!r}")
+        else:
+            return boxes
+        return []
+
+    def _task(self, number: int, name: str, image: str) -> ImageTask:
+        key = hash64(image)
+        new = key not in self.images
+        self.images.add(key)
+        self.findings.totals["images"] += new
+        return ImageTask(number, name, image, new)
+
+    def _open(self, tasks: Sequence[ImageTask]) -> None:
+        for task, seen in zip(tasks, self.pool.look(tasks, self.root), strict=True):
+            if seen.header is not None:
+                self.frame.add(task.text_boxes, seen.header.width, seen.header.height)
+            if seen.box_error is not None:
+                self.findings.add("record_boxes", f"{task.record}: objects.bbox: {seen.box_error}")
+            if task.new:
+                self._add_image(task, seen)
+
+    def _add_image(self, task: ImageTask, seen: Seen) -> None:
+        if seen.header is None:
+            check, message = seen.error
+            self.findings.add(check, f"{task.record}: {message}")
+            return
+        self.opened.append(hash64(task.image))
+        self.opened_in.append(task.number)
+        self.opened_size.extend((seen.header.width, seen.header.height))
+        for flag in seen.header.flags:
+            self.findings.add(flag, f"{task.record}: {task.image}")
+        path = existing_image(self.root, task.image)
+        if self.role == "eval_data":
+            self.evaluation.add(task.image, path)
+        elif leak := self.evaluation.check(task.image, path):
+            self.findings.add(leak, f"{task.record}: {task.image}")
+
+    # ---- comparisons over all of the source
+
+    def _record(self, number: int) -> str:
+        return f"{self.source.annotations}: record {number}"
+
+    def _compare_questions(self) -> None:
+        records = np.array(self.records)
+        again = _repeats(np.array(self.ids))
+        if len(again):
+            self.findings.add("duplicate_sample", self._record(records[again[0]]), len(again))
+        pairs, first = np.unique(np.array(self.pairs), return_index=True)
+        answers = np.array(self.answers)
+        conflicts = np.flatnonzero(answers != answers[first[np.searchsorted(pairs, np.array(self.pairs))]])
+        if len(conflicts):
+            self.findings.add("answer_conflict", self._record(records[conflicts[0]]), len(conflicts))
+
+    def _compare_sidecar(self, sidecar: SidecarRows | None) -> None:
+        findings, regions = self.findings, self.source.regions
+        ids = np.array(self.ids)
+        found = np.isin(ids, sidecar.ids) if sidecar is not None else np.zeros(len(ids), bool)
+        without = np.flatnonzero(~found & np.array(self.needs_row, bool))
+        if len(without):
+            findings.add("no_region", self._record(self.records[without[0]]), len(without))
+        if sidecar is None:
+            return
+        unused = int((~np.isin(sidecar.ids, ids)).sum())
+        if unused:
+            findings.add("unused_row", f"{regions}: {unused} of {len(sidecar.ids)} rows", unused)
+        if len(ids) and unused == len(sidecar.ids):
+            findings.add("foreign_sidecar", f"{regions}: holds none of the questions of {self.source.annotations}")
+        self._compare_sizes(sidecar)
+        stated = {**sidecar.manifest.get("arguments", {}), **sidecar.manifest.get("measured", {})}.get("frame")
+        if stated == "padded_square" and self.frame.frame == "unit":  # in the other direction nothing is certain
+            boxes = f"{self.frame.violations} of {self.frame.boxes} boxes in text"
+            findings.add("frame_mismatch", f"{regions}: frame padded_square, but {boxes} cannot be on it")
+
+    def _compare_sizes(self, sidecar: SidecarRows) -> None:
+        """Rows with another size than the file of their image."""
+        keys, first = np.unique(np.array(self.opened), return_index=True)
+        if not len(keys):
+            return
+        place = np.minimum(np.searchsorted(keys, sidecar.images), len(keys) - 1)
+        opened = first[place]
+        sizes = np.array(self.opened_size).reshape(-1, 2)[opened]
+        bad = np.flatnonzero((keys[place] == sidecar.images) & (sizes != sidecar.sizes).any(1))
+        if len(bad):
+            row = bad[0]
+            file, stated = ("x".join(map(str, size)) for size in (sizes[row], sidecar.sizes[row]))
+            example = f"{self._record(self.opened_in[opened[row]])}: the image is {file}, the sidecar says {stated}"
+            self.findings.add("size_mismatch", example, len(bad))
+
+
+def _repeats(keys: np.ndarray) -> np.ndarray:
+    """Places of all keys that stood before, in order."""
+    _, first = np.unique(keys, return_index=True)
+    again = np.ones(len(keys), bool)
+    again[first] = False
+    return np.flatnonzero(again)
+
+
+def _lacks_answer(record: Mapping[str, Any]) -> bool:
+    """Whether an answer of a conversation is there, but empty."""
+    said = record.get("conversations") or record.get("messages")
+    if not isinstance(said, list):
+        return False
+    for entry in said:
+        if isinstance(entry, dict) and ROLES.get(str(entry.get("from") or entry.get("role"))) == "assistant":
+            text = entry.get("value") or entry.get("content") or ""
+            if not text or (isinstance(text, str) and not text.strip()):
+                return True
+    return False

@@ -1,0 +1,153 @@
+"""Image files: paths that stay below their root, and what a file's header tells."""
+
+import io
+import os
+import re
+import struct
+import warnings
+import zlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePath
+from typing import IO
+
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from data_prep.common.errors import DataError, RecordError
+
+# What Pillow raises on damaged files, besides its own subclasses of OSError.
+IMAGE_ERRORS = (
+    OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error, OverflowError,
+    Image.DecompressionBombError,
+)  # fmt: skip
+MAX_IMAGE_PIXELS = 89_478_485  # Pillow's own warning limit
+# Read at all: another format may start a program, as EPS does. MPO files are opened as JPEG.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
+FILE_TYPES = {"JPEG": ".jpg", "MPO": ".jpg"}  # of other formats, the format's name
+MISNAMED = "format_mismatch"
+
+
+class ImageFiles:
+    """Image paths below one root, each looked up on disk once."""
+
+    def __init__(self, root: str | None) -> None:
+        self.root = None if root is None else Path(os.path.normpath(Path(root).absolute()))
+        self.found: dict[str, str] = {}
+
+    def path(self, name: str, image: str) -> str:
+        """The file of `image`; DataError where it is a URL, lies outside the root or does not exist."""
+        if image not in self.found:
+            try:
+                self.found[image] = str(existing_image(self.root, image))
+            except RecordError as error:
+                raise DataError(f"{name}: {error}") from None
+        return self.found[image]
+
+
+def image_path(root: Path | None, image: str) -> Path:
+    """The path of `image`, which need not exist; RecordError where it is a URL, or would lie outside the root."""
+    if re.match(r"[A-Za-z][\w+.-]*:", image):
+        raise RecordError("url", f"image {image!r} is a URL; only files below image_root are read", image)
+    if root is None:
+        raise RecordError("no_root", "has an image, but its source has no image_root", image)
+    # Lexical on purpose: links that the owner of the root made may lead elsewhere, a record's `..` may not.
+    root = Path(os.path.normpath(root))
+    path = Path(os.path.normpath(root / image))
+    if root not in path.parents or "\0" in image:
+        raise RecordError("outside_root", f"image {image!r} lies outside image_root {root}", image)
+    return path
+
+
+def existing_image(root: Path | None, image: str) -> Path:
+    """As `image_path`; RecordError also where there is no such file."""
+    path = image_path(root, image)
+    try:
+        found = path.is_file()
+    except OSError:  # a name longer than the file system allows
+        found = False
+    if not found:
+        raise RecordError("no_image", f"no image file {path}", image)
+    return path
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """Width and height as stored, not turned by an EXIF mark, and what is odd about the file."""
+
+    width: int
+    height: int
+    flags: tuple[str, ...] = ()
+
+
+def read_header(path: Path, max_pixels: int = MAX_IMAGE_PIXELS, decode: bool = False) -> ImageHeader:
+    """Opens an image of one of `FORMATS`; with `decode`, all of its pixels too, which finds a truncated file.
+
+    Flags: `format_mismatch` (a GIF named .jpg), `exif_rotated`, `cmyk`.
+
+    Raises:
+        RecordError: not an image, damaged, or more than `max_pixels` pixels - found before any is decoded.
+    """
+    return _read(path, path, max_pixels, decode)[1]
+
+
+def read_embedded(
+    data: bytes, path: str | None, record_id: str | None, max_pixels: int = MAX_IMAGE_PIXELS
+) -> tuple[str, ImageHeader]:
+    """An image that lies in the bytes of a table's cell: where it belongs below the image root, and its header.
+
+    Args:
+        path: as the table tells it; None: the record's id, with the extension of the image's format.
+
+    Raises:
+        RecordError: as of `read_header`; there is neither a path nor an id.
+    """
+    if not path and not record_id:
+        raise RecordError("no_name", "the embedded image has no name: neither a path nor an id")
+    form, header = _read(io.BytesIO(data), PurePath(path or str(record_id)), max_pixels, decode=False)
+    if path:
+        return path, header
+    name = str(record_id) + FILE_TYPES.get(form, f".{form.lower()}")
+    return name, ImageHeader(header.width, header.height, tuple(flag for flag in header.flags if flag != MISNAMED))
+
+
+def _read(file: Path | IO[bytes], path: PurePath, max_pixels: int, decode: bool) -> tuple[str, ImageHeader]:
+    """The format and the header of an image file; `path` names it."""
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                size = f"{image.width}x{image.height}"
+                raise RecordError("too_large", f"{path} is {size}, above max_image_pixels {max_pixels}")
+            flags = _header_flags(image, path)
+            if decode:
+                image.load()
+            return image.format or "", ImageHeader(image.width, image.height, flags)
+    except UnidentifiedImageError:  # whose message holds an address where the image is no file
+        raise RecordError("bad_image", f"{path}: not an image") from None
+    except IMAGE_ERRORS as error:
+        if isinstance(error, RecordError):
+            raise
+        reason = "too_large" if isinstance(error, Image.DecompressionBombError) else "bad_image"
+        raise RecordError(reason, f"{path}: {' '.join(str(error).split()) or type(error).__name__}") from None
+
+
+def _header_flags(image: Image.Image, path: PurePath) -> tuple[str, ...]:
+    flags = []
+    if path.suffix.lower() not in _extensions(image.format or ""):
+        flags.append(MISNAMED)
+    if "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1):
+        flags.append("exif_rotated")
+    if image.mode == "CMYK":
+        flags.append("cmyk")
+    return tuple(flags)
+
+
+@cache
+def _extensions(form: str) -> frozenset[str]:
+    """What names of files of a format may end in. MPO is JPEG with more pictures behind the first, and called so."""
+    forms = {form, "JPEG"} if form == "MPO" else {form}
+    return frozenset(end for end, known in Image.registered_extensions().items() if known in forms)
+
+
+def expect_large_images() -> None:
+    """Silences Pillow's warning of large images in this process: their size is checked here, and told by name."""
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -1,0 +1,89 @@
+"""Look-up tables on disk for what belongs to a record but lies in another file: scene graphs, OCR, objects, regions.
+
+Such a file can be larger than memory. It is streamed once into an SQLite file, and every worker asks that.
+"""
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from data_prep.common.errors import DataError
+
+
+class Index:
+    """Text keys to JSON values, read-only once built; may be sent to another process.
+
+    Args:
+        path: of the SQLite file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._connection: sqlite3.Connection | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_connection": None}  # a connection belongs to one process
+
+    @classmethod
+    def build(cls, path: Path, items: Iterable[tuple[str, Any]]) -> "Index":
+        """Writes `items` unless `path` is there already; the first of two items with one key stays.
+
+        The file appears whole or not at all, so that a killed run and several machines at once do no harm.
+
+        Raises:
+            DataError: the file cannot be written.
+        """
+        if not path.exists():
+            partial = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}")
+            with _errors_of(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    _write(partial, items)
+                    partial.replace(path)
+                finally:
+                    partial.unlink(missing_ok=True)
+        return cls(path)
+
+    def get(self, key: str) -> Any | None:
+        """The value of `key`, or None."""
+        if not _is_text(key):
+            return None
+        with _errors_of(self.path):
+            if self._connection is None:
+                self._connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?immutable=1", uri=True)
+            row = self._connection.execute("SELECT value FROM items WHERE key = ?", (key,)).fetchone()
+        return None if row is None else json.loads(row[0])
+
+
+def _write(path: Path, items: Iterable[tuple[str, Any]]) -> None:
+    path.unlink(missing_ok=True)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = OFF")
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("CREATE TABLE items (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID")
+        connection.executemany(
+            "INSERT OR IGNORE INTO items VALUES (?, ?)",
+            ((key, json.dumps(value, separators=(",", ":"))) for key, value in items if _is_text(key)),
+        )
+        connection.commit()
+
+
+def _is_text(key: str) -> bool:
+    """Whether UTF-8 can say it: half a surrogate pair, which JSON can hold, is no key of anything."""
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RecursionError, sqlite3.Error) as error:
+        raise DataError(f"{path}: look-up table: {error}") from None

@@ -1,0 +1,45 @@
+"""Pickles from the net, without the danger: nothing but plain data is made of them.
+
+A pickle is a program. It reaches Python's functions and classes only by name, through `find_class`; here that knows
+sets alone, so that there is nothing to call. Lists, dicts, tuples, texts, bytes and numbers need no name.
+
+The unpickler is the one written in Python: the fast one makes room for as many memos as the file claims, so that ten
+bytes could take 64 GB.
+"""
+
+import pickle
+import struct
+from pathlib import Path
+from typing import Any
+
+from data_prep.common.errors import DataError
+
+PLAIN = {"set": set, "frozenset": frozenset}
+BUILTINS = {"builtins", "__builtin__"}  # of Python 3 and 2
+
+# What `pickle` raises on a damaged file, besides its own error.
+PICKLE_ERRORS = (
+    pickle.UnpicklingError, OSError, EOFError, AttributeError, IndexError, KeyError, TypeError, ValueError,
+    AssertionError, MemoryError, OverflowError, RecursionError,
+    struct.error,
+)  # fmt: skip
+
+
+class _PlainUnpickler(pickle._Unpickler):
+    def find_class(self, module: str, name: str) -> type:
+        if module in BUILTINS and name in PLAIN:
+            return PLAIN[name]
+        raise pickle.UnpicklingError(f"refused: it asks for {module}.{name}, and only plain data is read")
+
+
+def load_plain(path: str | Path, encoding: str = "latin1") -> Any:
+    """The plain data of a pickle file; `encoding` is that of Python 2's texts.
+
+    Raises:
+        DataError: the pickle is damaged, or asks for any function or class.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return _PlainUnpickler(file, encoding=encoding).load()
+    except PICKLE_ERRORS as error:
+        raise DataError(f"{path}: pickle: {' '.join(str(error).split()) or type(error).__name__}") from None

@@ -1,0 +1,216 @@
+"""Annotation files read one record at a time, whatever their size, with the place reached for a progress bar.
+
+A record is handed on as cheaply as its form allows, since most of what a process reads belongs to another one:
+
+    JSON list, JSON mapping   parsed on the way (ijson)         the item, or (key, value)
+    JSON lines                not parsed                        a `Line`, parsed by `load`
+    parquet, `datasets`       not read                          a `LazyRow`, read by `load`
+    CSV                       split                             {column: text}
+
+All errors of a file are `DataError`s that name it.
+"""
+
+import codecs
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import datasets
+import ijson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_prep.common.errors import DataError
+
+BLOCK = 100  # rows of a parquet file that are Python objects together
+
+
+class Stream(Iterator[Any]):
+    """Records in the file's order.
+
+    Args:
+        records: the records.
+        size: of all of it, in a unit of its own (bytes, rows, files).
+        position: tells how much of `size` was read.
+    """
+
+    def __init__(self, records: Iterable[Any], size: int, position: Callable[[], int]) -> None:
+        self.size, self.position = size, position
+        self._records = iter(records)
+
+    def __next__(self) -> Any:
+        return next(self._records)
+
+
+class LazyRow:
+    """A row that is read when `load` is called."""
+
+    __slots__ = ("_index", "_load")
+
+    def __init__(self, load: Callable[[int], Any], index: int) -> None:
+        self._load, self._index = load, index
+
+    def load(self) -> Any:
+        return self._load(self._index)
+
+
+class Line(NamedTuple):
+    """A line of a JSONL file; `name` is the file and the line's number, from 1."""
+
+    file: str
+    number: int
+    text: bytes
+
+    def load(self) -> Any:
+        with errors_as(f"{self.file}: line {self.number}: not JSON"):
+            return json.loads(self.text)
+
+
+@contextmanager
+def errors_as(name: str) -> Iterator[None]:
+    """A file that cannot be opened or understood becomes a `DataError` that begins with `name`."""
+    try:
+        yield
+    except DataError:
+        raise  # it has its name
+    except (OSError, ValueError, RecursionError, csv.Error, pa.ArrowException, ijson.JSONError) as error:
+        raise DataError(f"{name}: {' '.join(str(error).split())}") from None
+
+
+def json_list(path: str | Path, prefix: str = "item") -> Stream:
+    """The items of a JSON list; `prefix` is ijson's, such as `data.item` for the list in {"data": [...]}."""
+    return _json(path, lambda file: ijson.items(file, prefix, use_float=True), b"[" if prefix == "item" else b"{")
+
+
+def json_mapping(path: str | Path, prefix: str = "") -> Stream:
+    """The (key, value) pairs of a JSON mapping, or of the one that ijson's `prefix` names."""
+    return _json(path, lambda file: ijson.kvitems(file, prefix, use_float=True), b"{")
+
+
+def _json(path: str | Path, parse: Callable[[io.BufferedReader], Iterable[Any]], opening: bytes) -> Stream:
+    with errors_as(str(path)):
+        file = Path(path).open("rb")  # noqa: SIM115 - the stream closes it
+
+    def records() -> Iterator[Any]:
+        with errors_as(str(path)), file:
+            start = file.read(1024)
+            mark = len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0
+            if start[mark:].lstrip()[:1] not in (opening, b""):
+                raise DataError(f"{path}: expected {'a list' if opening == b'[' else 'a mapping'} of records")
+            file.seek(mark)
+            with errors_as(f"{path}: not JSON"):
+                yield from parse(file)
+
+    return Stream(
+        records(), Path(path).stat().st_size, lambda: Path(path).stat().st_size if file.closed else file.tell()
+    )
+
+
+def chained(streams: Sequence[Stream]) -> Stream:
+    """The records of one stream after the other."""
+    size = sum(stream.size for stream in streams)
+    return Stream(chain.from_iterable(streams), size, lambda: sum(stream.position() for stream in streams))
+
+
+def json_lines(path: str | Path) -> Stream:
+    """A `Line` for each line of a JSONL file that is not blank."""
+    read = 0
+
+    def records() -> Iterator[Line]:
+        nonlocal read
+        with errors_as(str(path)), Path(path).open("rb") as file:
+            for number, text in enumerate(file, start=1):
+                read += len(text)
+                record = text.removeprefix(codecs.BOM_UTF8) if number == 1 else text
+                if record and not record.isspace():
+                    yield Line(str(path), number, record)
+
+    with errors_as(str(path)):
+        return Stream(records(), Path(path).stat().st_size, lambda: read)
+
+
+def csv_rows(path: str | Path, encoding: str = "utf-8-sig") -> Stream:
+    """The rows of a CSV file with a header."""
+    with errors_as(str(path)):
+        file = Path(path).open("rb")  # noqa: SIM115 - the stream closes it
+
+    def records() -> Iterator[dict[str, Any]]:
+        with errors_as(str(path)), file:
+            yield from csv.DictReader(io.TextIOWrapper(file, encoding=encoding, newline=""))
+
+    return Stream(
+        records(), Path(path).stat().st_size, lambda: Path(path).stat().st_size if file.closed else file.tell()
+    )
+
+
+def parquet_rows(paths: Sequence[str | Path], columns: Sequence[str] | None = None, block: int = BLOCK) -> Stream:
+    """A `LazyRow` for each row of the files, to be loaded in order; one row group is in memory at a time.
+
+    Args:
+        columns: to read; None: all.
+        block: rows that are Python objects together; 1 where a row is large, as those with images in them are.
+    """
+    starts: list[tuple[str | Path, int, int]] = []  # file, row group, rows
+    for path in paths:
+        with errors_as(f"{path}: not parquet"), pq.ParquetFile(path) as parquet:
+            groups = parquet.metadata.num_row_groups
+            starts += [(path, group, parquet.metadata.row_group(group).num_rows) for group in range(groups)]
+    read = 0
+
+    def records() -> Iterator[LazyRow]:
+        nonlocal read
+        for path, group, rows in starts:
+            table = _RowGroup(path, group, columns, block)
+            for row in range(rows):
+                read += 1
+                yield LazyRow(table.row, row)
+
+    return Stream(records(), sum(rows for _, _, rows in starts), lambda: read)
+
+
+def saved_dataset(folder: str) -> Stream:
+    """A `LazyRow` for each row of a folder saved by `datasets`; images stay as they are stored."""
+    with errors_as(f"{folder}: not a folder saved by `datasets` (parquet files are named by a glob)"):
+        records = datasets.load_from_disk(folder)
+    if isinstance(records, datasets.DatasetDict):
+        raise DataError(f"{folder}: holds splits {sorted(records)}; name the folder of one of them")
+    stored = records.with_format("arrow")  # else `datasets` decodes images, turned by their EXIF mark
+    read = 0
+
+    def load(index: int) -> dict[str, Any]:
+        with errors_as(f"{folder}: row {index}"):
+            (row,) = stored[index].to_pylist()
+        return row
+
+    def rows() -> Iterator[LazyRow]:
+        nonlocal read
+        for read in range(1, len(records) + 1):
+            yield LazyRow(load, read - 1)
+
+    return Stream(rows(), len(records), lambda: read)
+
+
+class _RowGroup:
+    """One row group, read at the first row that is asked for, and turned into Python objects block by block."""
+
+    def __init__(self, path: str | Path, group: int, columns: Sequence[str] | None, size: int) -> None:
+        self.path, self.group, self.columns, self.size = path, group, columns, size
+        self.table: pa.Table | None = None
+        self.block, self.rows = -1, list[dict[str, Any]]()
+
+    def row(self, index: int) -> dict[str, Any]:
+        block, place = divmod(index, self.size)
+        if block != self.block:
+            with errors_as(f"{self.path}: not parquet"):
+                if self.table is None:
+                    with pq.ParquetFile(self.path) as parquet:
+                        self.table = parquet.read_row_group(self.group, columns=self.columns)
+                self.block, self.rows = block, self.table.slice(block * self.size, self.size).to_pylist()
+            if (block + 1) * self.size >= self.table.num_rows:
+                self.table = None  # a reader goes on to the next one, while it still holds the rows of this one
+        return self.rows[place]

@@ -1,0 +1,293 @@
+"""Uploads a folder to the Hub in one commit, and of it only what the repository does not have.
+
+    look      whether the repository is there and ours, and the size and hash of each of its files
+    compare   what it lacks; what an earlier upload left that the folder has no more
+    send      repository and branch if need be, large files, the commit, the tag
+
+Each step may be done again: after a broken connection all are. A large file that arrived whole is in the Hub's store,
+which says so and does not get it twice, in this call or the next. The login is that of `hf auth login`.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from hashlib import sha1
+from pathlib import Path
+from typing import Any, TypeVar
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import logging as hub_logging
+from huggingface_hub.utils import validate_repo_id
+
+from data_prep.common.errors import ConfigError, RunError
+
+TRIES, WAIT_S = 4, 2.0  # waits of 2, 4 and 8 s, beside those that huggingface_hub makes for a single request
+OF_A_NEW_REPOSITORY = {".gitattributes", "README.md"}
+REASONS = {
+    401: "the Hub does not take this login; see `hf auth login`",
+    403: "this login may not write there: the name is somebody else's, or the token only reads",
+    404: "not there, or not for this login: the name may be somebody else's",
+    409: "the name is taken",
+}
+T = TypeVar("T")
+
+
+@dataclass(kw_only=True)
+class PushArguments:
+    """Whether a folder goes to the Hub, and where."""
+
+    push_to: str | None = field(
+        default=None,
+        metadata={"help": "Hub repository, owner/name, to upload the folder to, by the login of `hf auth`."},
+    )
+    private: bool = field(default=True, metadata={"help": "Whether a repository that push_to creates is private."})
+    revision: str | None = field(
+        default=None, metadata={"help": "Branch to upload to, made from main where it does not exist; main if null."}
+    )
+    tag: str | None = field(default=None, metadata={"help": "Tag to set on the upload; is never moved."})
+    dry_run: bool = field(
+        default=False, metadata={"help": "List what push_to would send, with sizes, and send nothing."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.push_to is None:
+            for key in ("revision", "tag", "dry_run"):
+                if getattr(self, key):
+                    raise ConfigError(f"{key}: says something only beside push_to")
+            return
+        try:
+            validate_repo_id(self.push_to)
+        except HFValidationError as error:
+            raise ConfigError(f"push_to: {error}") from None
+        if "/" not in self.push_to:
+            raise ConfigError(f"push_to: expected owner/name, got {self.push_to!r}")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a folder is for the Hub.
+
+    Args:
+        repo_type: model or dataset.
+        called: what messages call it.
+        mark: pattern of a file that every such folder has, and no other.
+        own: patterns of files that go when the folder has them no more: left there, old weights would be loaded.
+        message: of the commit.
+    """
+
+    repo_type: str
+    called: str
+    mark: str
+    own: tuple[str, ...]
+    message: str
+
+
+EXPORT = Kind(
+    "model",
+    "export of this project",
+    "modeling_crop_*.py",
+    ("*.safetensors", "*.safetensors.index.json", "*.py", "adapter/*", ".eval_results/*"),
+    "Export of a CROP PLC checkpoint",
+)
+REGIONS = Kind(
+    "dataset",
+    "data set of region sidecars",
+    "regions/*/manifest.json",
+    ("regions/*", "samples/*"),
+    "Contextual regions",
+)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What the repository lacks, what it has, and what must go."""
+
+    send: list[CommitOperationAdd]
+    there: list[CommitOperationAdd]
+    stale: list[str]
+
+    def listing(self) -> str:
+        """A line a file: bytes, name, what becomes of it."""
+        rows = [(f"{file.upload_info.size:,}", file.path_in_repo, "send") for file in self.send]
+        rows += [(f"{file.upload_info.size:,}", file.path_in_repo, "there already") for file in self.there]
+        rows += [("", name, "delete") for name in self.stale]
+        return "\n".join(f"{size:>16}  {name}  ({what})" for size, name, what in sorted(rows, key=lambda row: row[1]))
+
+    def __str__(self) -> str:
+        size = sum(file.upload_info.size for file in self.send)
+        return f"{len(self.send)} files, {size:,} bytes to send; {len(self.there)} there; {len(self.stale)} to delete"
+
+
+def check_push(arguments: PushArguments, kind: Kind) -> None:
+    """Before the work: whether there is a login, and nothing else under that name.
+
+    Raises:
+        RunError: there is not, there is, or the Hub does not answer.
+    """
+    if arguments.push_to is not None:
+        _Push(arguments, kind).run(lambda push: push.look())
+
+
+def push_folder(folder: Path, arguments: PushArguments, kind: Kind) -> None:
+    """Upload, or list what an upload would send.
+
+    Raises:
+        RunError: no login, a name or tag that is taken, or the Hub refused or did not answer, in one line without the
+            token. The folder is not touched.
+    """
+    files = [
+        CommitOperationAdd(path.relative_to(folder).as_posix(), path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
+    _Push(arguments, kind).run(lambda push: push.dry_run(files) if arguments.dry_run else push.send(files))
+
+
+class _Push:
+    """The steps for one repository, and what surrounds them: the login, more tries, one line of error."""
+
+    def __init__(self, arguments: PushArguments, kind: Kind) -> None:
+        self.arguments = arguments
+        self.kind = kind
+        self.where: Any = {"repo_id": arguments.push_to, "repo_type": kind.repo_type}
+        self.api = HfApi()
+
+    def run(self, steps: Callable[["_Push"], None]) -> None:
+        token = get_token()
+        if token is None:
+            raise RunError(f"push_to {self.arguments.push_to}: not logged in to the Hub; see `hf auth login`")
+        hub_logging.set_verbosity_error()  # its warnings name signed addresses
+        try:
+            retried(lambda: steps(self))
+        except (HTTPError, OSError, RuntimeError, ValueError) as error:
+            # scrubbed: a server may repeat what it was sent
+            reason = error_line(error).replace(token, "***")
+            raise RunError(f"push_to {self.arguments.push_to}: {reason}") from None
+
+    def look(self) -> Any:
+        """The repository with its files; None where there is none. RunError where it is something else."""
+        for branch in (self.arguments.revision, None):  # a branch that does not exist will be made from main
+            try:
+                info = self.api.repo_info(**self.where, revision=branch, files_metadata=True)
+                break
+            except RepositoryNotFoundError:
+                return None
+            except RevisionNotFoundError:
+                if branch is None:
+                    raise
+        names = {file.rfilename for file in info.siblings}
+        if not names <= OF_A_NEW_REPOSITORY and not any(fnmatch(name, self.kind.mark) for name in names):
+            raise RunError(f"the name is taken, by something that is no {self.kind.called}; choose another")
+        return info
+
+    def compare(self, files: Sequence[CommitOperationAdd], info: Any) -> Difference:
+        """RunError where there is something to send, but the tag stands on something else."""
+        remote = {} if info is None else {file.rfilename: file for file in info.siblings}
+        there = [file for file in files if _same(file, remote.get(file.path_in_repo))]
+        gone = sorted(remote.keys() - {file.path_in_repo for file in files})
+        difference = Difference(
+            send=[file for file in files if file not in there],
+            there=there,
+            stale=[name for name in gone if any(fnmatch(name, pattern) for pattern in self.kind.own)],
+        )
+        tagged = None if info is None else self._tagged()
+        if tagged is not None and (difference.send or difference.stale or tagged != info.sha):
+            raise RunError(f"tag {self.arguments.tag} is taken, by commit {tagged[:8]}; choose another")
+        return difference
+
+    def _tagged(self) -> str | None:
+        """The commit that the tag is on."""
+        if self.arguments.tag is None:
+            return None
+        tags = self.api.list_repo_refs(**self.where).tags
+        return next((ref.target_commit for ref in tags if ref.name == self.arguments.tag), None)
+
+    def dry_run(self, files: Sequence[CommitOperationAdd]) -> None:
+        info = self.look()
+        difference = self.compare(files, info)
+        print(difference.listing())
+        print(f"{self._name(info)}: {difference}; dry_run: nothing was sent")
+
+    def send(self, files: Sequence[CommitOperationAdd]) -> None:
+        info = self.look()
+        difference = self.compare(files, info)
+        print(f"{self._name(info)}: {difference}")
+        if info is None:
+            self.api.create_repo(**self.where, private=self.arguments.private, exist_ok=True)
+        if self.arguments.revision is not None:
+            self.api.create_branch(**self.where, branch=self.arguments.revision, exist_ok=True)
+        commit = self._commit(difference) if difference.send or difference.stale else info.sha
+        if self.arguments.tag is not None:
+            self.api.create_tag(**self.where, tag=self.arguments.tag, revision=commit, exist_ok=True)
+        print(f"uploaded: {self.arguments.push_to} at {commit}")
+
+    def _commit(self, difference: Difference) -> str:
+        deletions = [CommitOperationDelete(name) for name in difference.stale]
+        return self.api.create_commit(
+            **self.where,
+            operations=[*difference.send, *deletions],
+            commit_message=self.kind.message,
+            revision=self.arguments.revision,
+        ).oid
+
+    def _name(self, info: Any) -> str:
+        """With who may read it: an existing repository stays what it is, whatever `private` says."""
+        private = self.arguments.private if info is None else info.private
+        return f"{self.arguments.push_to} ({'new, ' if info is None else ''}{'private' if private else 'public'})"
+
+
+def _same(file: CommitOperationAdd, remote: Any) -> bool:
+    """Whether a file of the repository has this content: by SHA-256 in the large files' store, else by git's hash."""
+    if remote is None or remote.size != file.upload_info.size:
+        return False
+    if remote.lfs is not None:
+        return remote.lfs.sha256 == file.upload_info.sha256.hex()
+    content = Path(file.path_or_fileobj).read_bytes()
+    return remote.blob_id == sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def retried(call: Callable[[], T]) -> T:
+    """Call again, after a pause, where the connection broke or the Hub had a fault of its own (5xx)."""
+    for attempt in range(1, TRIES):
+        try:
+            return call()
+        except (HTTPError, RuntimeError) as error:
+            if not _may_pass(error):
+                raise
+            pause = WAIT_S * 2 ** (attempt - 1)
+            print(f"the Hub did not answer; try {attempt + 1} of {TRIES} in {pause:g} s", file=sys.stderr)
+            time.sleep(pause)
+    return call()
+
+
+def _may_pass(error: Exception) -> bool:
+    cause = _cause(error)
+    if isinstance(cause, HfHubHTTPError):
+        return cause.response.status_code >= 500
+    return isinstance(cause, HTTPError)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """huggingface_hub wraps what stopped a large file in a RuntimeError."""
+    return error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ is not None else error
+
+
+def error_line(error: BaseException) -> str:
+    """One line of what went wrong: what an HTTP status means here, and what the Hub said."""
+    cause = _cause(error)
+    if isinstance(cause, HfHubHTTPError):
+        status = cause.response.status_code
+        said = " ".join((cause.server_message or "").split())
+        return f"{REASONS.get(status, 'the Hub failed')} (status {status}{': ' if said else ''}{said})"
+    if isinstance(cause, HTTPError):
+        return f"no connection to the Hub: {type(cause).__name__}: {cause}; call again to go on"
+    return next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__).strip()

@@ -1,0 +1,85 @@
+"""What a reader tells of one question, before anybody decides where its answer is to be seen.
+
+public file ─► sources/<reader> ─► Question ─► derive ─► row of the region sidecar
+                                        └─ or RecordError ─► line of rejected.jsonl
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from crop_model.regions import Box
+
+from .sample import RegionAnnotation
+
+# pixels: of the image as annotated. unit: fractions of its width and height. padded_square: fractions of the square
+# that the image is padded to, as LLaVA writes boxes in text.
+BoxFrame = Literal["pixels", "unit", "padded_square"]
+
+
+class Located(NamedTuple):
+    """A word that stands in an image, or the name of an object in it."""
+
+    text: str
+    box: Sequence[float]
+
+
+@dataclass(slots=True)
+class Question:
+    """One question about one image, with everything its source tells that may lead to its region.
+
+    Args:
+        image: path relative to the image root; regions are of this one.
+        text, answer: as they are trained on; an empty answer makes a question that only a localizer learns from.
+        turn: counts the questions of the record from 0.
+        kind: sort of question, where the source tells.
+        size: width and height that the annotation states.
+        frame: of all boxes here.
+        boxes: drawn by a person, x1, y1, x2, y2, not yet checked.
+        answers: the right answers that text in the image may show; the first is preferred.
+        words: text read in the image (OCR), in reading order.
+        objects: named objects.
+        whole_image: the source says that the question needs the whole image.
+        joined: the annotation of the same question in its native source.
+        flags: defects and doubts the reader saw.
+        other_images: what the record shows besides `image`.
+    """
+
+    image: str
+    text: str
+    answer: str = ""
+    turn: int = 0
+    kind: str | None = None
+    size: tuple[int, int] | None = None
+    frame: BoxFrame = "pixels"
+    boxes: Sequence[Sequence[float]] = ()
+    answers: Sequence[str] = ()
+    words: Sequence[Located] = ()
+    objects: Sequence[Located] = ()
+    whole_image: bool = False
+    joined: RegionAnnotation | None = None
+    flags: Sequence[str] = ()
+    other_images: Sequence[str] = ()
+
+
+def to_pixels(box: Sequence[float], frame: BoxFrame, width: int, height: int) -> Box:
+    """The box in pixels of an image of `width` x `height`; unclipped.
+
+    A padded square is the image with bars that make its shorter side as long as the longer one, L:
+
+        +-----------+  0
+        |  padding  |  (L - height) // 2
+        +-----------+
+        |   image   |            x = u * L - (L - width) // 2
+        +-----------+            y = v * L - (L - height) // 2
+        |  padding  |
+        +-----------+  L
+    """
+    x1, y1, x2, y2 = box
+    if frame == "pixels":
+        return x1, y1, x2, y2
+    if frame == "unit":
+        return x1 * width, y1 * height, x2 * width, y2 * height
+    side = max(width, height)
+    left, top = (side - width) // 2, (side - height) // 2
+    return x1 * side - left, y1 * side - top, x2 * side - left, y2 * side - top

@@ -1,0 +1,161 @@
+"""Annotation files as their owners publish them: records, their conversations and the paths of their images.
+
+Known forms of a record:
+    LLaVA      {"image": "a.jpg" or ["a.jpg", ...], "conversations": [{"from": "human", "value": "<image>\nWhat is it?",
+               "type": "kind of question, optional"}, {"from": "gpt", "value": "A cat."}, ...]}
+    messages   {"images": ["a.jpg", ...], "messages": [{"role": "user", "content": "<image>What is it?"},
+               {"role": "assistant", "content": "A cat."}, ...], "objects": {"bbox": [[x1, y1, x2, y2], ...]}}
+               where a content may also be a list of parts: [{"type": "image"}, {"type": "text", "text": "What is it?"}]
+
+All errors are `DataError`s that name file and record.
+"""
+
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_prep.common.errors import DataError
+from data_prep.files.streams import (
+    LazyRow,
+    Line,
+    Stream,
+    errors_as,
+    json_lines,
+    json_list,
+    parquet_rows,
+    saved_dataset,
+)
+
+from .data_source import existing_paths
+from .sample import REJECTED, read_manifest
+
+IMAGE_TAG = "<image>"
+ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One question, without image tags, and its answer; `kind` of question where the record tells."""
+
+    question: str
+    answer: str
+    kind: str | None
+
+
+def read_records(annotations: str, left_out: Container[int] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(name for messages, record) of a JSON list, a JSONL file, parquet by path or glob, or a `datasets` folder.
+
+    Args:
+        left_out: numbers of records to pass over, as of `rejected_records`.
+    """
+    for number, raw in enumerate(record_stream(annotations)):
+        if number not in left_out:
+            yield named_record(annotations, number, raw)
+
+
+def rejected_records(annotations: str, regions: str | None) -> frozenset[int]:
+    """Numbers of the records of `annotations` that became no region, as its sidecar's rejected.jsonl tells.
+
+    Only where the sidecar was made of this very file, whose records it counts; of samples made beside a sidecar nothing
+    was rejected. A duplicate has its region: that of the first.
+    """
+    path = Path(regions or "") / REJECTED
+    if regions is None or not path.is_file():
+        return frozenset()
+    if Path(annotations).name not in read_manifest(Path(regions)).get("inputs", {}):
+        return frozenset()
+    lines = (line.load() for line in json_lines(path))
+    return frozenset(line["record"] for line in lines if line["reason"] != "duplicate")
+
+
+def named_record(annotations: str, number: int, raw: Any) -> tuple[str, dict[str, Any]]:
+    """(name for messages, record) of what `record_stream` handed on; DataError where it is no mapping."""
+    name = f"{annotations}: record {number}"
+    with errors_as(name):
+        record = raw.load() if isinstance(raw, Line | LazyRow) else raw
+    if not isinstance(record, dict):
+        raise DataError(f"{name}: expected a mapping")
+    return (f"{name} (id {record['id']})" if record.get("id") is not None else name), record
+
+
+def record_stream(annotations: str) -> Stream:
+    """The records of any form of annotations, as `data_prep.files.streams` hands them on."""
+    if Path(annotations).is_dir():
+        return saved_dataset(annotations)
+    if annotations.endswith(".parquet"):
+        return parquet_rows(existing_paths(annotations))
+    if annotations.endswith(".jsonl"):
+        return json_lines(annotations)
+    return json_list(annotations)
+
+
+def conversation(name: str, record: Mapping[str, Any], images: int) -> tuple[str | None, list[Turn]]:
+    """System text and turns of a record called `name` that has that many images."""
+    entries = record.get("conversations") or record.get("messages") or []
+    if not isinstance(entries, list):
+        raise DataError(f"{name}: expected a list of questions and answers, got {entries!r}")
+    said = [_utterance(name, entry) for entry in entries]
+    system = said.pop(0)[1] if said and said[0][0] == "system" else None
+    tags = sum(text.count(IMAGE_TAG) for role, text, _ in said if role == "user")
+    if tags not in (0, images):
+        raise DataError(f"{name}: {tags} {IMAGE_TAG} in the text for {images} images")
+    roles = [role for role, _, _ in said]
+    if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
+        raise DataError(f"{name}: expected questions, each with its answer, got {roles}")
+    turns = []
+    for number, ((_, asked, kind), (_, answered, _)) in enumerate(zip(said[::2], said[1::2], strict=True)):
+        turn = Turn(asked.replace(IMAGE_TAG, "").strip(), answered.strip(), kind)
+        if not turn.question or not turn.answer:
+            raise DataError(f"{name}: question {number} has no {'answer' if turn.question else 'text'}")
+        turns.append(turn)
+    return system, turns
+
+
+def _utterance(name: str, entry: Any) -> tuple[str, str, str | None]:
+    """(role, text, kind) of one entry of a conversation."""
+    if isinstance(entry, dict):
+        role = ROLES.get(str(entry.get("from") or entry.get("role")))
+        text = _text(entry.get("value") or entry.get("content") or "")
+        kind = entry.get("type")
+        if role is not None and text is not None and isinstance(kind, str | None):
+            return role, text, kind
+    raise DataError(f"{name}: expected {{from, value}} or {{role, content}} of text and images, got {entry!r}")
+
+
+def first_text(record: Mapping[str, Any]) -> str | None:
+    """The first text of a conversation, without image tags, also where it is otherwise not one that can be used."""
+    said = record.get("conversations") or record.get("messages")
+    entry = said[0] if isinstance(said, list) and said else None
+    text = _text(entry.get("value") or entry.get("content")) if isinstance(entry, dict) else None
+    return text.replace(IMAGE_TAG, "").strip() if text else None
+
+
+def _text(content: Any) -> str | None:
+    """A content as text, where every image is a tag: of the parts of a list, one after the other. None: neither."""
+    if not isinstance(content, list):
+        return content if isinstance(content, str) else None
+    texts = []
+    for part in content:
+        match part:
+            case {"type": "image"}:
+                texts.append(IMAGE_TAG)
+            case {"type": "text", "text": str(text)}:
+                texts.append(text)
+            case _:
+                return None
+    return "".join(texts)
+
+
+def image_names(name: str, record: Mapping[str, Any]) -> list[str]:
+    """Paths as the record writes them: `image` (one or a list) or `images`."""
+    value = record.get("image") or record.get("images") or []
+    names = []
+    for item in value if isinstance(value, list) else [value]:
+        path = item.get("path") if isinstance(item, dict) and not item.get("bytes") else item
+        if not isinstance(path, str):
+            raise DataError(
+                f"{name}: expected the path of an image, got {type(item).__name__} (embedded images are not read)"
+            )
+        names.append(path)
+    return names

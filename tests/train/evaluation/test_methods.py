@@ -1,0 +1,62 @@
+"""Rows of training-free methods: answers against the method applied by hand, names, budgets and costs."""
+
+from pathlib import Path
+
+import pytest
+
+from crop_model.cost.model import ModelShape
+from crop_model.training_free.before_llm import training_free
+from crop_model.training_free.inside_llm import PruningConfig, prune
+from tests.train.evaluation.test_evaluator import answers_one_by_one, crop_llava, read_predictions, run, write_data  # noqa: F401
+from train.backbones.llava import load_config
+from train.evaluation.methods import MethodSpec
+
+PRUNED = {"layer": 1, "pruned_tokens": 5}
+ILP, BLIND = {"method": "ilp", **PRUNED}, {"region_source": "global"}
+CASES = {
+    "ilp_thinned_k1": (ILP | {"compressor_type": "none"}, lambda model: prune(model, PruningConfig(1, 5))),
+    "ilp_pooled_k1": (
+        ILP | {"compressor_type": "none", "rest": "pooled"},
+        lambda model: prune(model, PruningConfig(1, 5, "pooled")),
+    ),
+    "region_ratio+ilp_thinned_k1": (ILP, lambda model: prune(model, PruningConfig(1, 5))),
+    "fastv_k1": (
+        {"method": "fastv", "compressor_type": "none", **PRUNED, **BLIND},
+        lambda model: prune(model, PruningConfig(1, 5, "attention")),
+    ),
+    "visionzip": ({"method": "visionzip", "token_budget": 5, **BLIND}, lambda model: training_free(model, "visionzip")),
+    "divprune": ({"method": "divprune", "token_budget": 5, **BLIND}, lambda model: training_free(model, "divprune")),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_row_is_the_method_applied_by_hand(name: str, crop_llava: Path, tmp_path: Path) -> None:  # noqa: F811
+    row, method = CASES[name]
+    data = write_data(tmp_path, ["7"])
+    (result,) = run(tmp_path / "out", [{"checkpoint": str(crop_llava), **row}], data)["rows"]
+    keys = {key: row[key] for key in ("compressor_type", "token_budget") if key in row}
+    if name in ("visionzip", "divprune"):
+        keys["compressor_type"] = "random"
+    expected = answers_one_by_one(crop_llava, tmp_path, "region_source" not in row, method, **keys)
+    if name != "fastv_k1":  # which without a cache chooses anew for every token
+        assert [prediction["answer"] for prediction in read_predictions(tmp_path / "out", 0)] == expected
+    config = load_config(crop_llava, **keys)
+    shape, text = ModelShape.from_config(config), result["text_tokens"]
+    pruning = PruningConfig(1, 5, "attention" if name == "fastv_k1" else row.get("rest", "thinned"))
+    inside = name not in ("visionzip", "divprune")
+    before = None if inside else name
+    assert (result["method"], result["token_budget"]) == (name, 5)
+    assert result["visual_tokens"] == ((config.token_budget + 5) / 2 if inside else 5)  # K = 1 of two layers
+    assert result["retention_ratio"] == result["visual_tokens"] / 64
+    assert result["macs"] == shape.prefill(text, 1, pruning if inside else None, before).total
+    assert result["kv_bytes"] == shape.kv_bytes(text, 1, 4, pruning if inside else None)
+
+
+def test_a_budget_is_counted_after_the_layer_or_on_average(tiny_llava: Path) -> None:
+    config = load_config(tiny_llava, compressor_type="none")
+    after = MethodSpec("ilp", 1, pruned_tokens=40)
+    mean = MethodSpec("ilp", 1, pruned_tokens=40, convention="mean")
+    assert after.pruning(config) == PruningConfig(1, 40) and mean.pruning(config) == PruningConfig(1, 16)
+    assert mean.cost(config, 9, 4)["mean_tokens"] == 40
+    with pytest.raises(ValueError, match="pruned_tokens: 65 is above 64"):
+        MethodSpec("ilp", 1, pruned_tokens=65).pruning(config)

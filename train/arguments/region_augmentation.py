@@ -1,0 +1,43 @@
+"""The keys of a training that choose its regions."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data_prep.common.errors import ConfigError
+from train.data.region_augmentation import RegionNoise
+
+
+@dataclass(kw_only=True)
+class RegionNoiseArguments:
+    """The keys of a training that choose its regions."""
+
+    region_jitter: float = field(
+        default=0.0,
+        metadata={
+            "help": "Boxes of train_data are scaled by up to 1 + this number, and each side moves by up to half of it "
+            "times the box's, anew every epoch; below 1. 0: as annotated."
+        },
+    )
+    localizer_regions: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Sidecars of the localizer's own predictions for train_data (data_prep.localize rows=all)."},
+    )
+    localizer_probability: float = field(
+        default=0.0, metadata={"help": "How often a sample is shown with the region that the localizer predicted."}
+    )
+    global_probability: float = field(
+        default=0.0, metadata={"help": "How often a sample is shown without a region: the whole image."}
+    )
+
+    def check_region_noise(self) -> None:
+        """ConfigError where a value is out of its range or a sidecar is missing."""
+        self.region_noise(seed=0)
+        for sidecar in self.localizer_regions:
+            if not Path(sidecar).is_dir():
+                raise ConfigError(f"localizer_regions: no such folder: {sidecar}")
+        if bool(self.localizer_regions) != bool(self.localizer_probability):
+            raise ConfigError("localizer_regions and localizer_probability go together")
+
+    def region_noise(self, seed: int) -> "RegionNoise":
+        """How training draws its regions."""
+        return RegionNoise(seed, self.region_jitter, self.localizer_probability, self.global_probability)

@@ -1,0 +1,65 @@
+"""Weights out of a DeepSpeed engine's states, for the one kind of checkpoint that has them nowhere else.
+
+Training writes whole tensors in safetensors whatever the ZeRO stage and the number of processes. The exception is
+ZeRO-3 with `stage3_gather_16bit_weights_on_model_save` off and `lora: null`: only global_step<n>/ has the weights, a
+part a process. They are put together by DeepSpeed's own `zero_to_fp32`. The states are pickles: reading them runs what
+they hold, as resuming does.
+"""
+
+import pickle
+import shutil
+from pathlib import Path
+
+import torch
+from peft import PeftConfig, get_peft_model
+from transformers import PreTrainedModel
+
+from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
+from data_prep.common.errors import ConfigError
+
+from .loading import has_adapter, named
+
+NOT_COPIED = ("global_step*", "latest*", "zero_to_*.py", "*.pt", "*.pth", "*.bin", "manifest.json")
+
+
+def with_weights(
+    checkpoint: str, folder: Path, model_class: type[PreTrainedModel] = CropLlavaForConditionalGeneration
+) -> str:
+    """The checkpoint itself or, where only an engine's states have its weights, `folder`, written with them.
+
+    Args:
+        checkpoint: folder or Hub name.
+        folder: a folder that does not exist.
+        model_class: of the model that was trained.
+
+    Raises:
+        ConfigError: states that are not whole.
+    """
+    path = Path(checkpoint)
+    if any(path.glob("*.safetensors")) or not any(path.glob("global_step*/*_optim_states.pt")):
+        return checkpoint
+    _consolidate(path, folder, model_class)
+    return str(folder)
+
+
+def _consolidate(checkpoint: Path, folder: Path, model_class: type[PreTrainedModel]) -> None:
+    """Write the checkpoint anew: its weights in fp32 and safetensors, its other files as they are."""
+    from deepspeed.utils.zero_to_fp32 import (  # noqa: PLC0415 - takes seconds, and few checkpoints need it
+        get_fp32_state_dict_from_zero_checkpoint,
+    )
+
+    adapter = has_adapter(str(checkpoint))
+    try:
+        state = get_fp32_state_dict_from_zero_checkpoint(str(checkpoint), exclude_frozen_parameters=adapter)
+    except (OSError, EOFError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"model {checkpoint}: the engine's states are not whole: {reason}") from error
+    shutil.copytree(checkpoint, folder, ignore=shutil.ignore_patterns(*NOT_COPIED))
+    stored = named(checkpoint, model_class.config_class.from_pretrained)
+    with torch.device("meta"):  # names and shapes, which is what saving needs
+        model = model_class(stored).to(stored.dtype or torch.float32)  # config.json tells this type; weights stay fp32
+        if adapter:
+            config = PeftConfig.from_pretrained(str(checkpoint))
+            model.name_or_path = config.base_model_name_or_path  # PEFT writes that of the model, which has none yet
+            model = get_peft_model(model, config)
+    model.save_pretrained(folder, state_dict=state)

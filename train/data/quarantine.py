@@ -1,0 +1,82 @@
+"""Samples that could not be used: which, why, and how many of them a run puts up with.
+
+loading ──────────────────► BadSample ─┐
+collator, in any worker ──► BadSample ─┴─► all processes ─► output_dir/quarantine.jsonl, sorted, each once
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from data_prep.common.errors import DataError
+
+QUARANTINE_FILE = "quarantine.jsonl"
+
+
+@dataclass(frozen=True, order=True)
+class BadSample:
+    """A line of the file. `image` is its first image as far as it is known, "" where it has none."""
+
+    sample_id: str
+    image: str
+    reason: str
+
+
+class Quarantine:
+    """The bad samples of a run. Every process holds all of them; the one that may save writes the file.
+
+    Args:
+        path: of the file.
+        total: samples of the data, good and bad.
+        max_bad_fraction: more bad ones than this share of `total` end the run.
+        writes: whether this process writes.
+        resumed: go on from the file that is there; else it is replaced.
+
+    Raises:
+        DataError: too many, here and in both methods.
+    """
+
+    def __init__(self, path: Path, total: int, max_bad_fraction: float, writes: bool, resumed: bool) -> None:
+        self.path = path
+        self.total = total
+        self.max_bad_fraction = max_bad_fraction
+        self.writes = writes
+        self.samples: dict[str, BadSample] = {}
+        if resumed and path.is_file():
+            self.add(BadSample(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines())
+        elif writes:
+            path.unlink(missing_ok=True)
+
+    def add(self, found: Iterable[BadSample]) -> None:
+        """Take these in and write the file anew."""
+        before = len(self.samples)
+        for sample in found:
+            self.samples.setdefault(sample.sample_id, sample)
+        if len(self.samples) == before:
+            return
+        if self.writes:
+            self._write()
+        if len(self.samples) > self.max_bad_fraction * self.total:
+            raise DataError(
+                f"{len(self.samples)} of {self.total} samples are bad, above max_bad_fraction {self.max_bad_fraction}: "
+                f"see {self.path}"
+            )
+
+    def collect(self, found: Sequence[BadSample], accelerator: Accelerator) -> None:
+        """Take in what every process found. All of them have to call it, and all stop together at the ceiling."""
+        new = [sample for sample in found if sample.sample_id not in self.samples]
+        count = accelerator.reduce(torch.tensor(len(new), device=accelerator.device), reduction="sum")
+        if count.item():
+            self.add(gather_object(new))
+
+    def _write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_name(f".{self.path.name}.partial")
+        lines = [json.dumps(asdict(sample), ensure_ascii=False) for sample in sorted(self.samples.values())]
+        partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        partial.replace(self.path)

@@ -1,0 +1,144 @@
+"""A table of samples, one row a question, checked before any image is read or any model loaded.
+
+    annotations ─► data_prep.schema.records ─► rows ─► datasets' cache ─► train.data.collator
+          region sidecar, by sample_id ─┘   └─► bad ones: raised, or handed over to be skipped
+
+Every question with an image is a sample of its own, since each has a region of its own, unless conversations are asked
+for whole; one without images always stays whole. Rows hold paths and text. The table of a source is written to disk
+once, as it is read, and mapped into memory by every process. All errors are `DataError`s that name file and record.
+"""
+
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import datasets
+from datasets.exceptions import DatasetGenerationError
+from datasets.fingerprint import Hasher
+
+from crop_model.processing_crop_llava import CropLlavaProcessor
+from data_prep.common.errors import DataError
+from data_prep.files import images
+from data_prep.schema import records
+from data_prep.schema.data_source import DataSource, existing_paths
+
+from . import lengths, rows
+from .lengths import check_template, with_lengths
+from .quarantine import BadSample
+from .rows import (
+    FEATURES,
+    read_rows,
+)
+
+
+def load_samples(
+    sources: Sequence[DataSource],
+    processor: CropLlavaProcessor,
+    max_length: int,
+    seed: int = 0,
+    split_turns: bool = True,
+    bad: list[BadSample] | None = None,
+) -> datasets.Dataset:
+    """Read, check and count every sample of `sources`, with the columns of `FEATURES`.
+
+    Args:
+        sources: what to read; a source's weight repeats or thins its samples.
+        processor: its chat template and token budget give the lengths.
+        max_length: the longest sample allowed, in tokens.
+        seed: of the choice that a weight that is not whole makes.
+        split_turns: each question about an image is a sample with its own region. False: a conversation is one sample,
+            its region the union of its questions' - none, if one of them has none.
+        bad: takes up the samples that cannot be used; None: the first one is an error.
+
+    Raises:
+        DataError: an unreadable file, a sidecar that fits no sample, a source without a good sample; and, where `bad`
+            is None, a record without question or answer, an image missing or outside its root, a region outside its
+            image, a sample too long.
+    """
+    check_template(processor)
+    parts = []
+    for source in sources:
+        table = _read_source(source, processor, max_length, split_turns, raises=bad is None)
+        reasons = table["bad"][:]
+        refused = [index for index, reason in enumerate(reasons) if reason is not None]
+        if len(refused) == len(table):
+            raise DataError(f"{source.annotations}: no samples" if not refused else reasons[0])
+        if refused and bad is None:  # read by a run that skips
+            raise DataError(reasons[refused[0]])
+        if bad is not None:
+            bad += [bad_sample(row, row["bad"]) for row in table.select(refused)]
+        good = [index for index, reason in enumerate(reasons) if reason is None]
+        part = table.remove_columns("bad").select(good)
+        parts.append(part.select(_weighted_indices(len(part), source.weight, seed)))
+    return datasets.concatenate_datasets(parts)
+
+
+def bad_sample(row: Mapping[str, Any], reason: str) -> BadSample:
+    """A row's line in the quarantine."""
+    return BadSample(row["sample_id"], row["images"][0] if row["images"] else "", reason)
+
+
+def _read_source(
+    source: DataSource, processor: CropLlavaProcessor, max_length: int, split_turns: bool, raises: bool
+) -> datasets.Dataset:
+    """All rows of a source, good and bad; from the cache of `datasets`, if nothing they are made of has changed.
+
+    Image files are not among what is watched: their number may be millions.
+    """
+    files = [source.annotations] if source.regions is None else [source.annotations, source.regions]
+    code = [
+        Path(str(module)).read_bytes()
+        for module in (__file__, rows.__file__, lengths.__file__, records.__file__, images.__file__)
+    ]
+    tokenizer = json.loads(processor.tokenizer.backend_tokenizer.to_str()) | {"padding": None, "truncation": None}
+    made_of = [asdict(source) | {"weight": None}, [file_stamps(file) for file in files], code, tokenizer]
+    made_of += [
+        str(Path(source.image_root or "").absolute()),
+        processor.chat_template,
+        processor.image_token,
+        processor.token_budget,
+        max_length,
+        split_turns,
+    ]
+    try:
+        return datasets.Dataset.from_generator(
+            partial(_read, source, processor, max_length, split_turns, raises),
+            features=FEATURES,
+            fingerprint=Hasher.hash(made_of),
+        )
+    except DatasetGenerationError as error:
+        if isinstance(error.__cause__, DataError):
+            raise error.__cause__ from None
+        raise
+
+
+def file_stamps(pattern: str) -> list[tuple[str, int, int]]:
+    """Name, size and time of every file of a file, folder or glob; of a Hub name, which is none of these, nothing."""
+    paths = [
+        file for path in existing_paths(pattern) for file in (sorted(path.rglob("*")) if path.is_dir() else [path])
+    ]
+    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.is_file()]
+
+
+def _read(
+    source: DataSource, processor: CropLlavaProcessor, max_length: int, split_turns: bool, raises: bool
+) -> Iterator[dict[str, Any]]:
+    """The rows with their lengths; with `raises`, up to the first bad one."""
+    row = None
+    for row in with_lengths(read_rows(source, split_turns), processor, max_length):
+        if raises and row["bad"] is not None:
+            raise DataError(row["bad"])
+        yield row
+    if row is None:
+        raise DataError(f"{source.annotations}: no samples")
+
+
+def _weighted_indices(count: int, weight: float, seed: int) -> list[int]:
+    """Every sample floor(weight) times, and a fixed choice of them once more for what is left of the weight."""
+    whole, rest = divmod(weight, 1)
+    extra = random.Random(seed).sample(range(count), round(rest * count))
+    return sorted([*range(count)] * int(whole) + extra)

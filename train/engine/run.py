@@ -1,0 +1,184 @@
+"""A training from its configuration to `final`: what every trainer's command shares.
+
+What can be wrong with a call or its data is found before the model is loaded."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import datasets
+import deepspeed
+from torch import nn
+from transformers import TrainerCallback
+
+from data_prep.common.command_line import parse_config
+from data_prep.common.errors import ConfigError, DataError, RunError, user_errors
+from train.arguments.data import DataArguments
+from train.arguments.model import ModelArguments
+from train.arguments.training import PlcTrainingArguments
+from train.backbones.base import Kind
+from train.backbones.llava import llava_parts
+from train.checkpoints import base_weights
+from train.checkpoints.config_file import CONFIG_FILE, write_config
+from train.checkpoints.environment import ENVIRONMENT_FILE, describe_environment
+from train.checkpoints.loading import named
+from train.checkpoints.universal import is_universal, load_as_universal
+from train.data.packing import PackedRows
+from train.data.quarantine import QUARANTINE_FILE, BadSample, Quarantine
+from train.data.region_augmentation import RegionNoiseData, add_located
+from train.data.samples import load_samples
+from train.pictures.callback import PictureCallback
+
+from .kernels import apply_kernels
+from .profiler import ProfileCallback
+from .resume import ResumeCheck, check_identity, checkpoint_to_resume, run_identity
+from .stop_on_signal import STOPPED_STATUS, StopOnSignal
+from .trainer import PlcTrainer, what_trains
+
+
+def run(argv: Sequence[str] | None, kinds: tuple[type, ...], parts: Kind, prog: str, description: str) -> None:
+    """A training's entry point: the words of its call, or those of the command line, to its end."""
+    with user_errors(prog), StopOnSignal() as stop:
+        words = sys.argv[1:] if argv is None else argv
+        model_arguments, data_arguments, args = parse_config(kinds, words, prog=prog, description=description)
+        trainer = train(model_arguments, data_arguments, args, stop, parts)
+        # a thread of the processes' connection that runs on at exit now and then aborts a process that has finished
+        trainer.accelerator.end_training()
+
+
+def train(
+    model_arguments: ModelArguments,
+    data_arguments: DataArguments,
+    args: PlcTrainingArguments,
+    stop: StopOnSignal | None = None,
+    parts: Kind = llava_parts,
+) -> PlcTrainer:
+    """Train as configured and save the result to `final` in the output folder.
+
+    Raises:
+        ConfigError, DataError: what is wrong with the call or the data, before the first step.
+        RunError: a loss that is not finite, a resumed schedule that does not fit, an image that does not open.
+        SystemExit: `stop` noted a signal: with `STOPPED_STATUS`, behind a saved step.
+    """
+    stop = stop or StopOnSignal()
+    if args.deepspeed:  # before the model is built: ZeRO-3 spreads its weights while they are loaded
+        deepspeed.init_distributed()
+    checkpoint = checkpoint_to_resume(args)
+    trainer = build_trainer(model_arguments, data_arguments, args, parts)
+    trainer.add_callback(stop)
+    if checkpoint is not None and is_universal(checkpoint):
+        load_as_universal(trainer.accelerator)
+    if args.process_index == 0:
+        data = trainer.train_dataset
+        data = data.data if isinstance(data, RegionNoiseData) else data
+        samples = data.samples if isinstance(data, PackedRows) else data
+        trainer.identity = run_identity(samples, model_arguments, data_arguments, args)
+        if checkpoint is not None:
+            check_identity(checkpoint, trainer.identity, args.resume_with_changes)
+            if not args.resume_with_changes:
+                named(checkpoint, base_weights.check, base=model_arguments.model)
+        write_config(Path(args.output_dir) / CONFIG_FILE, model_arguments, data_arguments, args)
+        environment = describe_environment("bfloat16" if args.bf16 else "float32")
+        Path(args.output_dir, ENVIRONMENT_FILE).write_text(json.dumps(environment, indent=1), encoding="utf-8")
+        print(what_trains(trainer.model, args), flush=True)
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except DataError as error:
+        raise RunError(str(error)) from error
+    if stop.stopped:
+        if args.process_index == 0:
+            print(f"stopped by a signal; resume_from_checkpoint=last goes on at step {trainer.state.global_step}")
+        raise SystemExit(STOPPED_STATUS)
+    trainer.save_final()
+    return trainer
+
+
+def build_trainer(
+    model_arguments: ModelArguments,
+    data_arguments: DataArguments,
+    args: PlcTrainingArguments,
+    parts_of: Kind = llava_parts,
+) -> PlcTrainer:
+    """Everything before the first step. The samples are read and checked before the model is."""
+    if not data_arguments.train_data:
+        raise ConfigError("train_data: no data to train on")
+    if not data_arguments.eval_data and (args.eval_strategy != "no" or args.picture_steps):
+        raise ConfigError("eval_data: eval_strategy and picture_steps need it")
+    if args.pack_length is not None and args.pack_length < data_arguments.max_length:
+        raise ConfigError(f"pack_length: {args.pack_length} is below max_length, {data_arguments.max_length}")
+    flash = model_arguments.attention == "flash_attention_2"
+    if args.pack_length is not None and flash and args.per_device_train_batch_size > 1:
+        raise ConfigError(
+            "per_device_train_batch_size: FlashAttention takes packed rows one by one: 1 of a longer pack_length"
+        )
+    parts = parts_of(model_arguments, args)
+    processor = parts.processor
+    if model_arguments.chat_template is not None:
+        processor.chat_template = Path(model_arguments.chat_template).read_text(encoding="utf-8")
+    bad: list[BadSample] | None = [] if args.on_bad_sample == "skip" else None
+    with args.main_process_first(desc="the samples"):  # the other processes find them in the cache
+        train_samples = load_samples(
+            data_arguments.train_data, processor, data_arguments.max_length, args.seed, args.split_turns, bad
+        )
+        eval_samples = None
+        if data_arguments.eval_data:
+            eval_samples = load_samples(
+                data_arguments.eval_data, processor, data_arguments.max_length, args.seed, bad=bad
+            )
+    if args.localizer_regions:
+        train_samples = add_located(train_samples, args.localizer_regions)
+    quarantine = None if bad is None else _quarantine(args, len(train_samples) + len(eval_samples or ()), bad)
+    collator = parts.collator(processor, data_arguments.max_image_pixels, skip_bad=bad is not None)
+    callbacks: list[TrainerCallback] = [ResumeCheck()]
+    if args.profile_steps:
+        callbacks.append(ProfileCallback(Path(args.output_dir) / "profile", args.profile_steps))
+    if args.picture_steps and eval_samples is not None:
+        callbacks.append(PictureCallback(eval_samples, collator, args.picture_steps))
+    return PlcTrainer(
+        model=_ready(parts.build(), args),
+        args=args,
+        data_collator=collator,
+        train_dataset=_with_noise(_packed(train_samples, args), args),
+        eval_dataset=eval_samples,
+        processing_class=processor,
+        callbacks=callbacks,
+        quarantine=quarantine,
+    )
+
+
+def _quarantine(args: PlcTrainingArguments, good: int, bad: Sequence[BadSample]) -> Quarantine:
+    """With what was found while loading; DataError if that is too much already."""
+    quarantine = Quarantine(
+        Path(args.output_dir) / QUARANTINE_FILE,
+        total=good + len(bad),
+        max_bad_fraction=args.max_bad_fraction,
+        writes=args.process_index == 0,
+        resumed=args.resume_from_checkpoint is not None,
+    )
+    quarantine.add(bad)
+    return quarantine
+
+
+def _packed(samples: datasets.Dataset, args: PlcTrainingArguments) -> datasets.Dataset | PackedRows:
+    if args.pack_length is None:
+        return samples
+    global_batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return PackedRows(samples, args.pack_length, args.seed, global_batch)
+
+
+def _with_noise(
+    data: datasets.Dataset | PackedRows, args: PlcTrainingArguments
+) -> datasets.Dataset | PackedRows | RegionNoiseData:
+    noise = args.region_noise(args.seed if args.data_seed is None else args.data_seed)
+    return data if noise.is_off else RegionNoiseData(data, noise)
+
+
+def _ready(model: nn.Module, args: PlcTrainingArguments) -> nn.Module:
+    """With the kernels asked for, and with what trains in fp32 where DeepSpeed does not keep fp32 copies by itself."""
+    apply_kernels(model, args)
+    if not args.deepspeed:
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+    return model

@@ -1,0 +1,271 @@
+"""What differs from transformers' Trainer: learning rates by module group, order, measured steps, complete checkpoints.
+
+Everything else - the loop, accumulation, the loss by target tokens, DeepSpeed, saving and resuming - is the Trainer's.
+"""
+
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+from transformers import EvalPrediction, Trainer
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import rotate_checkpoints
+
+from crop_model.configuration_crop_llava import CropLlavaConfig
+from crop_model.cost.model import ModelShape
+from data_prep.common.errors import RunError
+from train.arguments.training import PlcTrainingArguments
+from train.checkpoints import base_weights
+from train.checkpoints.folders import STAGING, clear_staging, publish, write_manifest
+from train.data.quarantine import Quarantine
+from train.data.region_augmentation import RegionNoiseData, WithEpoch
+from train.data.sampler import EpochSampler
+
+from .meter import StepMeter
+from .packed_attention import BY_SAMPLE
+from .parameter_groups import MODULE_MARKS, module_group, trainable_parameters
+
+
+class PlcTrainer(Trainer):
+    """Trainer with `StepMeter`'s measurements and one learning rate a module group.
+
+    Args (beyond the Trainer's):
+        quarantine: where bad samples go that the collator tells of; None: they are errors.
+    """
+
+    args: PlcTrainingArguments
+    optimizer: torch.optim.Optimizer | None
+
+    def __init__(self, *args: Any, quarantine: Quarantine | None = None, **kwargs: Any) -> None:
+        super().__init__(
+            *args,
+            compute_metrics=mean_exact_match,
+            preprocess_logits_for_metrics=exact_matches,
+            **kwargs,
+        )
+        self.label_names = ["labels"]  # the model hands them on by keyword, so its signature does not tell
+        self.quarantine = quarantine
+        self._step_samples: list[str] = []  # of the current update, in this process
+        config = self.model.config
+        shape = ModelShape.from_config(config) if isinstance(config, CropLlavaConfig) else None
+        adapter = sum(_shape(p).numel() for _, p in trainable_parameters(self.model).get("lora", []))
+        self.meter = StepMeter(self.accelerator, self.processing_class.image_token_id, shape, self.args.bf16, adapter)
+        self.add_callback(self.meter)
+        self.identity: dict[str, Any] = {}  # of the run, for its checkpoints: `train.engine.resume.run_identity`
+        self._saving_aside = False
+        base = self.model.peft_config["default"].base_model_name_or_path if isinstance(self.model, PeftModel) else None
+        # now, as these are the files that were loaded
+        self._base_weights = base_weights.sample(base) if base and self.args.should_save else {}
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW, or what `optim` names, over `parameter_groups`."""
+        if self.optimizer is None:
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self.optimizer = optimizer_class(parameter_groups(self.model, self.args), **options)
+        return self.optimizer
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+        """The order of `EpochSampler`, shuffled or grouped by length; other strategies are the Trainer's.
+
+        Packed rows are all about as long: they are shuffled. Under region noise every number comes with its epoch.
+        """
+        noisy = isinstance(self.train_dataset, RegionNoiseData)
+        data = self.train_dataset.data if noisy else self.train_dataset
+        sampler = self._order_of(data)
+        return WithEpoch(sampler, self._epoch) if noisy and sampler is not None else sampler
+
+    def _order_of(self, data: Any) -> Sampler | None:
+        args = self.args
+        if args.train_sampling_strategy not in ("group_by_length", "random"):
+            return super()._get_train_sampler(data)
+        grouped = args.train_sampling_strategy == "group_by_length" and args.pack_length is None
+        return EpochSampler(
+            count=len(data),
+            seed=args.seed if args.data_seed is None else args.data_seed,
+            epoch=self._epoch,
+            lengths=data[args.length_column_name] if grouped else None,
+            global_batch=args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        )
+
+    def _epoch(self) -> int:
+        return int(self.state.epoch or 0)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], Tensor | int | None]:
+        with self.meter.data():
+            batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.meter.count(batches)
+        bad = [sample for batch in batches for sample in batch.pop("bad_samples", [])]
+        if self.quarantine is not None:
+            self.quarantine.collect(bad, self.accelerator)
+        self._step_samples = [key for batch in batches for key in batch["sample_ids"]]
+        # an update whose samples are all bad has no target token: a loss of 0 and not of 0 / 0
+        return batches, num_items.clamp(min=1) if isinstance(num_items, Tensor) else num_items
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """One forward and backward pass; RunError where the loss is not finite."""
+        sample_ids = inputs.pop("sample_ids")
+        sizes = inputs.pop("sample_sizes", None)
+        if sizes is not None and self.model.config.get_text_config()._attn_implementation == BY_SAMPLE:
+            inputs["sample_lengths"] = [[tokens for tokens, _ in row] for row in sizes]
+        with self.meter.forward_backward():
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        self._check_finite("loss", loss, sample_ids)
+        return loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The gradient's norm, before the optimizer uses the gradient; RunError where it is not finite."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if norm is not None:
+            self._check_finite("gradient norm", torch.as_tensor(norm), self._step_samples)
+        return norm
+
+    def _check_finite(self, name: str, value: Tensor, sample_ids: list[str]) -> None:
+        """RunError where it is not, after the samples behind it, as far as this process had them, are on disk."""
+        if torch.isfinite(value):
+            return
+        step, rank = self.state.global_step, self.args.process_index
+        file = Path(self.args.output_dir) / f"nonfinite-rank{rank}.json"
+        file.write_text(json.dumps({"after_step": step, name: str(value.item()), "sample_ids": sample_ids}, indent=1))
+        raise RunError(f"{name} is {value.item()} after step {step}, samples {' '.join(sample_ids)} (also in {file})")
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Leaves the random state as it was, so that evaluation does not change what is trained after it."""
+        with torch.random.fork_rng(devices=[self.args.device] if self.args.device.type == "cuda" else []):
+            return super().evaluate(*args, **kwargs)
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> Any:
+        """Loss, logits and labels alone: processes exchange every output, and one with text alone has no image's."""
+        inputs.pop("sample_ids")
+        bad = inputs.pop("bad_samples", [])
+        if self.quarantine is not None:
+            self.quarantine.collect(bad, self.accelerator)
+        unused = ["past_key_values", "image_hidden_states"]
+        return super().prediction_step(model, inputs, prediction_loss_only, [*(ignore_keys or []), *unused])
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the meter's figures to the training's lines; its learning rates replace the one of the first group."""
+        if "learning_rate" in logs:
+            del logs["learning_rate"]
+            logs |= self.meter.read()
+        super().log(logs, start_time)
+
+    def _run_epoch(self, **kwargs: Any) -> None:
+        """Nothing where a resumed run is at its last step already; the Trainer would take one more."""
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(**kwargs)
+
+    def _get_output_dir(self, trial: Any = None) -> str:
+        folder = super()._get_output_dir(trial)
+        return str(Path(folder) / STAGING) if self._saving_aside else folder
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
+        """The Trainer's checkpoint, written aside and renamed when it is whole; only then older ones are removed."""
+        run, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
+        staged = self._aside(name)
+        self._saving_aside = True
+        super()._save_checkpoint(model, trial)
+        self._saving_aside = False
+        if self.state.best_global_step == self.state.global_step:  # looked for where it was written
+            self.state.best_model_checkpoint = str(run / name)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            self.state.save_to_json(str(staged / TRAINER_STATE_NAME))
+            write_manifest(staged, self.state.global_step, self.args.world_size, self.identity)
+            publish(run, name)
+            rotate_checkpoints(str(run), self.args.save_total_limit, self.state.best_model_checkpoint, use_mtime=True)
+        self.accelerator.wait_for_everyone()
+
+    def save_final(self) -> None:
+        """The trained model in the run's folder `final`, which is whole as soon as it is there."""
+        staged = self._aside("final")
+        self.save_model(str(staged))
+        if self.args.should_save:
+            publish(Path(self.args.output_dir), "final")
+        self.accelerator.wait_for_everyone()
+
+    def _aside(self, name: str) -> Path:
+        """Where to write a folder of that name; empty on every process's return."""
+        run = Path(self.args.output_dir)
+        if self.args.should_save:
+            clear_staging(run)
+        self.accelerator.wait_for_everyone()
+        return run / STAGING / name
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """The Trainer's files and, which PEFT leaves out, the model's configuration and some of its base's numbers."""
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            base_weights.write(Path(output_dir or self.args.output_dir), self._base_weights)
+            config = copy.copy(self.model.config)
+            vars(config).pop("quantization_config", None)  # of QLoRA: what was trained goes onto whole weights too
+            config.save_pretrained(output_dir or self.args.output_dir)
+
+
+def parameter_groups(model: nn.Module, args: PlcTrainingArguments) -> list[dict[str, Any]]:
+    """The optimizer's groups: every trained module with its learning rate; weight decay on matrices only."""
+    rates = {
+        "lora": args.learning_rate,
+        "compressor": args.compressor_learning_rate,
+        "projector": args.projector_learning_rate,
+        "language_model": args.learning_rate,
+    }
+    groups = []
+    for name, parameters in trainable_parameters(model).items():
+        matrices = [parameter for _, parameter in parameters if len(_shape(parameter)) > 1]
+        rest = [parameter for _, parameter in parameters if len(_shape(parameter)) <= 1]
+        for members, decay in ((matrices, args.weight_decay), (rest, 0.0)):
+            if members:
+                groups.append({"name": name, "params": members, "lr": rates[name], "weight_decay": decay})
+    return groups
+
+
+def what_trains(model: nn.Module, args: PlcTrainingArguments) -> str:
+    """A table with one line a module group: parameters, how many of them train, and at what learning rate."""
+    rates = {group["name"]: group["lr"] for group in parameter_groups(model, args)}
+    counts = {group: [0, 0] for group in MODULE_MARKS}
+    for name, parameter in model.named_parameters():
+        if ".original_module." in name:  # PEFT's frozen copy of what modules_to_save trains
+            continue
+        counts[module_group(name)][0] += _shape(parameter).numel()
+        counts[module_group(name)][1] += _shape(parameter).numel() * parameter.requires_grad
+    lines = [f"{'what trains':<16}{'parameters':>16}{'trainable':>16}{'learning rate':>16}"]
+    for group, (total, trainable) in counts.items():
+        if total:
+            rate = f"{rates[group]:g}" if trainable else "frozen"
+            lines.append(f"{group:<16}{total:>16,}{trainable:>16,}{rate:>16}")
+    return "\n".join(lines)
+
+
+def exact_matches(logits: Tensor, labels: Tensor) -> Tensor:  # (B, L, V), (B, L)
+    """(B,) 1 where the most likely token is right at every supervised position, 0 where not, -1 where none is.
+
+    With teacher forcing this is whether greedy decoding would give exactly the expected answer: as long as every token
+    is right, both see the same prefix. So the accuracy during training costs no generation.
+    """
+    predicted, expected = logits[:, :-1].argmax(dim=-1), labels[:, 1:]  # (B, L-1)
+    ignored = expected == -100
+    right = ((predicted == expected) | ignored).all(dim=1).long()
+    return right.masked_fill(ignored.all(dim=1), -1)
+
+
+def mean_exact_match(prediction: EvalPrediction) -> dict[str, float]:
+    """Share of evaluation samples whose answer is right to the token; bad samples, which have no answer, left out."""
+    answered = prediction.predictions[prediction.predictions >= 0]
+    return {"exact_match": float(answered.mean()) if answered.size else 0.0}
+
+
+def _shape(parameter: nn.Parameter) -> torch.Size:
+    """Of the whole parameter: where ZeRO-3 has spread it, an empty shell that knows its `ds_shape` is left."""
+    return getattr(parameter, "ds_shape", parameter.shape)

@@ -1,0 +1,69 @@
+"""What an evaluation has answered so far, batch by batch, so that one that was killed can go on.
+
+    output_dir/answers/<key of the row>/<any name>.jsonl     a line a batch, as soon as it is answered
+
+The key stands for all that an answer follows from: the row, the files of its checkpoint, the questions with their
+regions, the batches. Batches are the same for any number of processes, so that a run may go on with another number.
+"""
+
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .metrics import ScoredRow
+from .prediction import Prediction
+
+FOLDER = "answers"
+
+
+class Answers:
+    """The answered batches of one row.
+
+    Args:
+        output_dir: of the evaluation.
+        made_of: what the answers follow from; its JSON makes the key.
+    """
+
+    def __init__(self, output_dir: Path, made_of: Mapping[str, Any]) -> None:
+        key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+        self.folder = output_dir / FOLDER / key[:16]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._path = self.folder / f"{uuid.uuid4().hex}.jsonl"
+
+    def read(self) -> dict[int, list[Prediction]]:
+        """The batches that are on disk, by number."""
+        return {
+            number: predictions for path in sorted(self.folder.glob("*.jsonl")) for number, predictions in _read(path)
+        }
+
+    def add(self, number: int, predictions: Sequence[Prediction]) -> None:
+        """Keep a batch on disk."""
+        line = json.dumps({"batch": number, "predictions": [asdict(prediction) for prediction in predictions]})
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+
+
+def remove_answers(output_dir: Path) -> None:
+    """Forget all rows: they are not to be gone on with."""
+    shutil.rmtree(output_dir / FOLDER, ignore_errors=True)
+
+
+def _read(path: Path) -> Iterable[tuple[int, list[Prediction]]]:
+    """The batches of a file; a last line that a kill has cut off is none."""
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.endswith("\n"):
+            batch = json.loads(line)
+            yield batch["batch"], [_prediction(values) for values in batch["predictions"]]
+
+
+def _prediction(values: dict[str, Any]) -> Prediction:
+    region, scored = values["region"], values["scored"]
+    if scored is not None:
+        lists = {name: tuple(scored[name]) for name in ("targets", "choices")}
+        scored = ScoredRow(**scored | lists)
+    return Prediction(**values | {"region": None if region is None else tuple(region), "scored": scored})

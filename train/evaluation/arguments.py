@@ -1,0 +1,211 @@
+"""The keys of an evaluation: which rows its table has, and on how much data."""
+
+import argparse
+import dataclasses
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from crop_model.compressor import COMPRESSOR_TYPES
+from crop_model.configuration_crop_llava import CropLlavaConfig
+from data_prep.common.errors import ConfigError
+from train.backbones.llava import load_config, load_processor
+from train.checkpoints.loading import stored_model_type
+from train.evaluation.benchmarks.source import BenchmarkSource
+
+from .benchmarks import BENCHMARKS
+from .methods import MethodSpec
+from .region_choice import LOCALIZER, REGION_SOURCES
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class RowSpec:
+    """What one row of the table evaluates. None: as the checkpoint says."""
+
+    checkpoint: str
+    compressor_type: str | None = None
+    token_budget: int | None = None
+    region_source: str = "oracle"
+    seed: int = 0
+    method: str | None = None
+    layer: int = 2
+    rest: Any = "thinned"
+    pruned_tokens: int | None = None
+    convention: Any = "after_layer"
+    localizer: str | None = None
+
+    def training_free(self) -> MethodSpec:
+        """The row's training-free method. ValueError where its keys do not fit."""
+        return MethodSpec(self.method, self.layer, self.rest, self.pruned_tokens, self.convention)
+
+    def compressor(self) -> dict[str, Any]:
+        """The keys of the compressor that the row replaces."""
+        kind = "random" if self.training_free().before_the_llm else self.compressor_type  # whose place the method takes
+        values = {"compressor_type": kind, "token_budget": self.token_budget}
+        return {key: value for key, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """The keys of `RowSpec`, each with one value or a list of them: a row for every combination.
+
+    Given one text that starts with a brace, it is filled from that JSON mapping.
+
+    Raises:
+        argparse.ArgumentTypeError: an unknown or missing key, or a value that is none of a key's.
+    """
+
+    checkpoint: str | list[str]
+    compressor_type: str | list[str | None] | None = None
+    token_budget: int | list[int | None] | None = None
+    region_source: str | list[str] = "oracle"
+    seed: int | list[int] = 0
+    method: str | list[str | None] | None = None
+    layer: int | list[int] = 2
+    rest: str | list[str] = "thinned"
+    pruned_tokens: int | list[int | None] | None = None
+    convention: str | list[str] = "after_layer"
+    localizer: str | list[str | None] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.checkpoint, str) and self.checkpoint.startswith("{"):
+            mapping = json.loads(self.checkpoint)
+            known = [item.name for item in dataclasses.fields(self)]
+            if "checkpoint" not in mapping or set(mapping) - set(known):
+                raise argparse.ArgumentTypeError(f"expected keys of {known} with checkpoint, got {list(mapping)}")
+            for name, value in mapping.items():
+                object.__setattr__(self, name, value)
+        for spec in self.specs():
+            _check(spec)
+
+    def specs(self) -> list[RowSpec]:
+        """The combinations, the last key's values changing fastest."""
+        values = [getattr(self, item.name) for item in dataclasses.fields(self)]
+        return [RowSpec(*row) for row in itertools.product(*[v if isinstance(v, list) else [v] for v in values])]
+
+
+def _check(spec: RowSpec) -> None:
+    """argparse.ArgumentTypeError where a value is of the wrong type or unknown."""
+    if not isinstance(spec.checkpoint, str):
+        raise argparse.ArgumentTypeError(f"checkpoint: expected a folder or Hub name, got {spec.checkpoint!r}")
+    for name, known in (
+        ("compressor_type", (None, *COMPRESSOR_TYPES)),
+        ("region_source", (*REGION_SOURCES, LOCALIZER)),
+    ):
+        if getattr(spec, name) not in known:
+            choices = ", ".join(str(choice) for choice in known if choice is not None)
+            raise argparse.ArgumentTypeError(f"{name}: {getattr(spec, name)!r} is none of {choices}")
+    if spec.token_budget is not None and type(spec.token_budget) is not int:
+        raise argparse.ArgumentTypeError(f"token_budget: expected a whole number, got {spec.token_budget!r}")
+    if type(spec.seed) is not int:
+        raise argparse.ArgumentTypeError(f"seed: expected a whole number, got {spec.seed!r}")
+    if (spec.region_source == LOCALIZER) != (spec.localizer is not None):
+        raise argparse.ArgumentTypeError("localizer: it goes with region_source localizer, and that with it")
+    try:
+        method = spec.training_free()
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if spec.method not in (None, "ilp") and spec.region_source != "global":
+        raise argparse.ArgumentTypeError(f"region_source: {spec.method} looks at no region; say global")
+    if method.before_the_llm and spec.compressor_type is not None:
+        raise argparse.ArgumentTypeError(
+            f"compressor_type: {spec.method} takes the place of a compressor; leave it out"
+        )
+
+
+@dataclass
+class EvaluateArguments:
+    """What to evaluate, and where the results go."""
+
+    rows: list[RowGroup] = field(
+        default_factory=list,
+        metadata={
+            "help": "List of {checkpoint, compressor_type, token_budget, region_source, seed, method, layer, rest, "
+            "pruned_tokens, convention, localizer}; all but the first may be left out. A list as a value stands for a "
+            "row each, several lists for every combination of them. method: ilp, fastv, visionzip or divprune; "
+            "localizer: the checkpoint that finds the regions of region_source localizer."
+        },
+    )
+    benchmarks: list[BenchmarkSource] = field(
+        default_factory=list,
+        metadata={
+            "help": "Public benchmarks, in place of eval_data: list of {name, path, image_root, ocr_tokens}. path: the "
+            "folder with the files as they are published, or the file of another split; image_root: what LLaVA's "
+            "scripts call image-folder, where MMBench's images are written to; ocr_tokens: true puts the images' text "
+            f"into TextVQA's prompts, as LLaVA does. name: {', '.join(BENCHMARKS)}."
+        },
+    )
+    output_dir: str = field(
+        default="runs/evaluation", metadata={"help": "Folder for evaluation.json, evaluation.md and the predictions."}
+    )
+    dataset: str | None = field(
+        default=None, metadata={"help": "What the results call the data; the annotation files' names unless given."}
+    )
+    num_samples: int | None = field(
+        default=None,
+        metadata={
+            "help": "Ask the first so many questions only, of each benchmark: of POPE and MME, parts are then missing."
+        },
+    )
+    batch_size: int = field(default=32, metadata={"help": "Questions answered together, on each process."})
+    max_new_tokens: int = field(default=16, metadata={"help": "Longest answer, in tokens."})
+    ttft_samples: int = field(
+        default=8, metadata={"help": "Questions over which the time to the first token is taken; 0: not measured."}
+    )
+    dtype: str = field(default="float32", metadata={"help": "Of the weights.", "choices": DTYPES})
+    resume: bool = field(
+        default=False,
+        metadata={"help": "Go on with an evaluation into output_dir that was stopped: no batch is answered twice."},
+    )
+
+    def __post_init__(self) -> None:
+        if not self.specs():
+            raise ConfigError("rows: nothing to evaluate")
+        for name, least in (("batch_size", 1), ("max_new_tokens", 1), ("num_samples", 1), ("ttft_samples", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name}: must be at least {least}, got {value}")
+        labels = [source.label for source in self.benchmarks]
+        if len(set(labels)) < len(labels):
+            raise ConfigError(f"benchmarks: one is there twice: {', '.join(labels)}")
+        if "mme" in labels and (self.num_samples or 0) % 2:
+            raise ConfigError("num_samples: MME's questions come in pairs, so it must be even")
+
+    def specs(self) -> list[RowSpec]:
+        """Every line of the table."""
+        return [spec for group in self.rows for spec in group.specs()]
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype that `dtype` names."""
+        dtype = getattr(torch, self.dtype)
+        assert isinstance(dtype, torch.dtype)
+        return dtype
+
+
+def check_checkpoints(rows: Sequence[RowSpec]) -> None:
+    """Read every row's configuration and processor, so that a wrong one ends the run before the first model is loaded.
+
+    Raises:
+        ConfigError: no checkpoint under that name, or a compressor that does not fit it.
+    """
+    for spec in rows:
+        config = load_config(spec.checkpoint, **spec.compressor())
+        load_processor(spec.checkpoint, config)
+        if spec.localizer is not None:
+            stored_model_type(spec.localizer)
+        try:
+            spec.training_free().pruning(config)
+        except ValueError as error:
+            raise ConfigError(f"rows: {spec.checkpoint}: {error}") from error
+
+
+def is_trained(checkpoint: str) -> bool:
+    """Whether it comes from this project's training: a base model has another model type."""
+    return stored_model_type(checkpoint) == CropLlavaConfig.model_type

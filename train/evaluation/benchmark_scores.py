@@ -1,0 +1,103 @@
+"""The benchmarks' part of an evaluation's results: each one's scores, and what is kept of the full-token model's.
+
+scored answers ─► summary of the metric ─► headline, its interval ─► mean over benchmarks (accuracy)
+          └───► with the full-token row's, of the same questions ─► retention ─► mean over benchmarks (relative)
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from data_prep.common.errors import DataError
+from train.evaluation.benchmarks.source import benchmark_of
+
+from .metrics import METRICS, Estimate, Metric, ScoredRow, average, estimate, retention, share_interval
+
+Scored = Mapping[str, Sequence[ScoredRow]]  # a row's answers by benchmark
+
+
+def describe_benchmarks(scored: Scored) -> dict[str, Any]:
+    """The keys of a row of evaluation.json that follow from the benchmarks' scores.
+
+    `accuracy` is the mean over benchmarks of the headline over its full score, each of the same weight, with a
+    bootstrap interval; `benchmarks` has each one's headline as `score`, its 95 % interval, and all of its `scores`.
+    """
+    estimates, benchmarks = [], {}
+    for label, rows in scored.items():
+        metric = _metric(label)
+        found = estimate(metric, rows, label)
+        estimates.append(Estimate(found.value / metric.full_score, found.draws / metric.full_score))
+        benchmarks[label] = {
+            "n": len(rows),
+            "headline": metric.headline,
+            "score": found.value,
+            "score_ci95": list(share_interval(metric, rows) or found.interval()),
+            "full_score": metric.full_score,
+            "retention": None,
+            "scores": metric.summarize(rows),
+        }
+    mean = average(estimates)
+    return {
+        "accuracy": mean.value,
+        "accuracy_ci95": list(mean.interval()),
+        "relative_accuracy_ci95": None,
+        "relative_to": None,
+        "by_type": {},
+        "benchmarks": benchmarks,
+    }
+
+
+def add_retention(rows: Sequence[dict[str, Any]], scored: Sequence[Scored], full: int | None) -> None:
+    """Fill each benchmark's `retention` and their mean, `relative_accuracy`, with paired bootstrap intervals.
+
+    A row that is `relative_to` that full-token row already is left: a bootstrap over 100,000 questions takes a minute.
+
+    Args:
+        rows: from `describe_row`.
+        scored: their answers, in the same order.
+        full: number of the full-token row; None: there is none yet, and nothing is filled.
+    """
+    if full is None:
+        return
+    for row, answers in zip(rows, scored, strict=True):
+        if row["relative_to"] == full:
+            continue
+        row["relative_to"] = full
+        kept = {label: _retention(label, answers[label], scored[full][label]) for label in answers}
+        for label, found in kept.items():
+            row["benchmarks"][label]["retention"] = None if found is None else found.value
+            row["benchmarks"][label]["retention_ci95"] = None if found is None else list(found.interval())
+        known = [found for found in kept.values() if found is not None]
+        mean = average(known) if len(known) == len(kept) else None
+        row["relative_accuracy"] = None if mean is None else mean.value
+        row["relative_accuracy_ci95"] = None if mean is None else list(mean.interval())
+
+
+def _retention(label: str, rows: Sequence[ScoredRow], full_rows: Sequence[ScoredRow]) -> Estimate | None:
+    """None where the full-token model is right so rarely that nothing can be divided by it."""
+    try:
+        return retention(_metric(label), rows, full_rows, label)
+    except DataError:
+        return None
+
+
+def _metric(label: str) -> Metric:
+    return METRICS[benchmark_of(label).metric]
+
+
+def benchmark_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """A header, and for each row its method, budget and regions, each benchmark's headline and, in brackets, retention.
+
+    Shares are in per cent; a headline of another full score, as MME's 2800, is as it is.
+    """
+    labels = list(rows[0]["benchmarks"])
+    header = ["method", "budget", "regions", *labels]
+    return [header] + [
+        [row["method"], str(row["token_budget"]), row["region_source"]]
+        + [_cell(row["benchmarks"][label]) for label in labels]
+        for row in rows
+    ]
+
+
+def _cell(result: Mapping[str, Any]) -> str:
+    score = f"{100 * result['score']:.1f}" if result["full_score"] == 1 else f"{result['score']:.1f}"
+    return score if result["retention"] is None else f"{score} ({100 * result['retention']:.1f})"

@@ -1,0 +1,33 @@
+"""GQA: `testdev_balanced_questions.json`, {id: {"imageId", "question", "answer", "types": {"structural", ...}, ...}}.
+
+Images are `<imageId>.jpg`. The testdev split has no scene graphs, so nothing tells the regions. The files of the test
+and challenge splits have no answers.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from data_prep.files.streams import json_mapping
+from data_prep.sources.gqa import Asked
+
+from .files import keyed, official_file
+from .question import BenchmarkQuestion
+
+_SCHEMA = TypeAdapter(Asked)
+
+
+def read(path: Path) -> Iterator[BenchmarkQuestion]:
+    """The questions of the balanced testdev split, or of another split's file; by structural type."""
+    file = official_file(path, "testdev_balanced_questions.json")
+    for name, key, asked in keyed(file, _SCHEMA, json_mapping(file)):
+        yield BenchmarkQuestion(
+            record=name,
+            question_id=key,
+            image=f"{asked.image_id}.jpg",
+            prompt=asked.question,
+            question=asked.question,
+            targets=(asked.answer,),
+            group=asked.types.structural,
+        )

@@ -1,0 +1,47 @@
+"""POPE: `coco_pope_<split>.json` for random, popular and adversarial, JSONL in spite of its name.
+
+    {"question_id", "image": "COCO_val2014_....jpg", "text": "Is there a dog in the image?", "label": "yes" or "no"}
+
+Numbers start anew in every file.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, TypeAdapter
+
+from data_prep.files.streams import json_lines
+from data_prep.sources.base import Id
+
+from .files import numbered, official_file
+from .question import BenchmarkQuestion
+
+SPLITS = ("random", "popular", "adversarial")
+
+
+class Asked(BaseModel):
+    question_id: Id
+    image: str
+    text: str
+    label: Literal["yes", "no"]
+
+
+_SCHEMA = TypeAdapter(Asked)
+
+
+def read(path: Path) -> Iterator[BenchmarkQuestion]:
+    """The questions of all three splits, or of the one whose file `path` is; by split."""
+    files = [path] if path.is_file() else [official_file(path, f"coco_pope_{split}.json") for split in SPLITS]
+    for file in files:
+        split = file.stem.rpartition("_")[2]
+        for name, asked in numbered(file, _SCHEMA, json_lines(file)):
+            yield BenchmarkQuestion(
+                record=name,
+                question_id=f"{split}/{asked.question_id}",
+                image=asked.image,
+                prompt=asked.text,
+                question=asked.text,
+                targets=(asked.label,),
+                group=split,
+            )

@@ -1,0 +1,61 @@
+"""SEED-Bench: `SEED-Bench.json`; its questions about images, not those about videos.
+
+    {"questions": [{"question_id", "question", "choice_a", ... "choice_d", "answer": "A", "data_id": name of the image,
+                    "data_type": "image" or "video", "question_type_id": 5, ...}, ...],
+     "question_type": {"Instances Counting": 5, ...}}
+
+Names of images have no extension.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import BaseModel, TypeAdapter
+
+from data_prep.common.errors import DataError
+from data_prep.files.streams import json_list, json_mapping
+from data_prep.sources.base import Id
+
+from .files import checked_letter, keyed, numbered, official_file
+from .question import BenchmarkQuestion, with_options
+
+
+class Asked(BaseModel):
+    question_id: Id
+    question: str
+    choice_a: str
+    choice_b: str
+    choice_c: str
+    choice_d: str
+    answer: str = ""
+    data_id: str
+    data_type: str
+    question_type_id: int
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        return self.choice_a, self.choice_b, self.choice_c, self.choice_d
+
+
+_SCHEMA, _TYPE = TypeAdapter(Asked), TypeAdapter(int)
+
+
+def read(path: Path) -> Iterator[BenchmarkQuestion]:
+    """The questions about images; by the name of their type."""
+    file = official_file(path, "SEED-Bench.json")
+    types = {number: key for _, key, number in keyed(file, _TYPE, json_mapping(file, "question_type"))}
+    for name, asked in numbered(file, _SCHEMA, json_list(file, "questions.item")):
+        if asked.data_type != "image":
+            continue
+        if asked.question_type_id not in types:
+            raise DataError(f"{name}: question_type has no {asked.question_type_id}")
+        yield BenchmarkQuestion(
+            record=name,
+            question_id=asked.question_id,
+            image=asked.data_id,
+            prompt=with_options(asked.question, asked.choices),
+            question=asked.question,
+            targets=(checked_letter(name, asked.answer, len(asked.choices)),),
+            choices=asked.choices,
+            group=types[asked.question_type_id],
+        )

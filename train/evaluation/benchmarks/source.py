@@ -1,0 +1,117 @@
+"""A benchmark as a configuration names it, and its questions, every one of which can be asked and scored."""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from data_prep.common.atomic import write_atomically
+from data_prep.common.errors import DataError, RecordError
+from data_prep.files.images import ImageFiles, image_path, read_embedded
+from train.evaluation.benchmarks import BENCHMARKS
+
+from .question import Benchmark, BenchmarkQuestion
+
+WITH_OCR = "_ocr"
+
+
+@dataclass(frozen=True)
+class BenchmarkSource:
+    """One benchmark: its name in `BENCHMARKS`, its files, its images.
+
+    Given one text that starts with a brace, it is filled from that JSON mapping. `path` is the folder with the files as
+    they are published, or the file of one split. `image_root` is what paths of images start from, in LLaVA's scripts
+    `--image-folder`; MMBench's images, which its table holds, are written there. `ocr_tokens`: TextVQA's prompts have
+    the text in the image.
+
+    Raises:
+        argparse.ArgumentTypeError: an unknown or missing key, a path that does not exist, `ocr_tokens` of a benchmark
+            without such text.
+    """
+
+    name: str
+    path: str = ""
+    image_root: str = ""
+    ocr_tokens: bool = False
+
+    def __post_init__(self) -> None:
+        if self.name.startswith("{"):
+            mapping = json.loads(self.name)
+            known = [item.name for item in dataclasses.fields(self)]
+            if not {"name", "path", "image_root"} <= set(mapping) <= set(known):
+                raise argparse.ArgumentTypeError(
+                    f"expected keys of {known}, all but the last required, got {list(mapping)}"
+                )
+            for key, value in mapping.items():
+                object.__setattr__(self, key, value)
+        if not isinstance(self.name, str) or self.name not in BENCHMARKS:
+            raise argparse.ArgumentTypeError(f"name: {self.name!r} is none of {', '.join(BENCHMARKS)}")
+        for key, value in (("path", self.path), ("image_root", self.image_root)):
+            if not isinstance(value, str) or not value:
+                raise argparse.ArgumentTypeError(f"{key}: expected a path, got {value!r}")
+        if not Path(self.path).exists():
+            raise argparse.ArgumentTypeError(f"path: no such file or folder: {self.path}")
+        if not isinstance(self.ocr_tokens, bool):
+            raise argparse.ArgumentTypeError(f"ocr_tokens: expected true or false, got {self.ocr_tokens!r}")
+        if self.ocr_tokens and BENCHMARKS[self.name].read_with_ocr is None:
+            raise argparse.ArgumentTypeError(f"ocr_tokens: {self.name} comes without the text in its images")
+
+    @property
+    def label(self) -> str:
+        """What results call the benchmark."""
+        return self.name + (WITH_OCR if self.ocr_tokens else "")
+
+
+def benchmark_of(label: str) -> Benchmark:
+    """The benchmark that results call so."""
+    return BENCHMARKS[label.removesuffix(WITH_OCR)]
+
+
+def read_questions(source: BenchmarkSource) -> list[BenchmarkQuestion]:
+    """All questions with their whole prompts, in the benchmark's order; embedded images are written by then.
+
+    Raises:
+        DataError: a file missing or of another form, no question, one twice or without answer, an image missing or
+            outside the root; names file and record.
+    """
+    benchmark = BENCHMARKS[source.name]
+    read = benchmark.read_with_ocr if source.ocr_tokens else None
+    files, found = ImageFiles(source.image_root), dict[str, BenchmarkQuestion]()
+    for asked in (read or benchmark.read)(Path(source.path)):
+        _check(asked, found)
+        question = asked if asked.embedded is None else _unpacked(asked, asked.embedded, Path(source.image_root))
+        files.path(question.record, question.image)
+        prompt = question.prompt if benchmark.instruction is None else f"{question.prompt}\n{benchmark.instruction}"
+        found[question.question_id] = replace(question, prompt=prompt)
+    if not found:
+        raise DataError(f"{source.path}: no questions of {source.name}")
+    return list(found.values())
+
+
+def _check(question: BenchmarkQuestion, found: dict[str, BenchmarkQuestion]) -> None:
+    """DataError where a question is empty, has no answer or was there before."""
+    if not question.question.strip():
+        raise DataError(f"{question.record}: no question")
+    if not any(target.strip() for target in question.targets):
+        raise DataError(f"{question.record}: no answer, so nothing to score (test splits have none)")
+    if question.question_id in found:
+        first = found[question.question_id].record
+        raise DataError(f"{question.record}: question {question.question_id} is there already: {first}")
+
+
+def _unpacked(question: BenchmarkQuestion, data: bytes, root: Path) -> BenchmarkQuestion:
+    """The question with its image as a file, which the collator and the localizer open as every other.
+
+    It is called by its content: rotations of a question share one, and several tables may share the root.
+    """
+    try:
+        image, _ = read_embedded(data, None, hashlib.sha1(data).hexdigest())
+        path = image_path(root.absolute(), image)
+    except RecordError as error:
+        raise DataError(f"{question.record}: {error}") from None
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, data)
+    return replace(question, image=image, embedded=None)

@@ -1,0 +1,81 @@
+"""TextVQA: `TextVQA_0.5.1_val.json`, with or without the text that Rosetta read in the images in the prompt.
+
+    {"data": [{"question_id", "question", "image_id", "answers": [ten], ...}, ...]}
+    TextVQA_Rosetta_OCR_v0.2_val.json: {"data": [{"image_id", "ocr_tokens": ["DAKOTA", ...], ...}, ...]}
+
+Images are `<image_id>.jpg`. LLaVA's published numbers are with that text: `Reference OCR token: a, b` stands in its
+prompts, the questions' first letters large and all others small. The test split has no answers.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pydantic import BaseModel, TypeAdapter
+
+from data_prep.common.errors import DataError
+from data_prep.files.streams import json_list
+from data_prep.sources.base import Id
+
+from .files import numbered, official_file
+from .question import BenchmarkQuestion
+
+
+class Asked(BaseModel):
+    question_id: Id
+    question: str
+    image_id: str
+    answers: list[str] = []
+
+
+class ImageText(BaseModel):
+    image_id: str
+    ocr_tokens: list[str]
+
+
+_ASKED, _TEXT = TypeAdapter(Asked), TypeAdapter(ImageText)
+
+
+def read(path: Path) -> Iterator[BenchmarkQuestion]:
+    """The questions of the val split or of another split's file, without the images' text."""
+    return _questions(_annotations(path), lambda name, asked: asked.question.capitalize())
+
+
+def read_with_ocr(path: Path) -> Iterator[BenchmarkQuestion]:
+    """The same questions with the images' text, of the file of Rosetta beside theirs."""
+    file = _annotations(path)
+    split = file.stem.rpartition("_")[2]
+    text_file = official_file(file.parent, f"TextVQA_Rosetta_OCR_v0.2_{split}.json")
+    texts = _image_texts(text_file)
+
+    def prompt(name: str, asked: Asked) -> str:
+        if asked.image_id not in texts:
+            raise DataError(f"{name}: {text_file} has no text of image {asked.image_id}")
+        return f"{asked.question.capitalize()}\nReference OCR token: {', '.join(texts[asked.image_id])}"
+
+    return _questions(file, prompt)
+
+
+def _annotations(path: Path) -> Path:
+    return official_file(path, "TextVQA_0.5.1_val.json")
+
+
+def _questions(file: Path, prompt: Callable[[str, Asked], str]) -> Iterator[BenchmarkQuestion]:
+    for name, asked in numbered(file, _ASKED, json_list(file, "data.item")):
+        yield BenchmarkQuestion(
+            record=name,
+            question_id=asked.question_id,
+            image=f"{asked.image_id}.jpg",
+            prompt=prompt(name, asked),
+            question=asked.question,
+            targets=tuple(asked.answers),
+        )
+
+
+def _image_texts(file: Path) -> dict[str, list[str]]:
+    """Words by image."""
+    texts: dict[str, list[str]] = {}
+    for name, text in numbered(file, _TEXT, json_list(file, "data.item")):
+        if text.image_id in texts:
+            raise DataError(f"{name}: a second text of image {text.image_id}")
+        texts[text.image_id] = text.ocr_tokens
+    return texts

@@ -1,0 +1,63 @@
+"""Visual-CoT's benchmark: `viscot_benchmark/benchmark/<set>.json`, each question with the box that leads to its answer.
+
+    [{"dataset": "gqa", "split": "val", "question_id": 7,
+      "image": ["cot/gqa/1.jpg", "cot/gqa/1.jpg###[217, 343, 242, 393]"],       pixels
+      "conversations": [human: "<image>\\nWhat is it? Please provide the bounding box coordinate of the region ...",
+                        gpt: "[0.542, 0.686, 0.592, 0.786]", human: "<image>", gpt: "window"]}, ...]
+
+Numbers start anew in every file. The question is put alone, as the benchmark puts it to models that are not asked for a
+box. Its own score is a judgement of GPT-3.5, which no local metric is.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from data_prep.common.errors import DataError
+from data_prep.files.streams import json_list
+from data_prep.sources import visual_cot_json
+from data_prep.sources.base import Id
+from data_prep.sources.visual_cot_json import pixel_boxes
+
+from .files import numbered
+from .question import BenchmarkQuestion
+
+# What the benchmark's script runs; its folder has visual7w and emotic besides.
+SETS = (
+    "cub", "docvqa", "dude", "flickr30k", "gqa", "infographicsvqa", "openimages", "sroie", "textcap", "textvqa", "vsr",
+)  # fmt: skip
+
+
+class Record(visual_cot_json.Record):
+    dataset: str
+    question_id: Id
+
+
+_SCHEMA = TypeAdapter(Record)
+
+
+def read(path: Path) -> Iterator[BenchmarkQuestion]:
+    """The questions of those of `SETS` whose files are in the folder, or of the file `path`; by data set."""
+    files = [path] if path.is_file() else [file for name in SETS if (file := path / f"{name}.json").is_file()]
+    if not files:
+        raise DataError(f"{path}: none of the files {SETS[0]}.json ... {SETS[-1]}.json in it")
+    for file in files:
+        for name, record in numbered(file, _SCHEMA, json_list(file)):
+            yield _question(name, file.stem, record)
+
+
+def _question(name: str, part: str, record: Record) -> BenchmarkQuestion:
+    turn, boxes = record.turn(name), pixel_boxes(record.image)
+    if not boxes:
+        raise DataError(f"{name}: no box in pixels behind its images' ###")
+    return BenchmarkQuestion(
+        record=name,
+        question_id=f"{part}/{record.question_id}",
+        image=record.image[0].partition("###")[0],
+        prompt=turn.question,
+        question=turn.question,
+        targets=(turn.answer,),
+        group=record.dataset,
+        region=boxes[0],
+    )

@@ -1,0 +1,280 @@
+"""Answer and measure the rows of an evaluation, one after the other.
+
+row ─► load the checkpoint ─► answer all questions ─► accuracy, cost, time ─► evaluation.json and .md
+                                    └─► predictions-<row>.jsonl
+"""
+
+import hashlib
+import json
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object, tqdm
+from torch import Tensor
+
+from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
+from crop_model.patches import patch_mask
+from data_prep.common.errors import RunError
+from train.arguments.data import DataArguments
+from train.backbones.llava import load_merged
+from train.backbones.localizers import load_localizer, localizer_cost
+from train.checkpoints.config_file import write_config
+from train.data.collator import Collator
+from train.data.samples import file_stamps
+
+from .answer_cache import Answers, remove_answers
+from .arguments import EvaluateArguments, RowSpec, check_checkpoints
+from .benchmark_scores import Scored
+from .localization import Located, locate, measures, measures_text
+from .metrics import exact_match
+from .prediction import Prediction, by_benchmark, clear_predictions, write_predictions
+from .questions import Asked, load_questions, read_benchmarks, scored
+from .region_choice import choose_region
+from .report import describe_row, report_text, write_report
+from .vision_reuse import each_image_once
+
+CONFIG_FILE = "evaluation.yaml"  # not config.yaml, which in a run's folder is the training's
+
+TTFT_WARMUP = 2
+
+
+class Evaluator:
+    """One row of the table: its model, its processor, and the questions as it asks them."""
+
+    def __init__(
+        self,
+        spec: RowSpec,
+        arguments: EvaluateArguments,
+        data: DataArguments,
+        asked: Asked,
+        found: dict[str, dict[str, Located]],
+    ) -> None:
+        self.spec, self.arguments = spec, arguments
+        model, self.processor = load_merged(spec.checkpoint, dtype=arguments.torch_dtype, **spec.compressor())
+        self.device = PartialState().device
+        self.model: CropLlavaForConditionalGeneration = model.to(self.device)
+        self.collator = Collator(self.processor, data.max_image_pixels)
+        self.samples = load_questions(arguments, data, asked, self.processor)
+        self.located: dict[str, Located] = {}
+        if spec.localizer is not None:
+            if spec.localizer not in found:
+                localizer = load_localizer(spec.localizer, arguments.torch_dtype, self.device)
+                found[spec.localizer] = locate(localizer, self.samples, self.collator, arguments.batch_size)
+            self.located = found[spec.localizer]
+
+    def predictions(self) -> list[Prediction]:
+        """Every question's answer in the data's order, the same on every process."""
+        state = PartialState()
+        order, size = self._order(), self.arguments.batch_size
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        answers = Answers(Path(self.arguments.output_dir), self._made_of())
+        # what the first process sees, all go by
+        (found,) = broadcast_object_list([answers.read() if state.is_main_process else {}])
+        left = [number for number in range(len(batches)) if number not in found]
+        mine = left[state.process_index :: state.num_processes]
+        answered = []
+        with each_image_once(self.model.model.vision_tower), self.spec.training_free().applied(self.model):
+            for number in tqdm(mine, desc=str(self.spec.checkpoint), leave=False):  # accelerate's: of the first process
+                answered += (batch := self._answer(batches[number]))
+                answers.add(number, batch)
+        before = [prediction for batch in found.values() for prediction in batch]
+        predictions = sorted([*before, *gather_object(answered)], key=lambda prediction: prediction.index)
+        if [prediction.index for prediction in predictions] != list(range(len(self.samples))):
+            raise RunError(f"{self.arguments.output_dir}: the answers that were kept do not fit the questions")
+        return predictions
+
+    def _made_of(self) -> dict[str, Any]:
+        """What the answers follow from, for their key."""
+        names = [name for name in (self.spec.checkpoint, self.spec.localizer) if name is not None]
+        asked = [self._asked(index) for index in range(len(self.samples))]
+        keys = ("sample_id", "messages", "images", "region", "answer", "targets", "choices", "group", "image_key")
+        questions = hashlib.sha256(json.dumps([[row.get(key) for key in keys] for row in asked]).encode()).hexdigest()
+        return {
+            "row": asdict(self.spec),
+            "files": [file_stamps(f"{name}/*") for name in names],
+            "questions": questions,
+            "batch_size": self.arguments.batch_size,
+            "max_new_tokens": self.arguments.max_new_tokens,
+            "dtype": self.arguments.dtype,
+        }
+
+    def _order(self) -> list[int]:
+        """Questions about one image together, and images by their longest question, which keeps padding low."""
+        images, lengths = ["\n".join(paths) for paths in self.samples["images"]], self.samples["length"]
+        longest: dict[str, int] = {}
+        for image, length in zip(images, lengths, strict=True):
+            longest[image] = max(length, longest.get(image, 0))
+        return sorted(range(len(images)), key=lambda index: (longest[images[index]], images[index]))
+
+    def time_to_first_token(self) -> float | None:
+        """Median seconds from a preprocessed question to its first token, one question at a time, after a warm-up.
+
+        Where a localizer finds the regions, its call is part of it, from the opened image on.
+        """
+        count = min(self.arguments.ttft_samples, len(self.samples))
+        if count == 0:
+            return None
+        localizer = None
+        if self.spec.localizer is not None:
+            localizer = load_localizer(self.spec.localizer, self.arguments.torch_dtype, self.device)
+        rows = [self._asked(index) for index in range(count)]
+        asked = [(self._batch([row]), self.collator.open_images(row)[:1], row["question"]) for row in rows]
+        seconds = []
+        for batch, images, question in asked[:1] * TTFT_WARMUP + asked:
+            self._synchronize()
+            start = time.perf_counter()
+            if localizer is not None:
+                localizer.predict(images, [question] * len(images))
+            with self.spec.training_free().applied(self.model):
+                self._generate(batch, max_new_tokens=1)
+            self._synchronize()
+            seconds.append(time.perf_counter() - start)
+        return statistics.median(seconds[TTFT_WARMUP:])
+
+    def _answer(self, indices: Sequence[int]) -> list[Prediction]:
+        rows = [self._asked(index) for index in indices]
+        batch = self._batch(rows)
+        tokens = self._generate(batch, self.arguments.max_new_tokens)
+        answers = [answer.strip() for answer in self.processor.batch_decode(tokens, skip_special_tokens=True)]
+        visual = (batch["input_ids"] == self.processor.image_token_id).sum(dim=1)  # (B,)
+        text = batch["attention_mask"].sum(dim=1) - visual  # (B,)
+        return [
+            Prediction(
+                index=index,
+                sample_id=row["sample_id"],
+                kind=row["kind"],
+                question=row["question"],
+                target=row["answer"],
+                answer=answer,
+                correct=exact_match(answer, row["answer"]) if score is None else score.score == 1,
+                region=self.collator.region(row),
+                annotated_patches=self._region_patches(self.samples[index]),
+                images=len(row["images"]),
+                visual_tokens=visual_tokens,
+                text_tokens=text_tokens,
+                benchmark=row.get("benchmark"),
+                scored=score,
+            )
+            for index, row, answer, score, visual_tokens, text_tokens in zip(
+                indices, rows, answers, map(scored, rows, answers), visual.tolist(), text.tolist(), strict=True
+            )
+        ]
+
+    def _asked(self, index: int) -> dict[str, Any]:
+        """A question with the region that the row's source gives."""
+        row = self.samples[index]
+        if self.spec.localizer is not None:
+            if row["sample_id"] not in self.located:  # no image
+                return {**row, "region": None}
+            place = self.located[row["sample_id"]]
+            return {**row, "region": place.found.region, "width": place.width, "height": place.height}
+        region = choose_region(
+            self.spec.region_source, row["region"], row["width"], row["height"], f"{self.spec.seed}:{row['sample_id']}"
+        )
+        return {**row, "region": region}
+
+    def _region_patches(self, row: Mapping[str, Any]) -> int:
+        """Patches of a question's region; 0 where it has none, or preprocessing cuts it off."""
+        box = self.collator.region(row)
+        unit = None if box is None else self.processor.geometry.to_unit(box, row["width"], row["height"])
+        return int(patch_mask(unit, self.processor.patch_grid, self.processor.region_grid).sum())
+
+    def _batch(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        batch = {name: tensor.to(self.device) for name, tensor in self.collator.prompts(rows).items()}
+        if "pixel_values" in batch:
+            batch["pixel_values"] = batch["pixel_values"].to(self.model.dtype)
+        return batch
+
+    @torch.inference_mode()
+    def _generate(self, batch: Mapping[str, Tensor], max_new_tokens: int) -> Tensor:
+        """(B, new tokens) greedy answers."""
+        tokens = self.model.generate(
+            **batch,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            pad_token_id=self.processor.tokenizer.pad_token_id,
+        )
+        return tokens[:, batch["input_ids"].shape[1] :]
+
+    def _synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def evaluate_row(
+    spec: RowSpec,
+    arguments: EvaluateArguments,
+    data: DataArguments,
+    asked: Asked,
+    found: dict[str, dict[str, Located]],
+) -> tuple[list[Prediction], dict[str, Any] | None]:
+    """Load, ask and measure one row; the model is gone before the next one comes.
+
+    Args:
+        asked: the benchmarks' questions.
+        found: by localizer what it found, for the rows that share it; filled here.
+
+    Returns:
+        The predictions, and on the first process the row of evaluation.json.
+    """
+    evaluator = Evaluator(spec, arguments, data, asked, found)
+    predictions, row = evaluator.predictions(), None
+    if PartialState().is_main_process:  # the others wait, so that nothing disturbs the clock
+        ttft_s = evaluator.time_to_first_token()
+        row = describe_row(spec, evaluator.model.config, predictions, ttft_s, arguments.torch_dtype)
+        if spec.localizer is not None:
+            row |= localizer_cost(spec.localizer, row["text_tokens"])
+        annotated = evaluator.samples
+        if arguments.benchmarks:  # a question without a region is one that nobody annotated
+            annotated = annotated.filter(lambda region: region is not None, input_columns="region")
+        if evaluator.located and len(annotated):
+            row["localization"] = measures(annotated, evaluator.located)
+            print(measures_text(row["localization"]))
+    PartialState().wait_for_everyone()
+    return predictions, row
+
+
+def evaluate(arguments: EvaluateArguments, data: DataArguments) -> dict[str, Any]:
+    """Evaluate all rows and write the results.
+
+    Returns:
+        What evaluation.json holds; nothing on processes other than the first.
+
+    Raises:
+        ConfigError: no questions, or those of two kinds; no checkpoint under a row's name; a compressor that does not
+            fit it.
+    """
+    asked = read_benchmarks(arguments, data)
+    specs = arguments.specs()
+    check_checkpoints(specs)
+    state = PartialState(cpu=not torch.cuda.is_available())  # joins the launcher's processes; shared from here on
+    folder = Path(arguments.output_dir)
+    if state.is_main_process:
+        write_config(folder / CONFIG_FILE, arguments, data)
+        clear_predictions(folder)
+        if not arguments.resume:
+            remove_answers(folder)
+    state.wait_for_everyone()
+    dataset = arguments.dataset or "+".join([*asked, *(Path(source.annotations).stem for source in data.eval_data)])
+    rows: list[dict[str, Any]] = []
+    answers: list[Scored] = []
+    found: dict[str, dict[str, Located]] = {}
+    result: dict[str, Any] = {}
+    for number, spec in enumerate(specs):
+        predictions, row = evaluate_row(spec, arguments, data, asked, found)
+        if row is not None:
+            rows.append(row)
+            answers.append(by_benchmark(predictions))
+            write_predictions(folder, number, row, predictions)
+            rows_left = len(specs) - len(rows)
+            result = write_report(folder, dataset, len(predictions), rows, arguments.dtype, rows_left, answers)
+    if state.is_main_process:
+        print(report_text(result))
+    return result

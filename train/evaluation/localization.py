@@ -1,0 +1,102 @@
+"""Regions of a localizer for the questions of an evaluation, and how good they are.
+
+found on the 8x8 grid, over the un-padded image          # true   + found
+
+. . . . .     contained: every cell of # is one of +     area ratio: cells of + over cells of #, of the sums
+. + + + .     exact: the same cells                      grid IoU: cells in both over cells in either
+. + # + .
+. . . . .     The whole image contains everything: containment says nothing without the area.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+from accelerate import PartialState
+from accelerate.utils import gather_object, tqdm
+
+from crop_model.localization.base import LocatedRegion, RegionLocalizer
+from crop_model.regions import WHOLE_IMAGE, Cells, covered_cells, pixels_to_cells
+from data_prep.schema.region_size import size_of
+from train.data.collator import Collator
+
+
+@dataclass(frozen=True)
+class Located:
+    """What a localizer found in the first image of a question, and that image's size in pixels."""
+
+    found: LocatedRegion
+    width: int
+    height: int
+
+
+def locate(
+    localizer: RegionLocalizer, samples: datasets.Dataset, collator: Collator, batch_size: int
+) -> dict[str, Located]:
+    """By sample_id what is found for every question that has an image; the processes share the questions.
+
+    Batches are the same for any number of processes, and with them the rounding.
+    """
+    state = PartialState()
+    asked = [index for index, images in enumerate(samples["images"]) if images]
+    batches = [asked[start : start + batch_size] for start in range(0, len(asked), batch_size)]
+    mine = batches[state.process_index :: state.num_processes]
+    found: list[tuple[str, Located]] = []
+    for batch in tqdm(mine, desc="localizer", leave=False):
+        rows = [samples[index] for index in batch]
+        images = [collator.open_images(row)[0] for row in rows]
+        regions = localizer.predict(images, [row["question"] for row in rows], batch_size)
+        found += [
+            (row["sample_id"], Located(region, *image.size))
+            for row, image, region in zip(rows, images, regions, strict=True)
+        ]
+    return dict(gather_object(found))
+
+
+def measures(samples: datasets.Dataset, located: dict[str, Located]) -> dict[str, dict[str, float]]:
+    """How good the regions are: of all questions with an image, by size of the true region, and by kind of question.
+
+    Each group has `n`, `containment`, `area_ratio`, `grid_iou` and `exact`; `all` has `global_f1` too, of telling the
+    questions that need the whole image from the others; no question and no answer of that sort: 1.
+    """
+    groups: dict[str, list[tuple[Cells, Cells]]] = defaultdict(list)
+    for sample_id, kind, region in zip(samples["sample_id"], samples["kind"], samples["region"], strict=True):
+        if sample_id not in located:
+            continue
+        place = located[sample_id]
+        true = WHOLE_IMAGE if region is None else pixels_to_cells(tuple(region), place.width, place.height)
+        found = WHOLE_IMAGE if place.found.region is None else place.found.cells
+        for group in ("all", f"size {size_of(true)}", *([] if kind is None else [kind])):
+            groups[group].append((true, found))
+    result = {name: _measures(pairs) for name, pairs in sorted(groups.items())}
+    if "all" in result:
+        result["all"]["global_f1"] = _f1((true == WHOLE_IMAGE, found == WHOLE_IMAGE) for true, found in groups["all"])
+    return result
+
+
+def _measures(pairs: Sequence[tuple[Cells, Cells]]) -> dict[str, float]:
+    cells = [(covered_cells(true), covered_cells(found)) for true, found in pairs]
+    return {
+        "n": len(pairs),
+        "containment": sum(true <= found for true, found in cells) / len(cells),
+        "area_ratio": sum(len(found) for _, found in cells) / sum(len(true) for true, _ in cells),
+        "grid_iou": sum(len(true & found) / len(true | found) for true, found in cells) / len(cells),
+        "exact": sum(true == found for true, found in cells) / len(cells),
+    }
+
+
+def _f1(pairs: Iterable[tuple[bool, bool]]) -> float:
+    told = list(pairs)
+    both, either = sum(a and b for a, b in told), sum(a for a, _ in told) + sum(b for _, b in told)
+    return 2 * both / either if either else 1.0
+
+
+def measures_text(result: dict[str, dict[str, Any]]) -> str:
+    """One line for a log."""
+    of_all = result["all"]
+    return (
+        f"localizer: containment {of_all['containment']:.1%} at {of_all['area_ratio']:.2f} times the area, grid IoU "
+        f"{of_all['grid_iou']:.1%}, exact {of_all['exact']:.1%}, global F1 {of_all['global_f1']:.3f}"
+    )

@@ -1,0 +1,132 @@
+"""How sure a score is: Wilson's interval of a proportion, and the bootstrap of everything else.
+
+A bootstrap draws units with replacement (questions; images where two questions about one count together; questions with
+their rotations), within POPE's splits and MME's categories, scores every draw and takes the 2.5 and 97.5 % quantiles
+(Efron, 1979: the percentile interval). Draws depend on a name and a seed alone.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_prep.common.errors import DataError
+
+from .rows import ScoredRow
+from .sampling import Array, mean
+from .table import Metric
+
+Z95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
+RESAMPLES = 1000
+
+
+def wilson_interval(successes: int, n: int, z: float = Z95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (E. B. Wilson, 1927), sound near 0 and 1 where the normal one is not.
+
+    The bounds are the two p at which |successes/n - p| = z * sqrt(p * (1 - p) / n).
+
+    Raises:
+        ValueError: n < 1 or successes outside 0..n.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes of {n}")
+    p = successes / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    low = 0.0 if successes == 0 else centre - half  # exact: rounding must not move a bound past the proportion
+    high = 1.0 if successes == n else centre + half
+    return low, high
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value, and those it takes in the draws of a bootstrap."""
+
+    value: float
+    draws: Array  # (R,)
+
+    def interval(self) -> tuple[float, float]:
+        """The 95 % percentile interval."""
+        low, high = np.quantile(self.draws, [0.025, 0.975])
+        return float(low), float(high)
+
+
+def estimate(metric: Metric, rows: Sequence[ScoredRow], name: str, seed: int = 0) -> Estimate:
+    """A metric's headline with its bootstrap.
+
+    Args:
+        metric: that scored the rows.
+        rows: of all questions, at least one.
+        name: the benchmark's; benchmarks of two names are drawn independently.
+        seed: of the draws.
+    """
+    random = np.random.default_rng([seed, *name.encode()])
+    sampling = metric.sampling
+    values = [sampling.ratio(_drawn(summands, random)) for summands in sampling.strata(rows)]
+    return Estimate(metric.value(rows), sampling.combine(values, axis=0))
+
+
+def _drawn(summands: Array, random: np.random.Generator) -> Array:
+    """(units, k) summands to their (R, k) sums in every draw."""
+    units = len(summands)
+    draws = (random.integers(units, size=units) for _ in range(RESAMPLES))
+    return np.stack([np.bincount(draw, minlength=units) @ summands for draw in draws])
+
+
+def headline_interval(metric: Metric, rows: Sequence[ScoredRow], name: str, seed: int = 0) -> tuple[float, float]:
+    """The headline's 95 % interval: Wilson's where it is the share of right answers, else the bootstrap's.
+
+    Arguments: those of `estimate`.
+    """
+    return share_interval(metric, rows) or estimate(metric, rows, name, seed).interval()
+
+
+def share_interval(metric: Metric, rows: Sequence[ScoredRow]) -> tuple[float, float] | None:
+    """Wilson's interval where the headline is the share of right answers; elsewhere None."""
+    if metric.sampling.ratio is not mean or metric.sampling.stratum is not None:
+        return None
+    (summands,) = metric.sampling.strata(rows)
+    if not np.isin(summands[:, 0], (0, 1)).all():
+        return None
+    return wilson_interval(int(summands[:, 0].sum()), len(summands))
+
+
+def retention(
+    metric: Metric, rows: Sequence[ScoredRow], full_rows: Sequence[ScoredRow], name: str, seed: int = 0
+) -> Estimate:
+    """The headline over the full-token model's, by a paired bootstrap: every draw takes the same units of both.
+
+    Args:
+        metric, name, seed: as in `estimate`.
+        rows: of the compressed model.
+        full_rows: of the full-token model, the same questions in any order.
+
+    Raises:
+        DataError: other questions, a question twice, or a full-token model that scores 0 in a draw.
+    """
+    ours = estimate(metric, rows, name, seed)
+    full = estimate(metric, _in_order_of(rows, full_rows, name), name, seed)
+    if full.draws.min() <= 0:
+        raise DataError(f"{name}: the full-token model has too few right answers to divide by")
+    return Estimate(ours.value / full.value, ours.draws / full.draws)
+
+
+def _in_order_of(rows: Sequence[ScoredRow], others: Sequence[ScoredRow], name: str) -> list[ScoredRow]:
+    """The other rows in the order of the first."""
+    by_id = {row.question_id: row for row in others}
+    if not len(by_id) == len(others) == len(rows):
+        raise DataError(
+            f"{name}: {len(rows)} questions against {len(others)}, of which {len(by_id)} have ids of their own"
+        )
+    missing = [row.question_id for row in rows if row.question_id not in by_id]
+    if missing:
+        raise DataError(f"{name}: the full-token model was not asked question {missing[0]}")
+    return [by_id[row.question_id] for row in rows]
+
+
+def average(estimates: Sequence[Estimate]) -> Estimate:
+    """The mean over benchmarks, each of the same weight, with the means of their draws."""
+    return Estimate(
+        sum(each.value for each in estimates) / len(estimates), np.mean([each.draws for each in estimates], axis=0)
+    )

@@ -1,0 +1,208 @@
+"""What an evaluation leaves: one line a prediction, the table as JSON and Markdown, and where it was measured."""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crop_model.configuration_crop_llava import CropLlavaConfig
+from train.checkpoints.environment import describe_environment
+
+from .arguments import RowSpec, is_trained
+from .benchmark_scores import Scored, add_retention, benchmark_table, describe_benchmarks
+from .metrics import accuracy_by_group, wilson_interval
+from .prediction import Prediction, by_benchmark
+
+RESULT_FILE, TABLE_FILE = "evaluation.json", "evaluation.md"
+
+
+def describe_row(
+    spec: RowSpec,
+    config: CropLlavaConfig,
+    predictions: Sequence[Prediction],
+    ttft_s: float | None,
+    dtype: torch.dtype,
+) -> dict[str, Any]:
+    """One row of evaluation.json, but for its `relative_accuracy`, which takes the other rows.
+
+    Args:
+        spec: what was evaluated.
+        config: of the evaluated model.
+        predictions: of all questions, at least one.
+        ttft_s: time to the first token in seconds, or None.
+        dtype: of weights and KV cache.
+    """
+    correct = [prediction.correct for prediction in predictions]
+    images = sum(prediction.images for prediction in predictions)
+    visual_tokens = sum(prediction.visual_tokens for prediction in predictions) / max(1, images)
+    rows, cols = config.patch_grid
+    text_tokens = round(statistics.median(prediction.text_tokens for prediction in predictions))
+    method = spec.training_free()
+    cost = method.cost(config, text_tokens, dtype.itemsize)
+    budget = int(cost["tokens_after_pruning"])
+    read = visual_tokens * cost["mean_tokens"] / config.token_budget  # averaged over layers
+    answers = by_benchmark(predictions)
+    row = {
+        "method": method.name(config),
+        "trained": is_trained(spec.checkpoint),
+        "token_budget": budget,
+        "visual_tokens": read,
+        "retention_ratio": read / (rows * cols),
+        "region_source": spec.region_source,
+        "localizer": spec.localizer,
+        "accuracy": sum(correct) / len(correct),
+        "accuracy_ci95": list(wilson_interval(sum(correct), len(correct))),
+        "relative_accuracy": None,
+        "by_type": accuracy_by_group(correct, [_groups(prediction, budget) for prediction in predictions]),
+        "text_tokens": text_tokens,
+        "macs": cost["macs"],
+        "flops": cost["flops"],
+        "kv_bytes": cost["kv_bytes"],
+        "ttft_s": ttft_s,
+        "seed": spec.seed,
+        "checkpoint": spec.checkpoint,
+    }
+    return row | describe_benchmarks(answers) if answers else row
+
+
+def _groups(prediction: Prediction, token_budget: int) -> list[str]:
+    """The kind of question, and how its annotated region compares with the budget."""
+    if prediction.annotated_patches == 0:
+        size = "no region"
+    else:
+        size = "region fits budget" if prediction.annotated_patches <= token_budget else "region exceeds budget"
+    return [size] if prediction.kind is None else [prediction.kind, size]
+
+
+def full_token_row(rows: Sequence[Mapping[str, Any]]) -> int | None:
+    """Number of the first full-token row, if possible one before fine-tuning; None without one."""
+    full = sorted((row["trained"], number) for number, row in enumerate(rows) if row["method"] == "none")
+    return full[0][1] if full else None
+
+
+def add_relative_accuracy(rows: Sequence[dict[str, Any]]) -> None:
+    """Fill `relative_accuracy`: over that of `full_token_row`; None without one."""
+    number = full_token_row(rows)
+    full = 0 if number is None else rows[number]["accuracy"]
+    for row in rows:
+        row["relative_accuracy"] = row["accuracy"] / full if full > 0 else None
+
+
+def write_report(
+    folder: Path,
+    dataset: str,
+    questions: int,
+    rows: list[dict[str, Any]],
+    dtype: str,
+    rows_left: int = 0,
+    answers: Sequence[Scored] = (),
+) -> dict[str, Any]:
+    """Write evaluation.json and evaluation.md anew; returns what the JSON file holds.
+
+    Args:
+        folder: where to.
+        dataset, questions: what was asked, and how many of it.
+        rows: all that are known by now, from `describe_row`.
+        dtype: of the weights.
+        rows_left: how many are still to come; both files say so.
+        answers: of each row `by_benchmark`, where benchmarks were asked.
+    """
+    if any(answers):
+        add_retention(rows, answers, full_token_row(rows))
+    else:
+        add_relative_accuracy(rows)
+    result = {
+        "dataset": dataset,
+        "n": questions,
+        "rows": rows,
+        "rows_left": rows_left,
+        "environment": describe_environment(dtype),
+    }
+    _replace(folder / RESULT_FILE, json.dumps(result, indent=2) + "\n")
+    _replace(folder / TABLE_FILE, f"# {report_text(result)}\n")
+    return result
+
+
+def report_text(result: Mapping[str, Any]) -> str:
+    """A line on the questions, the table, and how to read it."""
+    title = f"{result['dataset']}: {result['n']} questions"
+    if result["rows_left"]:
+        title += f" ({result['rows_left']} rows still to come)"
+    rows = result["rows"]
+    if "benchmarks" not in rows[0]:
+        return f"{title}\n\n{markdown_table(rows)}\n\n{FOOTNOTE}"
+    tables = f"{markdown_table(rows)}\n\n{_aligned(benchmark_table(rows))}"
+    return f"{title}\n\n{tables}\n\n{BENCHMARKS_NOTE} {COST_NOTE}"
+
+
+EXACT_MATCH_NOTE = "Accuracy: exact match, with its Wilson 95 % interval; relative: over the full-token model's."
+
+BENCHMARKS_NOTE = (
+    "Accuracy: the mean over benchmarks of each one's metric over its full score, all of the same weight, with a "
+    "bootstrap interval; relative: the mean of what is kept of the full-token model's. The second table has each "
+    "metric in per cent, MME's total as it is, and in brackets the per cent that is kept."
+)
+
+COST_NOTE = (
+    "MACs (twice as many FLOPs) and KV cache: by formula, for one image and a question of median length, vision tower "
+    "included; behind a plus sign, what the localizer costs. TTFT: median time to the first token, measured one "
+    "question at a time, the localizer's work included. Budget: visual tokens of an image that the last LLM layers "
+    "see; tokens: their mean over all layers, which is more for methods that prune inside the LLM."
+)
+
+FOOTNOTE = f"{EXACT_MATCH_NOTE} {COST_NOTE}"
+
+
+def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as an aligned Markdown table, readable as plain text too."""
+    header = ["method", "trained", "budget", "tokens", "retention", "regions", "accuracy %", "95 %", "relative %"]
+    header += ["GMACs", "KV MB", "TTFT ms", "seed"]
+    return _aligned([header, *[_cells(row) for row in rows]])
+
+
+def _aligned(cells: Sequence[Sequence[str]]) -> str:
+    """A header and rows as Markdown."""
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    lines = [
+        "| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |" for line in cells
+    ]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    low, high = row["accuracy_ci95"]
+    relative, ttft = row["relative_accuracy"], row["ttft_s"]
+    return [
+        row["method"],
+        "yes" if row["trained"] else "no",
+        str(row["token_budget"]),
+        f"{row['visual_tokens']:g}",
+        f"1/{1 / row['retention_ratio']:.3g}" if row["retention_ratio"] else "",  # no question has an image
+        row["region_source"],
+        f"{100 * row['accuracy']:.1f}",
+        f"{100 * low:.1f}-{100 * high:.1f}",
+        "" if relative is None else f"{100 * relative:.1f}",
+        _gmacs(row),
+        f"{row['kv_bytes'] / 1e6:.3g}",
+        "" if ttft is None else f"{1000 * ttft:.1f}",
+        str(row["seed"]),
+    ]
+
+
+def _gmacs(row: Mapping[str, Any]) -> str:
+    """The model's, and the localizer's where there is one."""
+    model = f"{row['macs'] / 1e9:.3g}"
+    if "localizer_macs" not in row:
+        return model
+    localizer = row["localizer_macs"]
+    return f"{model} + ?" if localizer is None else f"{model} + {localizer / 1e9:.3g}"
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,131 @@
+"""Ask a model one question about an image and draw what it looked at."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import datasets
+from PIL import Image
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from crop_model.localization.base import LocatedRegion, RegionLocalizer
+from crop_model.regions import Box
+from crop_model.serving.pipeline import Timings, generate_timed
+from data_prep.common.errors import ConfigError
+from train.data.collator import Collator
+
+from .card import draw_sample
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What is said to one question, the region it was asked with, and how the localizer found that, if one did."""
+
+    said: str
+    region: Box | None
+    found: LocatedRegion | None
+    timings: Timings
+    picture: Image.Image
+
+    def describe(self) -> str:
+        """A line on region and time."""
+        place = "the whole image" if self.region is None else ", ".join(f"{value:.0f}" for value in self.region)
+        how = "" if self.found is None else f", cells {list(self.found.cells)}, confidence {self.found.confidence:.2f}"
+        localization_s, first_token_s, total_s = astuple(self.timings)
+        times = (
+            f"{localization_s:.2f} s to the region, {first_token_s:.2f} s to the first token, {total_s:.2f} s in all"
+        )
+        return f"region {place}{how}; {times}"
+
+
+def answer_and_draw(
+    model: Any, collator: Collator, localizer: RegionLocalizer | None, row: Mapping[str, Any], max_new_tokens: int
+) -> Answered:
+    """The model's answer to one question about an image, and the picture of it."""
+    start = time.perf_counter()
+    found = None
+    if localizer is not None:
+        image = collator.open_images(row)[0]
+        (found,) = localizer.predict([image], [row["question"]])
+        row = {**row, "region": found.region, "width": image.width, "height": image.height}
+    localization_s = 0.0 if found is None else time.perf_counter() - start
+    batch = {
+        name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None)
+        for name, tensor in collator.prompts([row]).items()
+    }
+    slots: list[Tensor] = []
+
+    def keep_slots(compressor: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        features, region_mask = inputs
+        slots.append(compressor.assign(region_mask, features)[0])  # (N,) of the first image
+
+    compressor = next(module for name, module in model.named_modules() if name.endswith(".compressor"))
+    processor = collator.processor
+    with compressor.register_forward_hook(keep_slots):
+        tokens, first_at = generate_timed(model, batch, processor.tokenizer.pad_token_id, max_new_tokens)
+    timings = Timings(localization_s, first_at - start, time.perf_counter() - start)
+    said = processor.decode(tokens[0], skip_special_tokens=True).strip()
+    region = collator.region(row)
+    picture = draw_sample(
+        collator.open_images(row)[0],
+        region,
+        slots[0],
+        processor.geometry,
+        processor.patch_grid,
+        row["question"],
+        said,
+        row["answer"],
+    )
+    return Answered(said, region, found, timings, picture)
+
+
+def pick_samples(samples: datasets.Dataset, count: int) -> list[dict[str, Any]]:
+    """At most `count` questions about different images: first one of every kind, then whatever comes."""
+    kinds: set[str | None] = set()
+    images: set[str] = set()
+    picked: list[int] = []
+    for any_kind in (False, True):
+        for index, (kind, paths) in enumerate(zip(samples["kind"], samples["images"], strict=True)):
+            if paths and paths[0] not in images and (any_kind or kind not in kinds):
+                kinds.add(kind)
+                images.add(paths[0])
+                picked.append(index)
+    return [samples[index] for index in picked[:count]]
+
+
+def own_question(path: str, question: str, region: Sequence[float] | None) -> dict[str, Any]:
+    """Make a row like those of `load_samples` for one image, question and region in pixels.
+
+    Raises:
+        ConfigError: the image does not open.
+    """
+    content = [{"type": "image"}, {"type": "text", "text": question}]
+    messages = [{"role": "user", "content": content}, {"role": "assistant", "content": [{"type": "text", "text": ""}]}]
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+    except OSError as error:
+        raise ConfigError(f"image: {error}") from None
+    return {
+        "record": path,
+        "sample_id": "",
+        "question": question,
+        "answer": None,
+        "messages": json.dumps(messages),
+        "images": [path],
+        "region": region,
+        "width": width,
+        "height": height,
+    }
+
+
+def load_export(name: str) -> tuple[Any, Any]:
+    """Model and processor by Auto classes. ConfigError where the folder is no export."""
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(name, trust_remote_code=True, dtype="auto")
+        return model.eval(), AutoProcessor.from_pretrained(name, trust_remote_code=True)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"export {name}: {' '.join(str(error).split())}") from error

@@ -1,0 +1,247 @@
+"""Write an export, prove that it loads without this project, and put it in its place.
+
+    OUT/  model*.safetensors  config.json (auto_map)  generation_config.json      LoRA merged, or kept in adapter/
+          processor_config.json  tokenizer files  chat_template.jinja
+          modeling_crop_llava.py and the files it imports
+          README.md  region.png  .eval_results/
+
+The folder is written under another name, loaded with Auto classes in a process that cannot import this project, and
+takes its place only if that process computes what the checkpoint does. A failure leaves everything as it was.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import Qwen2VLForConditionalGeneration
+
+from crop_model.configuration_crop_llava import CropLlavaConfig
+from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
+from crop_model.processing_crop_llava import CropLlavaProcessor
+from data_prep.common.errors import ConfigError
+from data_prep.hub.upload import EXPORT, check_push, push_folder
+from train.backbones import qwen2_vl
+from train.backbones.llava import load_checkpoint, load_config
+from train.checkpoints.folders import MANIFEST, check_whole, share_weights
+from train.checkpoints.loading import stored_model_type
+from train.checkpoints.zero_weights import with_weights
+
+from . import proof as export_proof
+from .arguments import ExportArguments
+from .model_card import PICTURE, read_evaluation, write_card
+from .proof_request import draw_request, read_request, write_request
+from .run_summary import read_run
+
+MARKS = ("modeling_crop_llava.py", "processing_qwen2_vl.py")  # a folder with one and config.json is an export
+
+# What the rounding of merged LoRA may change in the logits: a share of the largest one, at least of 1.
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+
+
+class ExportError(RuntimeError):
+    """The checkpoint is not whole, or the export does not do what it does."""
+
+
+def export(arguments: ExportArguments) -> Path:
+    """Write, prove and put in place; then upload where asked.
+
+    Raises:
+        ConfigError, RegionError: no such checkpoint, a destination that must not be replaced, or a request
+            for the proof that makes no sense; all before the model is loaded.
+        ExportError: a checkpoint that is not whole, or what was written does not compute what it does.
+        RunError: the Hub refused: before the model is loaded where it can, else the folder stays.
+        SafetensorError, OSError: no room for it.
+    """
+    out = Path(arguments.out)
+    with _damage(arguments.checkpoint):
+        if (Path(arguments.checkpoint) / MANIFEST).is_file():
+            check_whole(Path(arguments.checkpoint))
+        model_type = stored_model_type(arguments.checkpoint)
+    if model_type == qwen2_vl.MODEL_TYPE:
+        return _export_qwen2_vl(arguments, out)
+    with _damage(arguments.checkpoint):
+        config = load_config(arguments.checkpoint)
+    _check_destination(out, arguments)
+    run = read_run(arguments.checkpoint)
+    evaluation = None if arguments.evaluation is None else _read_evaluation(arguments.evaluation)
+    image, asked = read_request(arguments.image, arguments.question, arguments.region)
+    check_push(arguments, EXPORT)
+    dtype = config.dtype or torch.float32
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
+        request, staged = Path(temporary) / "request", Path(temporary) / "export"
+        write_request(request, image, asked)
+        model, processor = _load(arguments.checkpoint, dtype, Path(temporary) / "checkpoint")
+        expected = export_proof.compute(model, processor, request)
+        picture = draw_request(model, processor, request)
+        has_adapter = write_model(model, processor, staged, arguments.merge, arguments.max_shard_size)
+        picture.save(staged / PICTURE)
+        write_card(
+            staged,
+            model.config,
+            processor,
+            name=arguments.push_to or out.name,
+            checkpoint=arguments.checkpoint,
+            has_adapter=has_adapter,
+            run=run,
+            evaluation=evaluation,
+            base_model=arguments.base_model,
+            model_license=arguments.license,
+            datasets=arguments.datasets,
+        )
+        difference = prove(staged, request, expected, dtype)
+        _replace(staged, out, Path(temporary) / "old")
+    print(f"{out}: loads without this project; logits differ by at most {difference:.1e} from the checkpoint's")
+    if arguments.push_to is not None:
+        push_folder(out, arguments, EXPORT)
+    return out
+
+
+def _export_qwen2_vl(arguments: ExportArguments, out: Path) -> Path:
+    """A localizer, merged, in its own type of weights."""
+    plain = ExportArguments(checkpoint=arguments.checkpoint, out=arguments.out, overwrite=arguments.overwrite)
+    if arguments != plain:
+        key = next(item.name for item in fields(plain) if getattr(arguments, item.name) != getattr(plain, item.name))
+        raise ConfigError(f"{key}: not of a Qwen2-VL, whose export is its merged weights in a folder")
+    _check_destination(out, arguments)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
+        staged, whole = Path(temporary) / "export", Path(temporary) / "checkpoint"
+        with _damage(arguments.checkpoint, str(whole)):
+            checkpoint = with_weights(arguments.checkpoint, whole, Qwen2VLForConditionalGeneration)
+            qwen2_vl.write_merged(checkpoint, staged)
+        _replace(staged, out, Path(temporary) / "old")
+    print(f"{out}: loads with the Auto classes")
+    return out
+
+
+def _load(
+    checkpoint: str, dtype: torch.dtype, folder: Path
+) -> tuple[CropLlavaForConditionalGeneration | PeftModel, CropLlavaProcessor]:
+    """Model and processor; weights that only the engine's states hold go to `folder` on the way."""
+    with _damage(checkpoint, str(folder)):
+        model, processor = load_checkpoint(with_weights(checkpoint, folder), dtype=dtype)
+        if processor.chat_template is None:
+            raise ConfigError(f"model {checkpoint}: its processor has no chat template")
+        return model, processor
+
+
+@contextmanager
+def _damage(checkpoint: str, *other_names: str) -> Iterator[None]:
+    """A checkpoint that is there and does not load is no wrong call, but a failed run."""
+    try:
+        yield
+    except ConfigError as error:
+        if not Path(checkpoint).is_dir():
+            raise
+        reason = str(error)
+        for name in (checkpoint, *other_names):
+            reason = reason.removeprefix(f"model {name}: ").removeprefix(f"{name}: ")
+        raise ExportError(f"checkpoint {checkpoint}: {reason}") from None
+
+
+def write_model(
+    model: CropLlavaForConditionalGeneration | PeftModel,
+    processor: CropLlavaProcessor,
+    folder: Path,
+    merge: bool,
+    max_shard_size: str,
+) -> bool:
+    """Write weights, configuration, processor and source files; returns whether an adapter lies beside the weights."""
+    CropLlavaConfig.register_for_auto_class()
+    CropLlavaForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")
+    CropLlavaProcessor.register_for_auto_class("AutoProcessor")
+    has_adapter = isinstance(model, PeftModel) and not merge
+    if isinstance(model, PeftModel):
+        if has_adapter:
+            _write_adapter(model, folder / export_proof.ADAPTER)
+        model = model.unload() if has_adapter else model.merge_and_unload()
+    model.save_pretrained(folder, save_original_format=False, max_shard_size=max_shard_size)
+    if processor.tokenizer.is_fast:  # its library would tell of a full disk by a bare Exception, Python by an OSError
+        (folder / "tokenizer.json").write_text(processor.tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
+    processor.save_pretrained(folder)
+    return has_adapter
+
+
+def _write_adapter(model: PeftModel, folder: Path) -> None:
+    """The adapter, without the name of the base it was trained on: that may be a path of this machine."""
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink()  # PEFT's card, which names it too
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**config, "base_model_name_or_path": None}, indent=2) + "\n", encoding="utf-8")
+
+
+def prove(folder: Path, request: Path, expected: dict[str, Tensor], dtype: torch.dtype) -> float:
+    """Let a process without this project compute the request; returns the largest difference of logits.
+
+    Raises:
+        ExportError: it failed, or computed anything else than `expected`.
+    """
+    environment = {**os.environ, "HF_MODULES_CACHE": str(request / "modules"), "HF_HUB_OFFLINE": "1"}
+    command = [
+        sys.executable,
+        "-I",
+        str(Path(export_proof.__file__).resolve()),
+        str(folder.resolve()),
+        str(request.resolve()),
+    ]
+    done = subprocess.run(command, cwd=request, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ExportError(f"the export does not load without this project: {_last_line(done.stderr)}")
+    computed = load_file(request / export_proof.COMPUTED)
+    for name in sorted(expected.keys() - {"logits"}):
+        if not torch.equal(computed[name], expected[name]):
+            raise ExportError(f"the exported processor computes another {name}")
+    difference = (computed["logits"] - expected["logits"]).abs().max().item()
+    allowed = TOLERANCE[dtype] * max(1.0, expected["logits"].abs().max().item())
+    if not difference <= allowed:  # not: NaN counts as different
+        raise ExportError(
+            f"the export's logits differ by {difference:.1e} from the checkpoint's, {allowed:.1e} is allowed"
+        )
+    return difference
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no message"
+
+
+def _check_destination(out: Path, arguments: ExportArguments) -> None:
+    checkpoint, target = Path(arguments.checkpoint).resolve(), out.resolve()
+    if target == checkpoint or target in checkpoint.parents:
+        raise ConfigError(f"out: {out} is or holds the checkpoint")
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"out: {out} is a file")
+    is_export = any((out / mark).is_file() for mark in MARKS) and (out / "config.json").is_file()
+    if out.is_dir() and any(out.iterdir()) and not is_export and not arguments.overwrite:
+        raise ConfigError(f"out: {out} holds something that is no export; overwrite=true replaces it")
+
+
+def _replace(staged: Path, out: Path, old: Path) -> None:
+    """Two renames: what stood at `out` goes to `old`, which the caller removes."""
+    share_weights(staged)
+    if out.exists():
+        out.rename(old)
+    try:
+        staged.rename(out)
+    finally:  # of an interruption too
+        if old.exists() and not out.exists():
+            old.rename(out)
+
+
+def _read_evaluation(path: str) -> dict:
+    try:
+        return read_evaluation(path)
+    except ValueError as error:
+        raise ConfigError(f"evaluation: {error}") from None

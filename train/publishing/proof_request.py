@@ -1,0 +1,70 @@
+"""What an export's proof asks, as image and question with a region, and the picture that the card shows of it.
+
+REQUEST/image.png  request.json {"question", "region"}
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw
+from torch import nn
+
+from crop_model.processing_crop_llava import CropLlavaProcessor
+from crop_model.regions import sanitize_box
+from data_prep.common.errors import ConfigError
+from train.data.collator import Collator
+from train.pictures.asking import answer_and_draw, own_question
+
+MAX_ANSWER_TOKENS = 16  # of the answer in the picture
+
+
+def read_request(path: str | None, question: str, region: Sequence[float] | None) -> tuple[Image.Image, dict[str, Any]]:
+    """The image, and what is asked about it: `question` and `region`.
+
+    Args:
+        path: of the image; None: a drawn one.
+        question: in words.
+        region: pixels x1, y1, x2, y2; None: the image's middle.
+
+    Raises:
+        ConfigError: the image does not open.
+        RegionError: the region lies outside it.
+    """
+    image = _test_card() if path is None else _open(path)
+    width, height = image.size
+    middle = (width / 4, height / 4, width / 2, height / 2)
+    box = sanitize_box(region or middle, width, height)
+    return image, {"question": question, "region": box}
+
+
+def write_request(folder: Path, image: Image.Image, asked: dict[str, Any]) -> None:
+    """Write a request into a new folder."""
+    folder.mkdir()
+    image.save(folder / "image.png")
+    (folder / "request.json").write_text(json.dumps(asked), encoding="utf-8")
+
+
+def draw_request(model: nn.Module, processor: CropLlavaProcessor, request: Path) -> Image.Image:
+    """The request's image with its region, what the tokens keep of it, and the model's answer; for the card."""
+    asked = json.loads((request / "request.json").read_text(encoding="utf-8"))
+    row = own_question(str(request / "image.png"), **asked)
+    return answer_and_draw(model, Collator(processor), None, row, MAX_ANSWER_TOKENS).picture
+
+
+def _test_card() -> Image.Image:
+    """A picture in which no two places are alike: colours run across, a disc stands in the middle."""
+    image = Image.merge(
+        "RGB", [Image.linear_gradient("L"), Image.linear_gradient("L").rotate(90), Image.radial_gradient("L")]
+    )
+    ImageDraw.Draw(image).ellipse((90, 70, 150, 130), fill="white", outline="black", width=4)
+    return image.crop((0, 0, 256, 192))
+
+
+def _open(path: str) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ConfigError(f"image: {path}: {error}") from None

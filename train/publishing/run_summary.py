@@ -1,0 +1,149 @@
+"""What a run folder tells of the checkpoint in it, for the model's card. Nothing in here names a place of this machine.
+
+<run>/config.yaml  environment.json  train_log.jsonl      and the manifests of the sidecars that config.yaml names
+<run>/final/  <run>/checkpoint-<step>/                    what is exported
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data_prep.common.errors import ConfigError, DataError
+from data_prep.hub.dataset_card import UNKNOWN, card_manifest, said_licence
+from train.arguments.data import DataArguments
+from train.arguments.localizer import LocalizerModelArguments, LocalizerTrainingArguments
+from train.arguments.model import ModelArguments
+from train.arguments.training import PlcTrainingArguments
+from train.checkpoints.config_file import CONFIG_FILE
+from train.checkpoints.environment import ENVIRONMENT_FILE
+from train.engine.meter import LOG_FILE
+from train.engine.resume import FREE_KEYS, FREE_PREFIXES
+
+# They change nothing that is computed, or only as a product, and still belong into a card.
+SHOWN_ALL_THE_SAME = {"per_device_train_batch_size", "gradient_accumulation_steps"}
+PLC_ARGUMENTS = (ModelArguments, DataArguments, PlcTrainingArguments)
+LOCALIZER_ARGUMENTS = (LocalizerModelArguments, DataArguments, LocalizerTrainingArguments)
+LOCALIZER_KEY = "full"  # of config.yaml, which train.plc does not have
+# Told elsewhere in a card, or filled in by transformers.
+HIDDEN = {"model", "accelerator_config", "use_cpu"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One entry of `train_data`.
+
+    Args:
+        name: of the source.
+        questions: rows of its sidecar; None: it has none, or none was found.
+        methods: how their regions were found, and how many so.
+        licence: what its annotations are said to be under.
+    """
+
+    name: str
+    questions: int | None
+    methods: Mapping[str, int]
+    licence: str
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """A run.
+
+    Args:
+        module: `train.plc` or `train.localizer`.
+        base_model: Hub name of the model it started from; None: a folder.
+        base_name: how to call that model.
+        settings: its keys that are not at their defaults, without data and folders.
+        sources: what it trained on.
+        environment: `train.checkpoints.environment.describe_environment`; empty for a run that wrote none.
+        steps, seconds: as the log's last lines tell; None where they do not.
+    """
+
+    module: str
+    base_model: str | None
+    base_name: str
+    settings: Mapping[str, Any]
+    sources: tuple[Source, ...]
+    environment: Mapping[str, Any]
+    steps: int | None
+    seconds: float | None
+
+
+def read_run(checkpoint: str) -> RunFacts | None:
+    """The run that a checkpoint lies in; None where it lies in none, as a download does.
+
+    Raises:
+        ConfigError: a config.yaml beside it that is not one of `train.plc`.
+    """
+    run = Path(checkpoint).parent
+    path = run / CONFIG_FILE
+    if not Path(checkpoint).is_dir() or not path.is_file():
+        return None
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        model, sources = config["model"], [_source(entry) for entry in config["train_data"]]
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: not a configuration of train.plc: {error!r}") from None
+    environment = run / ENVIRONMENT_FILE
+    steps, seconds = _read_log(run / LOG_FILE)
+    if (
+        saved := re.fullmatch(r"checkpoint-(\d+)", Path(checkpoint).name)
+    ) is not None:  # the log tells of the whole run
+        steps, seconds = int(saved[1]), None
+    is_folder = Path(model).exists() or Path(model).is_absolute()
+    is_localizer = LOCALIZER_KEY in config
+    return RunFacts(
+        module="train.localizer" if is_localizer else "train.plc",
+        base_model=None if is_folder else model,
+        base_name=Path(model).name if is_folder else model,
+        settings=_settings(config, LOCALIZER_ARGUMENTS if is_localizer else PLC_ARGUMENTS),
+        sources=tuple(sources),
+        environment=json.loads(environment.read_text(encoding="utf-8")) if environment.is_file() else {},
+        steps=steps,
+        seconds=seconds,
+    )
+
+
+def _settings(config: Mapping[str, Any], kinds: Sequence[type]) -> dict[str, Any]:
+    defaults = {
+        field.name: field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+        for kind in kinds
+        for field in dataclasses.fields(kind)
+    }
+    hidden = FREE_KEYS - SHOWN_ALL_THE_SAME | HIDDEN
+    return {
+        key: _without_folder(value)
+        for key, value in config.items()
+        if key in defaults
+        and key not in hidden
+        and not key.startswith(FREE_PREFIXES)
+        and value != defaults[key]
+        and (value or defaults[key])  # an absent value comes back as false from some of transformers' keys
+    }
+
+
+def _without_folder(value: Any) -> Any:
+    """A path is told by its last part."""
+    return Path(value).name if isinstance(value, str) and "/" in value else value
+
+
+def _source(entry: Mapping[str, Any]) -> Source:
+    try:
+        manifest = card_manifest(Path(entry["regions"] or ""))
+    except DataError:
+        return Source(Path(entry["annotations"]).stem, None, {}, UNKNOWN)
+    return Source(manifest.source, manifest.rows, manifest.methods, said_licence(manifest))
+
+
+def _read_log(path: Path) -> tuple[int | None, float | None]:
+    """The last step, and the seconds of the run and of those that it went on from."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    logged = [json.loads(line) for line in lines if line.endswith("\n")]  # a kill may have cut off the last one
+    seconds = [line["train_runtime"] for line in logged if "train_runtime" in line]
+    return max((line["step"] for line in logged), default=None), sum(seconds) if seconds else None
