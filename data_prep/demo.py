@@ -22,6 +22,7 @@ from PIL import Image
 from crop_model.regions import union_box
 from data_prep.boards.questions import Question, ask
 from data_prep.boards.scenes import Scene, compose, load_scans, render
+from data_prep.common.atomic import write_atomically
 from data_prep.common.command_line import parse_config
 from data_prep.common.errors import ConfigError, user_errors
 from data_prep.schema.sample import RegionAnnotation, Sample, file_hashes, write_regions
@@ -83,9 +84,7 @@ def write_split(out: Path, split: str, arguments: DemoArguments) -> None:
         records.append(llava_record(f"{split}-{number:05d}", samples))
         annotations += [annotate(sample, question, scene) for sample, question in zip(samples, questions, strict=True)]
     path = out / f"{split}.json"
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(records, indent=1) + "\n")
-    partial.replace(path)
+    write_atomically(path, json.dumps(records, indent=1) + "\n")
     write_regions(out / "regions" / split, annotations, {"arguments": asdict(arguments), "inputs": file_hashes([path])})
 
 

@@ -31,8 +31,8 @@ from crop_model.localization.generated import Localizer
 from crop_model.regions import Box
 from data_prep.common.atomic import write_atomically
 from data_prep.common.command_line import parse_config
-from data_prep.common.errors import ConfigError, DataError, user_errors
-from data_prep.files.images import FORMATS, IMAGE_ERRORS, MAX_IMAGE_PIXELS, ImageFiles, expect_large_images
+from data_prep.common.errors import ConfigError, DataError, RecordError, one_line, user_errors
+from data_prep.files.images import MAX_IMAGE_PIXELS, ImageFiles, expect_large_images, open_rgb
 from data_prep.schema.sample import RegionAnnotation, RegionTable, file_hashes, read_regions, write_regions
 
 PROG = "python -m data_prep.localize"
@@ -122,7 +122,7 @@ class Pieces:
         self.folder.mkdir(parents=True, exist_ok=True)
         text, path = json.dumps(plan, sort_keys=True), self.folder / "plan.json"
         if not path.exists():
-            write_atomically(path, text.encode())
+            write_atomically(path, text)
         if path.read_text() != text:
             raise ConfigError(f"out: {self.folder} holds the pieces of other data or keys; finish those, or remove it")
 
@@ -132,7 +132,7 @@ class Pieces:
 
     def write(self, number: int, found: Sequence[LocatedRegion]) -> None:
         """What was found for the rows of a piece."""
-        write_atomically(self.path(number), json.dumps([asdict(place) for place in found]).encode())
+        write_atomically(self.path(number), json.dumps([asdict(place) for place in found]))
 
     def read(self, number: int) -> list[LocatedRegion]:
         """The same again."""
@@ -191,7 +191,7 @@ def _load(arguments: LocalizeArguments) -> RegionLocalizer:
     try:
         return kind.from_pretrained(arguments.localizer, threshold=arguments.least, **options)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"localizer {arguments.localizer}: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"localizer {arguments.localizer}: {one_line(error)}") from error
 
 
 def _find(
@@ -210,19 +210,10 @@ def _find(
 
 def _open(images: ImageFiles, row: RegionAnnotation, max_pixels: int) -> Image.Image:
     name = f"sample {row.sample_id}"
-    path = images.path(name, row.image)
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            if image.size != (row.width, row.height):
-                size = f"{image.width}x{image.height}"
-                raise DataError(f"{name}: {path} is {size}, its row says {row.width}x{row.height}")
-            if image.width * image.height > max_pixels:
-                raise DataError(f"{name}: {path} is above max_image_pixels {max_pixels}")
-            return image.convert("RGB")
-    except IMAGE_ERRORS as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{name}: {path}: {' '.join(str(error).split())}") from error
+        return open_rgb(Path(images.path(name, row.image)), max_pixels, (row.width, row.height))
+    except RecordError as error:
+        raise DataError(f"{name}: {error}") from None
 
 
 def _write(

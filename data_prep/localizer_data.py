@@ -143,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         out = Path(arguments.out)
         out.parent.mkdir(parents=True, exist_ok=True)
         grouped = by_image(kept) if arguments.whole_images else [[lesson] for lesson in kept]
-        write_atomically(out, json.dumps([record(group) for group in grouped]).encode())
+        write_atomically(out, json.dumps([record(group) for group in grouped]))
         counts = Counter(lesson.size for lesson in kept)
         print(f"{out}: {len(kept):,} of {len(found):,} questions: {', '.join(f'{n:,} {s}' for s, n in counts.items())}")
 

@@ -16,15 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from PIL import Image
 
-from crop_model.regions import REGION_GRID, box_to_grid
+from crop_model.regions import covered_cells, pixels_to_cells
 from data_prep.checking.region_statistics import RegionStatistics, read_statistics
 from data_prep.common.atomic import write_atomically
 from data_prep.common.command_line import parse_config
 from data_prep.common.errors import ConfigError, DataError, RecordError, user_errors
 from data_prep.derivation.derive import FLAGS
-from data_prep.files.images import FORMATS, IMAGE_ERRORS, MAX_IMAGE_PIXELS, ImageFiles, existing_image, read_header
+from data_prep.files.images import MAX_IMAGE_PIXELS, ImageFiles, existing_image, open_image
 from data_prep.schema.data_source import DataLists, DataSource
 from data_prep.schema.records import Turn, conversation, image_names, named_record, record_stream
 from data_prep.schema.sample import sample_id
@@ -140,27 +139,15 @@ def _card(row: dict[str, Any], answer: str | None, source: DataSource, arguments
     except RecordError as error:
         card["error"] = str(error)
     if row["region"] is not None:
-        card["cells"] = _touched(row)
+        card["cells"] = sorted(covered_cells(pixels_to_cells(row["region"], row["width"], row["height"])))
     return card
-
-
-def _touched(row: dict[str, Any]) -> list[tuple[int, int]]:
-    """The cells (x, y) of the region grid, laid over the image without padding, that the region touches."""
-    x1, y1, x2, y2 = row["region"]
-    width, height = row["width"], row["height"]
-    xmin, ymin, xmax, ymax = box_to_grid((x1 / width, y1 / height, x2 / width, y2 / height), REGION_GRID)
-    return [(x, y) for y in range(ymin, ymax + 1) for x in range(xmin, xmax + 1)]
 
 
 def _thumbnail(path: Path, arguments: ReportArguments) -> str:
     """A small JPEG as a data URI. An EXIF orientation is not applied and not kept: boxes are of the stored pixels."""
-    read_header(path, arguments.max_image_pixels)
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            image.draft("RGB", (THUMBNAIL, THUMBNAIL))
-            small = image.convert("RGB")
-    except IMAGE_ERRORS as error:
-        raise RecordError("bad_image", f"{path}: {' '.join(str(error).split())}") from None
+    with open_image(path, arguments.max_image_pixels) as image:
+        image.draft("RGB", (THUMBNAIL, THUMBNAIL))
+        small = image.convert("RGB")
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     content = io.BytesIO()
     small.save(content, "JPEG", quality=QUALITY)

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 from tqdm import tqdm
 
-from data_prep.common.atomic import write_atomically
+from data_prep.common.atomic import atomic_path, write_atomically
 from data_prep.common.command_line import parse_config
 from data_prep.common.errors import ConfigError, DataError, RecordError, user_errors
 from data_prep.files.images import MAX_IMAGE_PIXELS, expect_large_images, image_path, read_embedded
@@ -76,11 +76,8 @@ def unpack(arguments: UnpackArguments) -> None:
             pass
         return
     path = Path(arguments.conversations)
-    partial = path.with_name(f".{path.name}.partial")
-    with errors_as(str(path)):
-        with partial.open("w") as file:
-            file.writelines(json.dumps(record) + "\n" for record in records)
-        partial.replace(path)
+    with errors_as(str(path)), atomic_path(path) as partial, partial.open("w") as file:
+        file.writelines(json.dumps(record) + "\n" for record in records)
 
 
 def _records(arguments: UnpackArguments) -> Iterator[dict[str, Any]]:

@@ -131,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(table(report))
         if arguments.report is not None:
             Path(arguments.report).parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(Path(arguments.report), (json.dumps(report, indent=2) + "\n").encode())
+            write_atomically(Path(arguments.report), json.dumps(report, indent=2) + "\n")
     raise SystemExit(0 if report["train"] else 1)
 
 

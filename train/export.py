@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from safetensors import SafetensorError
 
 from data_prep.common.command_line import parse_config
-from data_prep.common.errors import RunError, user_errors
+from data_prep.common.errors import ExportError, RunError, user_errors
 from train.publishing.arguments import ExportArguments
-from train.publishing.exporter import ExportError, export
+from train.publishing.exporter import export
 
 PROG = "python -m train.export"
 

@@ -21,7 +21,8 @@ import yaml
 from data_prep.common.atomic import write_atomically
 from data_prep.common.command_line import parse_config
 from data_prep.common.errors import ConfigError, user_errors
-from train.publishing.model_card import read_evaluation
+from data_prep.common.markdown import markdown_table
+from train.evaluation.report import read_evaluation
 
 PROG = "python -m train.leaderboard"
 PUBLISHED = "configs/leaderboard/llava-1.5-7b.yaml"
@@ -54,7 +55,7 @@ def our_lines(path: str) -> dict[tuple[str, str], Line]:
     """
     try:
         rows = read_evaluation(path)["rows"]
-    except ValueError as error:
+    except ConfigError as error:
         raise ConfigError(f"evaluations: {error}") from None
     alike: dict[tuple[str, str], dict[int, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
@@ -112,8 +113,7 @@ def leaderboard(arguments: LeaderboardArguments) -> str:
         [method, regions, *[line.get(budget, "") for budget in budgets], source]
         for method, regions, line, source in lines
     ]
-    rule = "|" + "|".join(["---", "---", *["---:"] * len(budgets), "---"]) + "|"
-    table = "\n".join([_line(header), rule, *map(_line, cells)])
+    table = markdown_table(header, cells, align=f"ll{'r' * len(budgets)}l")
     return f"# Per cent of the full-token model kept, by visual tokens\n\n{table}\n\n{NOTE}\n"
 
 
@@ -123,10 +123,6 @@ NOTE = (
     "over questions; ± the standard deviation over seeds. Budgets of methods that prune inside the LLM count tokens "
     "after pruning."
 )
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -142,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         text = leaderboard(arguments)
         out = Path(arguments.out)
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out, text.encode())
+        write_atomically(out, text)
         print(text)
 
 

@@ -8,7 +8,6 @@ of one standard deviation. The dashed staircase joins the points that no other b
 """
 
 import argparse
-import json
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from data_prep.common.errors import ConfigError, user_errors
+from train.evaluation.report import read_evaluation
 
 PROG = "python -m train.plot_evaluation"
 # Okabe and Ito's colours, told apart by the colour-blind; with ten markers no two lines are alike
@@ -115,21 +115,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         target = arguments.picture
         if target.suffix not in (".png", ".svg", ".pdf"):
             raise ConfigError(f"{target}: a picture ends in .png, .svg or .pdf")
-        results = [_read(path) for path in arguments.evaluations]
+        results = [read_evaluation(path) for path in arguments.evaluations]
         draw([row for result in results for row in result["rows"]], results[0]["dataset"]).savefig(target, dpi=110)
         print(target)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except ValueError as error:
-        raise ConfigError(f"{path}: not JSON: {error}") from error
-    if not isinstance(result, dict) or not result.get("rows"):
-        raise ConfigError(f"{path}: no evaluation.json, or one without rows")
-    return result
 
 
 if __name__ == "__main__":

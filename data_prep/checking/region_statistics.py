@@ -70,7 +70,7 @@ class RegionStatistics:
         for (x1, y1, x2, y2), width, height in zip(*columns, strict=True):
             unit = x1 / width, y1 / height, x2 / width, y2 / height
             self.areas.append(min(100 * (unit[2] - unit[0]) * (unit[3] - unit[1]), 100.0))  # float32 may exceed it
-            xmin, ymin, xmax, ymax = box_to_grid(unit, REGION_GRID)
+            xmin, ymin, xmax, ymax = box_to_grid(unit)
             self.cover[ymin : ymax + 1, xmin : xmax + 1] += 1
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 from transformers import HfArgumentParser
 
-from .errors import ConfigError
+from .errors import ConfigError, one_line
 
 _OVERRIDE = re.compile(r"^(--)?([A-Za-z_]\w*)=(.*)$", re.DOTALL)
 
@@ -109,7 +109,7 @@ def parse_config(
     except ConfigError as error:
         raise ConfigError(f"{where}: {_name_keys(str(error))}") from None
     except (ValueError, TypeError) as error:  # what a dataclass refuses in its __post_init__
-        raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{where}: {one_line(error)}") from error
 
 
 def _read_words(argv: Sequence[str], positionals: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -162,7 +162,7 @@ def _load_yaml(text: str, where: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{where}: not YAML: {one_line(error)}") from None
 
 
 def _to_arguments(values: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The errors a user is told in one line, and the line."""
+"""The errors that a user sees as one line, and the exit statuses that go with them."""
 
 import os
 import signal
@@ -12,11 +12,11 @@ from crop_model.regions import RegionError
 
 
 class DataError(ValueError):
-    """Bad data or annotations; the message is one line that names file, record and reason."""
+    """Report bad data or annotations: the message is one line that names file, record and reason."""
 
 
 class RecordError(DataError):
-    """A record or question that cannot be used, by a reason of one word and a message of one line."""
+    """Report a record or question that cannot be used, by a reason of one word and a message of one line."""
 
     def __init__(self, reason: str, message: str, image: str = "", question: str = "") -> None:
         super().__init__(message)
@@ -24,17 +24,29 @@ class RecordError(DataError):
 
 
 class ConfigError(ValueError):
-    """A wrong call or configuration: the message is one line that names the file (or `command line`) and the key."""
+    """Report a wrong call or configuration: the message is one line that names the file (or `command line`) and key."""
 
 
 class RunError(RuntimeError):
-    """A run that was called rightly and failed all the same: the message is one line."""
+    """Report that a correctly called run failed: the message is one line."""
+
+
+class ExportError(RunError):
+    """Report that an export failed or computes something else than its checkpoint: the message is one line."""
+
+
+def one_line(error: BaseException | str) -> str:
+    """Return the message of an error, or a text, as one line; the error's class if it has no message."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 @contextmanager
 def user_errors(prog: str) -> Iterator[None]:
-    """Turn an error into one line on stderr and an exit status: 2 for a wrong call or data, 1 for a failed run or
-    what the system refuses (a full disk), 130 for Ctrl-C, 141 without a line where nobody reads stdout any more."""
+    """Turn an error into one line on stderr and an exit status.
+
+    The status is 2 for a wrong call or bad data, 1 for a failed run or an error of the system (a full disk), 130 for
+    Ctrl-C, and 141, without a line, if the reader of stdout has gone.
+    """
     try:
         yield
         sys.stdout.flush()
@@ -46,7 +58,7 @@ def user_errors(prog: str) -> Iterator[None]:
         raise SystemExit(128 + signal.SIGPIPE) from None
     except (ConfigError, DataError, RegionError, RunError, OSError) as error:
         text = str(error)
-        if "Traceback (most recent call last)" in text:  # of a data loader's process, with the message at its end
+        if "Traceback (most recent call last)" in text:  # from a data loader's worker, with the message at its end
             text = text.strip().splitlines()[-1].partition(": ")[2]
-        tqdm.write(f"{prog}: error: {' '.join(text.split())}", file=sys.stderr)  # after progress bars are cleared
+        tqdm.write(f"{prog}: error: {one_line(text)}", file=sys.stderr)  # after progress bars are cleared
         raise SystemExit(1 if isinstance(error, RunError | OSError) else 2) from None

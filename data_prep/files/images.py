@@ -1,4 +1,4 @@
-"""Image files: paths that stay below their root, and what a file's header tells."""
+"""Open image files below a root, and read their headers."""
 
 import io
 import os
@@ -6,6 +6,8 @@ import re
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePath
@@ -13,7 +15,7 @@ from typing import IO
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from data_prep.common.errors import DataError, RecordError
+from data_prep.common.errors import DataError, RecordError, one_line
 
 # What Pillow raises on damaged files, besides its own subclasses of OSError.
 IMAGE_ERRORS = (
@@ -79,13 +81,13 @@ class ImageHeader:
     flags: tuple[str, ...] = ()
 
 
-def read_header(path: Path, max_pixels: int = MAX_IMAGE_PIXELS, decode: bool = False) -> ImageHeader:
-    """Opens an image of one of `FORMATS`; with `decode`, all of its pixels too, which finds a truncated file.
+def read_header(path: Path, max_pixels: int | None = MAX_IMAGE_PIXELS, decode: bool = False) -> ImageHeader:
+    """Read the header of an image; with `decode`, all of its pixels too, which detects a truncated file.
 
     Flags: `format_mismatch` (a GIF named .jpg), `exif_rotated`, `cmyk`.
 
     Raises:
-        RecordError: not an image, damaged, or more than `max_pixels` pixels - found before any is decoded.
+        RecordError: as of `open_image`.
     """
     return _read(path, path, max_pixels, decode)[1]
 
@@ -110,24 +112,62 @@ def read_embedded(
     return name, ImageHeader(header.width, header.height, tuple(flag for flag in header.flags if flag != MISNAMED))
 
 
-def _read(file: Path | IO[bytes], path: PurePath, max_pixels: int, decode: bool) -> tuple[str, ImageHeader]:
-    """The format and the header of an image file; `path` names it."""
+def _read(file: Path | IO[bytes], path: PurePath, max_pixels: int | None, decode: bool) -> tuple[str, ImageHeader]:
+    """Return the format and the header of an image file called `path`."""
+    with _opened(file, path, max_pixels) as image:
+        flags = _header_flags(image, path)
+        if decode:
+            image.load()
+        return image.format or "", ImageHeader(image.width, image.height, flags)
+
+
+def open_image(path: Path, max_pixels: int | None = MAX_IMAGE_PIXELS) -> AbstractContextManager[Image.Image]:
+    """Open an image of one of `FORMATS`; errors of the block that reads its pixels are `RecordError`s too.
+
+    Args:
+        max_pixels: larger images are refused before they are decoded; None: Pillow's own limit alone holds.
+
+    Raises:
+        RecordError: the file is not an image, is damaged or is too large; the message begins with `path`.
+    """
+    return _opened(path, path, max_pixels)
+
+
+def open_rgb(
+    path: Path, max_pixels: int | None = MAX_IMAGE_PIXELS, expected_size: tuple[int, int] | None = None
+) -> Image.Image:
+    """Read an image in RGB as annotations see it: an EXIF orientation is not applied.
+
+    Args:
+        max_pixels: as of `open_image`.
+        expected_size: width and height that the image's region refers to.
+
+    Raises:
+        RecordError: as of `open_image`, or the image has another size.
+    """
+    with open_image(path, max_pixels) as image:
+        if expected_size is not None and image.size != expected_size:
+            width, height = expected_size
+            message = f"{path} is {image.width}x{image.height}, its region is of {width}x{height}"
+            raise RecordError("size_mismatch", message)
+        return image.convert("RGB")
+
+
+@contextmanager
+def _opened(file: Path | IO[bytes], path: PurePath, max_pixels: int | None) -> Iterator[Image.Image]:
     try:
         with Image.open(file, formats=FORMATS) as image:
-            if image.width * image.height > max_pixels:
+            if max_pixels is not None and image.width * image.height > max_pixels:
                 size = f"{image.width}x{image.height}"
                 raise RecordError("too_large", f"{path} is {size}, above max_image_pixels {max_pixels}")
-            flags = _header_flags(image, path)
-            if decode:
-                image.load()
-            return image.format or "", ImageHeader(image.width, image.height, flags)
-    except UnidentifiedImageError:  # whose message holds an address where the image is no file
+            yield image
+    except UnidentifiedImageError:  # its message holds a memory address if the image is no file
         raise RecordError("bad_image", f"{path}: not an image") from None
+    except RecordError:
+        raise
     except IMAGE_ERRORS as error:
-        if isinstance(error, RecordError):
-            raise
         reason = "too_large" if isinstance(error, Image.DecompressionBombError) else "bad_image"
-        raise RecordError(reason, f"{path}: {' '.join(str(error).split()) or type(error).__name__}") from None
+        raise RecordError(reason, f"{path}: {one_line(error)}") from None
 
 
 def _header_flags(image: Image.Image, path: PurePath) -> tuple[str, ...]:

@@ -4,13 +4,13 @@ Such a file can be larger than memory. It is streamed once into an SQLite file, 
 """
 
 import json
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from data_prep.common.atomic import atomic_path
 from data_prep.common.errors import DataError
 
 
@@ -38,14 +38,10 @@ class Index:
             DataError: the file cannot be written.
         """
         if not path.exists():
-            partial = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}")
             with _errors_of(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                try:
+                with atomic_path(path) as partial:
                     _write(partial, items)
-                    partial.replace(path)
-                finally:
-                    partial.unlink(missing_ok=True)
         return cls(path)
 
     def get(self, key: str) -> Any | None:

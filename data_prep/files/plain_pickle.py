@@ -12,7 +12,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from data_prep.common.errors import DataError
+from data_prep.common.errors import DataError, one_line
 
 PLAIN = {"set": set, "frozenset": frozenset}
 BUILTINS = {"builtins", "__builtin__"}  # of Python 3 and 2
@@ -42,4 +42,4 @@ def load_plain(path: str | Path, encoding: str = "latin1") -> Any:
         with Path(path).open("rb") as file:
             return _PlainUnpickler(file, encoding=encoding).load()
     except PICKLE_ERRORS as error:
-        raise DataError(f"{path}: pickle: {' '.join(str(error).split()) or type(error).__name__}") from None
+        raise DataError(f"{path}: pickle: {one_line(error)}") from None

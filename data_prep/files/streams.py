@@ -25,7 +25,7 @@ import ijson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.common.errors import DataError
+from data_prep.common.errors import DataError, one_line
 
 BLOCK = 100  # rows of a parquet file that are Python objects together
 
@@ -79,7 +79,7 @@ def errors_as(name: str) -> Iterator[None]:
     except DataError:
         raise  # it has its name
     except (OSError, ValueError, RecursionError, csv.Error, pa.ArrowException, ijson.JSONError) as error:
-        raise DataError(f"{name}: {' '.join(str(error).split())}") from None
+        raise DataError(f"{name}: {one_line(error)}") from None
 
 
 def json_list(path: str | Path, prefix: str = "item") -> Stream:

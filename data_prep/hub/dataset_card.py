@@ -8,8 +8,10 @@ from huggingface_hub import DatasetCardData
 from pydantic import BaseModel, Field, ValidationError
 
 from data_prep.common.errors import DataError
+from data_prep.common.markdown import markdown_table
 from data_prep.derivation.derive import FLAGS
 from data_prep.schema.sample import EXIF_POLICY, MANIFEST, SCHEMA_VERSION, read_manifest
+from data_prep.sources import SOURCES, Source
 from data_prep.work.shards import SAMPLES
 
 CARD = """---
@@ -66,8 +68,6 @@ EXIF: {exif}.
 
 {counts}
 
-| flag | rows | meaning |
-|---|---|---|
 {flags}
 
 ## Licences
@@ -75,8 +75,6 @@ EXIF: {exif}.
 These are questions and boxes of other people's data sets. What is known of them here may be wrong or out of date:
 **check each at its source before you use or pass on any of it.** Images have licences of their own.
 
-| source | said to be |
-|---|---|
 {licences}
 
 ## Train
@@ -89,22 +87,6 @@ train_data:
 ```
 """
 
-# By reader. Of annotations alone; from memory of their publishers' pages, which the card says.
-LICENCES = {
-    "aokvqa": "Apache-2.0",
-    "chartqa": "GPL-3.0",
-    "flickr30k": "research and education, not commercial",
-    "gqa": "CC BY 4.0",
-    "llava_mix": "CC BY 4.0; answers of GPT-4 fall under OpenAI's terms",
-    "scienceqa": "CC BY-NC-SA 4.0",
-    "textvqa": "CC BY 4.0",
-    "toloka": "CC BY 4.0",
-    "visual_genome": "CC BY 4.0",
-    "visual_genome_regions": "CC BY 4.0",
-    "vizwiz": "CC BY 4.0",
-    "vqav2": "CC BY 4.0",
-}
-UNKNOWN = "not known here"
 SIZES = [(10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M")]
 
 
@@ -175,8 +157,8 @@ def write_card(
         methods=", ".join(sorted({method for manifest in manifests for method in manifest.methods})) or "-",
         exif=EXIF_POLICY,
         counts=_method_table(manifests),
-        flags=_flag_rows(manifests),
-        licences="\n".join(f"| {m.source} | {said_licence(m)} |" for m in manifests),
+        flags=_flag_table(manifests),
+        licences=markdown_table(["source", "said to be"], [[m.source, stated_licence(m)] for m in manifests]),
         train="\n".join(_train_entry(manifest.source, has_samples) for manifest in manifests),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
@@ -189,26 +171,27 @@ def _configs(source: str, has_samples: set[str]) -> list[dict[str, Any]]:
     return [{"config_name": name, "data_files": [{"split": "train", "path": path}]} for name, path in paths.items()]
 
 
-def said_licence(manifest: Manifest) -> str:
-    """What the annotations of a sidecar's source are said to be under, by the reader that read them."""
-    return LICENCES.get(str(manifest.arguments.get("source", manifest.source)), UNKNOWN)
+def stated_licence(manifest: Manifest) -> str:
+    """Return the licence of a sidecar's annotations, as the class that read them states it."""
+    return SOURCES.get(str(manifest.arguments.get("source", manifest.source)), Source).licence
 
 
 def _method_table(manifests: Sequence[Manifest]) -> str:
     methods = sorted({method for manifest in manifests for method in manifest.methods})
-    lines = [["source", "questions", *methods], ["---"] * (len(methods) + 2)]
-    for manifest in manifests:
-        counts = [f"{manifest.methods.get(method, 0):,}" for method in methods]
-        lines.append([manifest.source, f"{manifest.rows:,}", *counts])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    rows = [
+        [manifest.source, f"{manifest.rows:,}", *(f"{manifest.methods.get(method, 0):,}" for method in methods)]
+        for manifest in manifests
+    ]
+    return markdown_table(["source", "questions", *methods], rows)
 
 
-def _flag_rows(manifests: Sequence[Manifest]) -> str:
+def _flag_table(manifests: Sequence[Manifest]) -> str:
     counts: Mapping[str, int] = {
         flag: sum(manifest.flags.get(flag, 0) for manifest in manifests)
         for flag in sorted({flag for manifest in manifests for flag in manifest.flags})
     }
-    return "\n".join(f"| {flag} | {count:,} | {FLAGS.get(flag, '')} |" for flag, count in counts.items())
+    rows = [[flag, f"{count:,}", FLAGS.get(flag, "")] for flag, count in counts.items()]
+    return markdown_table(["flag", "rows", "meaning"], rows)
 
 
 def _train_entry(source: str, has_samples: set[str]) -> str:

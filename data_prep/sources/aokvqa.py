@@ -32,6 +32,7 @@ class Aokvqa(CocoQuestions):
 
     annotations: str = field(kw_only=True, metadata={"help": "aokvqa_v1p0_<split>.json."})
 
+    licence: ClassVar[str] = "Apache-2.0"
     schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
     file_keys: ClassVar[tuple[str, ...]] = ("annotations", "instances")
 

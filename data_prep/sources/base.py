@@ -68,11 +68,13 @@ class Source(ABC):
     Class attributes:
         schema: of one record; what does not fit is rejected by name.
         file_keys: the fields that name files (a path or a glob); optional ones may be None.
+        licence: of the annotations, from memory of their publisher's page, which a published card says.
         trains_itself: the trainer reads the source's own file, so that no samples are written beside the regions.
     """
 
     schema: ClassVar[TypeAdapter[Any]]
     file_keys: ClassVar[tuple[str, ...]]
+    licence: ClassVar[str] = "not known here"
     trains_itself: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

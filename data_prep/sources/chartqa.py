@@ -41,6 +41,7 @@ class ChartQA(Source):
     )
     folder: str = field(default="", metadata={"help": "Folder of the images below image_root, such as train/png."})
 
+    licence: ClassVar[str] = "GPL-3.0"
     schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
     file_keys: ClassVar[tuple[str, ...]] = ("annotations", "elements")
 

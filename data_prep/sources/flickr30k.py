@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar
 from defusedxml import ElementTree
 from pydantic import BaseModel, Field, TypeAdapter
 
-from data_prep.common.errors import RecordError
+from data_prep.common.errors import RecordError, one_line
 from data_prep.files.streams import Stream, errors_as
 from data_prep.schema.question import Question
 
@@ -61,6 +61,7 @@ class Flickr30k(Source):
         default=None, metadata={"help": "train.txt, val.txt or test.txt: ids of images, one a line; null: all."}
     )
 
+    licence: ClassVar[str] = "research and education, not commercial"
     schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{1,100}$")])
     file_keys: ClassVar[tuple[str, ...]] = ("annotations", "sentences", "split")
 
@@ -124,7 +125,7 @@ def _read_annotation(path: Path, image: str) -> Annotation:
     try:
         root = ElementTree.parse(path).getroot()
     except (OSError, SyntaxError, ValueError, LookupError) as error:
-        raise RecordError("xml", f"{path}: {' '.join(str(error).split())}", image) from None
+        raise RecordError("xml", f"{path}: {one_line(error)}", image) from None
     objects = [
         {
             "name": [name.text or "" for name in item.findall("name")],

@@ -72,6 +72,7 @@ class Gqa(Source):
     folder: str = field(default="images", metadata={"help": "Folder of the images below image_root."})
     graphs: Index | None = field(init=False, default=None, repr=False, compare=False)
 
+    licence: ClassVar[str] = "CC BY 4.0"
     schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(tuple[str, Asked])
     file_keys: ClassVar[tuple[str, ...]] = ("annotations", "scene_graphs")
 

@@ -24,6 +24,7 @@ class Record(TypedDict):
 class LlavaMix(LlavaText):
     """LLaVA's instruction mix, a JSON list of conversations."""
 
+    licence: ClassVar[str] = "CC BY 4.0; answers of GPT-4 fall under OpenAI's terms"
     schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
 
     def records(self) -> Stream:

@@ -40,6 +40,7 @@ class ScienceQa(Source):
         default="train", metadata={"help": "The questions of this split.", "choices": ("train", "val", "test")}
     )
 
+    licence: ClassVar[str] = "CC BY-NC-SA 4.0"
     schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(tuple[Annotated[str, Field(pattern=r"^\w+$")], Problem])
     file_keys: ClassVar[tuple[str, ...]] = ("annotations",)
 

@@ -59,6 +59,7 @@ class TextVqa(RosettaText):
     )
     folder: str = field(default="train_images", metadata={"help": "Folder of the images below image_root."})
 
+    licence: ClassVar[str] = "CC BY 4.0"
     schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Asked)
     file_keys: ClassVar[tuple[str, ...]] = ("annotations", "rosetta", "textocr")
 

@@ -34,6 +34,7 @@ class Toloka(Source):
 
     annotations: str = field(metadata={"help": "train.csv, test_public.csv or test_private.csv."})
 
+    licence: ClassVar[str] = "CC BY 4.0"
     schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Row)
     file_keys: ClassVar[tuple[str, ...]] = ("annotations",)
 

@@ -67,6 +67,8 @@ class _VisualGenome(Source):
     image_data: str = field(metadata={"help": "image_data.json."})
     images: Index = field(init=False, repr=False, compare=False)
 
+    licence: ClassVar[str] = "CC BY 4.0"
+
     def prepare(self, folder: Path, image_root: Path | None) -> Self:
         items = keyed(json_list(self.image_data), "image_id")
         return self.having(images=Index.build(folder / "images.sqlite", items))

@@ -38,6 +38,7 @@ class VizWiz(Source):
 
     annotations: str = field(metadata={"help": "<split>_grounding.json."})
 
+    licence: ClassVar[str] = "CC BY 4.0"
     schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(tuple[str, Grounding])
     file_keys: ClassVar[tuple[str, ...]] = ("annotations",)
 

@@ -62,6 +62,7 @@ class VqaV2(CocoQuestions):
     )
     answers: Index | None = field(init=False, default=None, repr=False, compare=False)
 
+    licence: ClassVar[str] = "CC BY 4.0"
     schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Asked)
     file_keys: ClassVar[tuple[str, ...]] = ("question_file", "annotations", "instances")
 

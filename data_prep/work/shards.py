@@ -96,7 +96,7 @@ class Work:
                 raise DataError(
                     f"{self.folder}: shards of other arguments, inputs or program; remove it, or choose another out"
                 )
-            write_atomically(path, text.encode())
+            write_atomically(path, text)
 
     def is_done(self) -> bool:
         """Whether the sidecar is there, made by this very plan."""
@@ -122,13 +122,13 @@ class Work:
         sink = pa.BufferOutputStream()
         pq.write_table(_by_id(table), sink)
         with self._unless_done():
-            write_atomically(self._rejected(number), "".join(map(_line, rejected)).encode())
+            write_atomically(self._rejected(number), "".join(map(_line, rejected)))
             write_atomically(self._shard(number), sink.getvalue().to_pybytes())
 
     def write_count(self, shards: int) -> None:
         """How many shards the input has, told by whoever read it to its end."""
         with self._unless_done():
-            write_atomically(self.folder / COUNT, str(shards).encode())
+            write_atomically(self.folder / COUNT, str(shards))
 
     def finish(self, samples: bool, more: Mapping[str, Any]) -> bool:
         """Puts the sidecar together if every shard is there; False where some are not.

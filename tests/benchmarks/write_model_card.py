@@ -15,7 +15,8 @@ from train.backbones.llava import load_config, load_processor
 from train.checkpoints.config_file import CONFIG_FILE
 from train.checkpoints.environment import ENVIRONMENT_FILE
 from train.engine.meter import LOG_FILE
-from train.publishing.model_card import PICTURE, read_evaluation, write_card
+from train.evaluation.report import read_evaluation
+from train.publishing.model_card import PICTURE, write_card
 from train.publishing.run_summary import RunFacts, read_run
 
 ROOT = Path(__file__).parents[2]

@@ -162,7 +162,8 @@ def test_a_shard_that_is_not_whole_is_noticed(
 ) -> None:
     """The control: with shards written in place, a kill in the middle of one leaves other bytes or none at all."""
 
-    def in_place(path: Path, data: bytes) -> None:
+    def in_place(path: Path, content: bytes | str) -> None:
+        data = content.encode() if isinstance(content, str) else content
         path.write_bytes(data[: len(data) // 2] if path.name == "shard-00004.parquet" else data)
         if path.name == "shard-00004.parquet":
             raise KeyboardInterrupt

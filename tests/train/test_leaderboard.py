@@ -59,7 +59,7 @@ def test_every_published_row_has_a_source() -> None:
     ("rows", "published", "message"),
     [
         ([row("uniform", 64, None)], None, "no row of all tokens, or one of too few right answers"),
-        (None, None, "not an evaluation.json of train.evaluate"),
+        (None, None, "evaluation.json: no such file"),
         ([row("none", 576, 1.0)], "{budgets: [64], rows: [{method: a, kind: b, kept: [1], source: ''}]}", "a source"),
         ([row("none", 576, 1.0)], "{budgets: [64], rows: [{method: a, kind: b, kept: [1, 2], source: x}]}", "1 values"),
         ([row("none", 576, 1.0)], "[]", "not a file of published rows"),

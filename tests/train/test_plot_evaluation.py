@@ -13,7 +13,10 @@ from train.plot_evaluation import Point, main, pareto, points_by_line
 
 
 def row(method: str, budget: int, accuracy: float, seed: int = 0, ttft_s: float | None = 0.01) -> dict:
-    fixed = {"region_source": "oracle", "trained": False, "visual_tokens": budget}
+    fixed = {
+        "region_source": "oracle", "trained": False, "visual_tokens": budget, "retention_ratio": 0.5,
+        "accuracy_ci95": [0.4, 0.6], "relative_accuracy": None, "macs": 1, "kv_bytes": 1,
+    }  # fmt: skip
     return {"method": method, "token_budget": budget, "accuracy": accuracy, "seed": seed, "ttft_s": ttft_s, **fixed}
 
 

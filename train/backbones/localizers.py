@@ -13,7 +13,7 @@ from crop_model.localization.base import RegionLocalizer
 from crop_model.localization.detected import DETECTORS, ZeroShotLocalizer
 from crop_model.localization.generated import Localizer
 from crop_model.localization.grid_box import GridBoxProcessor
-from data_prep.common.errors import ConfigError
+from data_prep.common.errors import ConfigError, one_line
 from train.arguments.localizer import LocalizerModelArguments
 from train.arguments.training import PlcTrainingArguments
 from train.checkpoints.loading import build_trained, stored_model_type
@@ -95,7 +95,7 @@ def load_localizer(name: str, dtype: torch.dtype, device: torch.device) -> Regio
         try:
             return kind.from_pretrained(name, dtype=dtype, device=device)
         except (OSError, ValueError) as error:
-            raise ConfigError(f"localizer {name}: {' '.join(str(error).split())}") from error
+            raise ConfigError(f"localizer {name}: {one_line(error)}") from error
     return Localizer(model.to(device), processor)
 
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from data_prep.common.errors import ConfigError
+from data_prep.common.errors import ConfigError, one_line
 
 from . import base_weights
 
@@ -104,4 +104,4 @@ def named(name: str | Path, load: Any, **options: Any) -> Any:
         return load(str(name), **options)
     except (OSError, ValueError, SafetensorError) as error:
         where = "" if Path(name).is_dir() else "no such folder, and from the Hub: "
-        raise ConfigError(f"model {name}: {where}{' '.join(str(error).split())}") from error
+        raise ConfigError(f"model {name}: {where}{one_line(error)}") from error

@@ -15,7 +15,7 @@ from peft import PeftConfig, get_peft_model
 from transformers import PreTrainedModel
 
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
-from data_prep.common.errors import ConfigError
+from data_prep.common.errors import ConfigError, one_line
 
 from .loading import has_adapter, named
 
@@ -52,7 +52,7 @@ def _consolidate(checkpoint: Path, folder: Path, model_class: type[PreTrainedMod
     try:
         state = get_fp32_state_dict_from_zero_checkpoint(str(checkpoint), exclude_frozen_parameters=adapter)
     except (OSError, EOFError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise ConfigError(f"model {checkpoint}: the engine's states are not whole: {reason}") from error
     shutil.copytree(checkpoint, folder, ignore=shutil.ignore_patterns(*NOT_COPIED))
     stored = named(checkpoint, model_class.config_class.from_pretrained)

@@ -6,6 +6,7 @@ it runs in the data loader's worker processes, where there are any.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +16,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from crop_model.processing_crop_llava import CropLlavaProcessor
 from crop_model.regions import Box, RegionError
-from data_prep.common.errors import DataError
-from data_prep.files.images import FORMATS
+from data_prep.common.errors import DataError, RecordError
+from data_prep.files.images import MAX_IMAGE_PIXELS, open_rgb
 
 from .quarantine import BadSample
 from .rows import row_name
@@ -39,7 +40,7 @@ class Collator:
     def __init__(
         self,
         processor: CropLlavaProcessor,
-        max_image_pixels: int = Image.MAX_IMAGE_PIXELS or 89_478_485,
+        max_image_pixels: int = MAX_IMAGE_PIXELS,
         skip_bad: bool = False,
     ) -> None:
         self.processor = processor
@@ -90,13 +91,14 @@ class Collator:
 
     def open_images(self, row: Row) -> list[Image.Image]:
         """The row's images in RGB, un-rotated as annotations see them: an EXIF orientation is not applied."""
-        images = [self._open(row, path) for path in row["images"]]
-        if images and row["width"] is not None and images[0].size != (row["width"], row["height"]):
-            size = f"{images[0].width}x{images[0].height}"
-            raise DataError(
-                f"{row_name(row)}: {row['images'][0]} is {size}, its region is of {row['width']}x{row['height']}"
-            )
-        return images
+        size = None if row["width"] is None else (row["width"], row["height"])  # of the first image
+        try:
+            return [
+                open_rgb(Path(path), self.max_image_pixels, size if number == 0 else None)
+                for number, path in enumerate(row["images"])
+            ]
+        except RecordError as error:
+            raise DataError(f"{row_name(row)}: {error}") from None
 
     def region(self, row: Row) -> Box | None:
         """The row's region as the processor makes it grow, in pixels; None where none is known."""
@@ -200,15 +202,3 @@ class Collator:
     def _visual_tokens(self, rows: Sequence[Row], batch: Mapping[str, Any]) -> list[int]:
         """Of each row's images together."""
         return [len(row["images"]) * self.processor.token_budget for row in rows]
-
-    def _open(self, row: Row, path: str) -> Image.Image:
-        try:
-            with Image.open(path, formats=FORMATS) as image:
-                if image.width * image.height > self.max_image_pixels:
-                    size = f"{image.width}x{image.height}"
-                    raise DataError(
-                        f"{row_name(row)}: {path} is {size}, above max_image_pixels {self.max_image_pixels}"
-                    )
-                return image.convert("RGB")
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(f"{row_name(row)}: {path}: {error}") from None

@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
+from data_prep.common.atomic import write_atomically
 from data_prep.common.errors import DataError
 
 QUARANTINE_FILE = "quarantine.jsonl"
@@ -76,7 +77,5 @@ class Quarantine:
 
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(f".{self.path.name}.partial")
         lines = [json.dumps(asdict(sample), ensure_ascii=False) for sample in sorted(self.samples.values())]
-        partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        partial.replace(self.path)
+        write_atomically(self.path, "".join(f"{line}\n" for line in lines))

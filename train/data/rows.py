@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from PIL import Image
 
 from crop_model.regions import Box, RegionError, sanitize_box, union_box
-from data_prep.common.errors import DataError
-from data_prep.files.images import FORMATS, ImageFiles
+from data_prep.common.errors import DataError, RecordError
+from data_prep.files.images import ImageFiles, read_header
 from data_prep.schema.data_source import DataSource
 from data_prep.schema.records import Turn, conversation, first_text, image_names, read_records, rejected_records
 from data_prep.schema.sample import RegionAnnotation, read_regions, sample_id
@@ -103,11 +102,10 @@ def _record_region(name: str, record: Mapping[str, Any], path: str) -> dict[str,
     if objects.get("bbox_type", "real") != "real":
         raise DataError(f"{name}: objects.bbox_type must be real (pixels), got {objects['bbox_type']!r}")
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
-    except (OSError, Image.DecompressionBombError) as error:
-        raise DataError(f"{name}: {path}: {error}") from None
-    return _checked_region(f"{name}: objects.bbox", boxes, width, height)
+        header = read_header(Path(path), max_pixels=None)
+    except RecordError as error:
+        raise DataError(f"{name}: {error}") from None
+    return _checked_region(f"{name}: objects.bbox", boxes, header.width, header.height)
 
 
 def _region_of_turns(name: str, first: int, found: Sequence[RegionAnnotation | None]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from accelerate import Accelerator
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from crop_model.cost.model import ModelShape
+from data_prep.common.atomic import write_atomically
 
 LOG_FILE = "train_log.jsonl"
 # Dense bf16 FLOP/s by a part of the device's name, from the makers' data sheets.
@@ -140,9 +141,7 @@ class StepMeter(TrainerCallback):
         path = Path(args.output_dir) / LOG_FILE
         if state.is_world_process_zero and path.is_file():
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = path.with_suffix(".kept")  # renamed when whole: a killed run loses no line
-            kept.write_text("".join(x for x in lines if json.loads(x)["step"] <= state.global_step), encoding="utf-8")
-            kept.replace(path)
+            write_atomically(path, "".join(x for x in lines if json.loads(x)["step"] <= state.global_step))
 
     def on_optimizer_step(
         self,

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_prep.common.errors import DataError
+from data_prep.common.markdown import markdown_table
 from train.evaluation.benchmarks.source import benchmark_of
 
 from .metrics import METRICS, Estimate, Metric, ScoredRow, average, estimate, retention, share_interval
@@ -84,18 +85,18 @@ def _metric(label: str) -> Metric:
     return METRICS[benchmark_of(label).metric]
 
 
-def benchmark_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """A header, and for each row its method, budget and regions, each benchmark's headline and, in brackets, retention.
+def benchmark_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Format a Markdown table of each benchmark's headline and, in brackets, retention, one line per row.
 
-    Shares are in per cent; a headline of another full score, as MME's 2800, is as it is.
+    Shares are in per cent; a headline with another full score, such as MME's 2800, stays as it is.
     """
     labels = list(rows[0]["benchmarks"])
-    header = ["method", "budget", "regions", *labels]
-    return [header] + [
+    cells = [
         [row["method"], str(row["token_budget"]), row["region_source"]]
         + [_cell(row["benchmarks"][label]) for label in labels]
         for row in rows
     ]
+    return markdown_table(["method", "budget", "regions", *labels], cells)
 
 
 def _cell(result: Mapping[str, Any]) -> str:

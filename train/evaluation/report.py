@@ -9,6 +9,9 @@ from typing import Any
 import torch
 
 from crop_model.configuration_crop_llava import CropLlavaConfig
+from data_prep.common.atomic import write_atomically
+from data_prep.common.errors import ConfigError
+from data_prep.common.markdown import markdown_table
 from train.checkpoints.environment import describe_environment
 
 from .arguments import RowSpec, is_trained
@@ -121,9 +124,25 @@ def write_report(
         "rows_left": rows_left,
         "environment": describe_environment(dtype),
     }
-    _replace(folder / RESULT_FILE, json.dumps(result, indent=2) + "\n")
-    _replace(folder / TABLE_FILE, f"# {report_text(result)}\n")
+    write_atomically(folder / RESULT_FILE, json.dumps(result, indent=2) + "\n")
+    write_atomically(folder / TABLE_FILE, f"# {report_text(result)}\n")
     return result
+
+
+def read_evaluation(path: str | Path) -> dict[str, Any]:
+    """Read the evaluation.json that `train.evaluate` wrote.
+
+    Raises:
+        ConfigError: the file is missing or is something else; the message begins with `path`.
+    """
+    try:
+        evaluation = json.loads(Path(path).read_text(encoding="utf-8"))
+        result_table(evaluation["rows"])
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ConfigError(f"{path}: not an evaluation.json of train.evaluate: {error!r}") from None
+    return evaluation
 
 
 def report_text(result: Mapping[str, Any]) -> str:
@@ -133,8 +152,8 @@ def report_text(result: Mapping[str, Any]) -> str:
         title += f" ({result['rows_left']} rows still to come)"
     rows = result["rows"]
     if "benchmarks" not in rows[0]:
-        return f"{title}\n\n{markdown_table(rows)}\n\n{FOOTNOTE}"
-    tables = f"{markdown_table(rows)}\n\n{_aligned(benchmark_table(rows))}"
+        return f"{title}\n\n{result_table(rows)}\n\n{FOOTNOTE}"
+    tables = f"{result_table(rows)}\n\n{benchmark_table(rows)}"
     return f"{title}\n\n{tables}\n\n{BENCHMARKS_NOTE} {COST_NOTE}"
 
 
@@ -156,20 +175,11 @@ COST_NOTE = (
 FOOTNOTE = f"{EXACT_MATCH_NOTE} {COST_NOTE}"
 
 
-def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as an aligned Markdown table, readable as plain text too."""
+def result_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Format the rows of an evaluation as a Markdown table."""
     header = ["method", "trained", "budget", "tokens", "retention", "regions", "accuracy %", "95 %", "relative %"]
     header += ["GMACs", "KV MB", "TTFT ms", "seed"]
-    return _aligned([header, *[_cells(row) for row in rows]])
-
-
-def _aligned(cells: Sequence[Sequence[str]]) -> str:
-    """A header and rows as Markdown."""
-    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    lines = [
-        "| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |" for line in cells
-    ]
-    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+    return markdown_table(header, [_cells(row) for row in rows])
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
@@ -199,10 +209,3 @@ def _gmacs(row: Mapping[str, Any]) -> str:
         return model
     localizer = row["localizer_macs"]
     return f"{model} + ?" if localizer is None else f"{model} + {localizer / 1e9:.3g}"
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

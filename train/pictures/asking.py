@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -14,7 +15,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from crop_model.localization.base import LocatedRegion, RegionLocalizer
 from crop_model.regions import Box
 from crop_model.serving.pipeline import Timings, generate_timed
-from data_prep.common.errors import ConfigError
+from data_prep.common.errors import ConfigError, RecordError, one_line
+from data_prep.files.images import read_header
 from train.data.collator import Collator
 
 from .card import draw_sample
@@ -105,9 +107,8 @@ def own_question(path: str, question: str, region: Sequence[float] | None) -> di
     content = [{"type": "image"}, {"type": "text", "text": question}]
     messages = [{"role": "user", "content": content}, {"role": "assistant", "content": [{"type": "text", "text": ""}]}]
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-    except OSError as error:
+        header = read_header(Path(path))
+    except RecordError as error:
         raise ConfigError(f"image: {error}") from None
     return {
         "record": path,
@@ -117,8 +118,8 @@ def own_question(path: str, question: str, region: Sequence[float] | None) -> di
         "messages": json.dumps(messages),
         "images": [path],
         "region": region,
-        "width": width,
-        "height": height,
+        "width": header.width,
+        "height": header.height,
     }
 
 
@@ -128,4 +129,4 @@ def load_export(name: str) -> tuple[Any, Any]:
         model = AutoModelForImageTextToText.from_pretrained(name, trust_remote_code=True, dtype="auto")
         return model.eval(), AutoProcessor.from_pretrained(name, trust_remote_code=True)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"export {name}: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"export {name}: {one_line(error)}") from error

@@ -28,17 +28,18 @@ from transformers import Qwen2VLForConditionalGeneration
 from crop_model.configuration_crop_llava import CropLlavaConfig
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from crop_model.processing_crop_llava import CropLlavaProcessor
-from data_prep.common.errors import ConfigError
+from data_prep.common.errors import ConfigError, ExportError
 from data_prep.hub.upload import EXPORT, check_push, push_folder
 from train.backbones import qwen2_vl
 from train.backbones.llava import load_checkpoint, load_config
 from train.checkpoints.folders import MANIFEST, check_whole, share_weights
 from train.checkpoints.loading import stored_model_type
 from train.checkpoints.zero_weights import with_weights
+from train.evaluation.report import read_evaluation
 
 from . import proof as export_proof
 from .arguments import ExportArguments
-from .model_card import PICTURE, read_evaluation, write_card
+from .model_card import PICTURE, write_card
 from .proof_request import draw_request, read_request, write_request
 from .run_summary import read_run
 
@@ -46,10 +47,6 @@ MARKS = ("modeling_crop_llava.py", "processing_qwen2_vl.py")  # a folder with on
 
 # What the rounding of merged LoRA may change in the logits: a share of the largest one, at least of 1.
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-
-
-class ExportError(RuntimeError):
-    """The checkpoint is not whole, or the export does not do what it does."""
 
 
 def export(arguments: ExportArguments) -> Path:
@@ -241,7 +238,13 @@ def _replace(staged: Path, out: Path, old: Path) -> None:
 
 
 def _read_evaluation(path: str) -> dict:
+    """Read the evaluation that the card presents; ConfigError names the key and the file."""
     try:
-        return read_evaluation(path)
-    except ValueError as error:
+        evaluation = read_evaluation(path)
+    except ConfigError as error:
         raise ConfigError(f"evaluation: {error}") from None
+    if "benchmarks" in evaluation["rows"][0]:
+        raise ConfigError(
+            f"evaluation: {path}: of public benchmarks, which the card cannot present: use one of eval_data"
+        )
+    return evaluation

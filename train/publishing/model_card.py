@@ -1,6 +1,5 @@
 """The README.md and the `.eval_results/` of an export, as the Hub reads them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,9 @@ from huggingface_hub import EvalResultEntry, ModelCardData, eval_result_entries_
 
 from crop_model.configuration_crop_llava import CropLlavaConfig
 from crop_model.processing_crop_llava import CropLlavaProcessor
-from train.evaluation.report import FOOTNOTE, markdown_table
+from train.evaluation.report import FOOTNOTE, result_table
 
-from .run_summary import RunFacts, Source
+from .run_summary import RunFacts, TrainingSource
 
 CARD = """---
 {metadata}
@@ -205,7 +204,7 @@ def _training_section(run: RunFacts, base_model: str | None) -> str:
     )
 
 
-def _source_row(source: Source) -> str:
+def _source_row(source: TrainingSource) -> str:
     methods = ", ".join(f"{method} {count:,}" for method, count in sorted(source.methods.items())) or "none"
     questions = "" if source.questions is None else f"{source.questions:,}"
     return f"| {source.name} | {questions} | {methods} | {source.licence} |"
@@ -223,20 +222,8 @@ def _hardware_line(run: RunFacts) -> str:
     )
 
 
-def read_evaluation(path: str | Path) -> dict[str, Any]:
-    """What `train.evaluate` wrote. ValueError names the file where it is something else."""
-    try:
-        evaluation = json.loads(Path(path).read_text(encoding="utf-8"))
-        markdown_table(evaluation["rows"])
-        if "benchmarks" in evaluation["rows"][0]:
-            raise ValueError(f"{path}: of public benchmarks, which the card cannot present; give one of eval_data")
-    except (OSError, json.JSONDecodeError, KeyError, IndexError, TypeError) as error:
-        raise ValueError(f"{path}: not an evaluation.json of train.evaluate: {error!r}") from None
-    return evaluation
-
-
 def _results_section(evaluation: Mapping[str, Any]) -> str:
-    table = markdown_table(evaluation["rows"])
+    table = result_table(evaluation["rows"])
     return f"\n## Results\n\n{evaluation['dataset']}, {evaluation['n']} questions.\n\n{table}\n\n{FOOTNOTE}\n"
 
 

@@ -13,7 +13,8 @@ from torch import nn
 
 from crop_model.processing_crop_llava import CropLlavaProcessor
 from crop_model.regions import sanitize_box
-from data_prep.common.errors import ConfigError
+from data_prep.common.errors import ConfigError, RecordError
+from data_prep.files.images import open_rgb
 from train.data.collator import Collator
 from train.pictures.asking import answer_and_draw, own_question
 
@@ -32,7 +33,10 @@ def read_request(path: str | None, question: str, region: Sequence[float] | None
         ConfigError: the image does not open.
         RegionError: the region lies outside it.
     """
-    image = _test_card() if path is None else _open(path)
+    try:
+        image = _test_card() if path is None else open_rgb(Path(path))
+    except RecordError as error:
+        raise ConfigError(f"image: {error}") from None
     width, height = image.size
     middle = (width / 4, height / 4, width / 2, height / 2)
     box = sanitize_box(region or middle, width, height)
@@ -60,11 +64,3 @@ def _test_card() -> Image.Image:
     )
     ImageDraw.Draw(image).ellipse((90, 70, 150, 130), fill="white", outline="black", width=4)
     return image.crop((0, 0, 256, 192))
-
-
-def _open(path: str) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ConfigError(f"image: {path}: {error}") from None

@@ -15,7 +15,8 @@ from typing import Any
 import yaml
 
 from data_prep.common.errors import ConfigError, DataError
-from data_prep.hub.dataset_card import UNKNOWN, card_manifest, said_licence
+from data_prep.hub.dataset_card import card_manifest, stated_licence
+from data_prep.sources import Source
 from train.arguments.data import DataArguments
 from train.arguments.localizer import LocalizerModelArguments, LocalizerTrainingArguments
 from train.arguments.model import ModelArguments
@@ -35,7 +36,7 @@ HIDDEN = {"model", "accelerator_config", "use_cpu"}
 
 
 @dataclass(frozen=True)
-class Source:
+class TrainingSource:
     """One entry of `train_data`.
 
     Args:
@@ -69,7 +70,7 @@ class RunFacts:
     base_model: str | None
     base_name: str
     settings: Mapping[str, Any]
-    sources: tuple[Source, ...]
+    sources: tuple[TrainingSource, ...]
     environment: Mapping[str, Any]
     steps: int | None
     seconds: float | None
@@ -133,12 +134,12 @@ def _without_folder(value: Any) -> Any:
     return Path(value).name if isinstance(value, str) and "/" in value else value
 
 
-def _source(entry: Mapping[str, Any]) -> Source:
+def _source(entry: Mapping[str, Any]) -> TrainingSource:
     try:
         manifest = card_manifest(Path(entry["regions"] or ""))
     except DataError:
-        return Source(Path(entry["annotations"]).stem, None, {}, UNKNOWN)
-    return Source(manifest.source, manifest.rows, manifest.methods, said_licence(manifest))
+        return TrainingSource(Path(entry["annotations"]).stem, None, {}, Source.licence)
+    return TrainingSource(manifest.source, manifest.rows, manifest.methods, stated_licence(manifest))
 
 
 def _read_log(path: Path) -> tuple[int | None, float | None]:

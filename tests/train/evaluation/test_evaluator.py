@@ -18,7 +18,7 @@ from train.evaluate import main
 from train.evaluation import evaluator as evaluate
 from train.evaluation.arguments import RowGroup, RowSpec
 from train.evaluation.prediction import Prediction
-from train.evaluation.report import add_relative_accuracy, describe_row, markdown_table, write_report
+from train.evaluation.report import add_relative_accuracy, describe_row, result_table, write_report
 from train.evaluation.vision_reuse import each_image_once
 
 QUESTIONS = (
@@ -173,7 +173,7 @@ def test_the_files_and_the_schema(
         "predictions-02-region_ratio-16-oracle.jsonl",
         "predictions-03-region_ratio-16-random.jsonl",
     ]
-    table = markdown_table(result["rows"])
+    table = result_table(result["rows"])
     assert table in (out / "evaluation.md").read_text() and capsys.readouterr().out.count(table) == 1
     assert yaml.safe_load((out / "evaluation.yaml").read_text())["rows"][1]["region_source"] == ["oracle", "random"]
 

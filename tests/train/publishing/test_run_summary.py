@@ -14,7 +14,7 @@ from train.arguments.training import PlcTrainingArguments
 from train.checkpoints.config_file import CONFIG_FILE, write_config
 from train.checkpoints.environment import ENVIRONMENT_FILE
 from train.engine.meter import LOG_FILE
-from train.publishing.run_summary import Source, read_run
+from train.publishing.run_summary import TrainingSource, read_run
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_what_a_run_tells(run: Path, tiny_crop_llava: Path, toy_data: Path, tmp_
     assert facts is not None
     assert (facts.base_model, facts.base_name) == (None, tiny_crop_llava.name)
     assert (facts.steps, facts.seconds, facts.environment) == (2, 12.5, {"processes": 2})
-    assert facts.sources == (Source("toy", 16, {"human": 16}, "not known here"),)
+    assert facts.sources == (TrainingSource("toy", 16, {"human": 16}, "not known here"),)
     assert facts.settings["lora"] == {"r": 4, "lora_alpha": 8}
     assert facts.settings["per_device_train_batch_size"] == 4  # free to change when resuming, and still of interest
     assert facts.settings["compressor_learning_rate"] == 2e-2
@@ -65,4 +65,4 @@ def test_a_source_without_its_sidecar_keeps_its_name(run: Path, toy_data: Path) 
     text = (run / CONFIG_FILE).read_text()
     (run / CONFIG_FILE).write_text(text.replace(str(toy_data / "regions" / "toy"), str(toy_data / "gone")))
     facts = read_run(str(run / "final"))
-    assert facts is not None and facts.sources == (Source("data", None, {}, "not known here"),)
+    assert facts is not None and facts.sources == (TrainingSource("data", None, {}, "not known here"),)
