@@ -141,7 +141,7 @@ def test_ctrl_c_is_one_line_and_status_130(capsys: pytest.CaptureFixture) -> Non
 @pytest.mark.integration
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     """`prog | head`: the line stays in stdout's buffer until the end, and can be written to nobody then."""
-    code = "from data_prep.common.command_line import user_errors\nwith user_errors('prog'):\n    print('line')"
+    code = "from data_prep.common.errors import user_errors\nwith user_errors('prog'):\n    print('line')"
     read, write = os.pipe()
     os.close(read)
     result = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True, check=False)

@@ -77,8 +77,8 @@ def test_a_workers_os_error_is_one_line(capsys: pytest.CaptureFixture) -> None:
 CALL = """
 import sys
 from pathlib import Path
-from data_prep.config import user_errors
-from data_prep.workers import run_workers
+from data_prep.common.errors import user_errors
+from data_prep.work.workers import run_workers
 from tests.data_prep.work.test_workers import Endless
 if __name__ == "__main__":
     with user_errors("prog"):
