@@ -1,15 +1,23 @@
-"""Baselines behind the compressor's call that keep some patches as they are: all, random ones, or the region's."""
+"""Baselines that keep some patches as they are: all of them, random ones, or the region's."""
 
 import torch
 
-from .slots import Compressor
+from .compressor_base import Compressor, CompressorConfig
 
 
 class KeepAll(Compressor):
-    """No compression (`none`): every patch is a token."""
+    """Make every patch a token (`none`): no compression."""
 
-    def __init__(self, patch_grid: tuple[int, int]):
-        super().__init__(patch_grid, num_tokens=patch_grid[0] * patch_grid[1])
+    name = "none"
+    reads_region = False
+
+    @classmethod
+    def count_tokens(cls, config: CompressorConfig) -> int:
+        return config.num_patches
+
+    @classmethod
+    def macs(cls, config: CompressorConfig) -> int:
+        return 0
 
     def compress(self, features: torch.Tensor, region_mask: torch.Tensor) -> torch.Tensor:
         return features
@@ -19,30 +27,37 @@ class KeepAll(Compressor):
 
 
 class PatchSelection(Compressor):
-    """T patches are kept as they are, in raster order; the rest is dropped."""
+    """Keep T patches as they are, in raster order, and drop the others."""
+
+    @classmethod
+    def macs(cls, config: CompressorConfig) -> int:
+        return 0
 
     def select(self, region_mask: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        """The patches kept, in ascending order, maybe repeated: int64 (B, T)."""
+        """Return the numbers of the selected patches, ascending, possibly repeated: int64 (B, T)."""
         raise NotImplementedError
 
     def compress(self, features: torch.Tensor, region_mask: torch.Tensor) -> torch.Tensor:
-        kept = self.select(region_mask, features)  # (B, T)
-        return features.gather(1, kept[..., None].expand(-1, -1, features.shape[-1]))
+        selected = self.select(region_mask, features)  # (B, T)
+        return features.gather(1, selected[..., None].expand(-1, -1, features.shape[-1]))
 
     def assign(self, region_mask: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        kept = self.select(region_mask, features)
-        token = torch.arange(self.num_tokens, device=kept.device).expand_as(kept)
+        selected = self.select(region_mask, features)
+        token = torch.arange(self.num_tokens, device=selected.device).expand_as(selected)
         dropped = torch.full_like(region_mask, self.num_tokens, dtype=torch.long)
-        first = dropped.scatter_reduce(1, kept, token, "amin")  # a repeated patch: its first token
+        first = dropped.scatter_reduce(1, selected, token, "amin")  # a repeated patch: its first token
         return torch.where(first == self.num_tokens, -1, first)
 
 
 class RandomPatches(PatchSelection):
-    """Random patches (`random`): the same ones whenever the same image comes by, whatever else is in the batch.
+    """Select random patches (`random`): the same ones for the same image, whatever else is in the batch.
 
-    The seed of an image is drawn from its features: which patches stick out most along a few fixed directions. That is
-    a choice among patches and no number, so that rounding does not change it.
+    An image's seed follows from its features: which patches stand out most along a few fixed directions. These are
+    choices among patches and not numbers, so that rounding does not change the seed.
     """
+
+    name = "random"
+    reads_region = False
 
     def select(self, region_mask: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         patch = torch.arange(features.shape[1], device=features.device)  # (N,)
@@ -61,20 +76,22 @@ class RandomPatches(PatchSelection):
 
 
 class RegionOnly(PatchSelection):
-    """Nothing but the region (`region_only`): its patches evenly thinned or repeated to T; without one, the image's."""
+    """Select the region alone (`region_only`), thinned evenly or repeated to T patches; without one, from all."""
+
+    name = "region_only"
 
     def select(self, region_mask: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        kept = region_mask | ~region_mask.any(dim=-1, keepdim=True)
-        on_curve = kept[:, self.curve]  # thinned along the curve: even in both directions
+        selected = region_mask | ~region_mask.any(dim=-1, keepdim=True)
+        on_curve = selected[:, self.curve]  # thinned along the curve: even in both directions
         n = on_curve.sum(dim=-1, keepdim=True)  # (B, 1)
-        region_first = (~on_curve).long().argsort(dim=-1, stable=True)  # (B, N) places on the curve
+        region_first = (~on_curve).long().argsort(dim=-1, stable=True)  # (B, N) ranks on the curve
         token = torch.arange(self.num_tokens, device=n.device)
         middle = (2 * token + 1) * n // (2 * self.num_tokens)  # (B, T) ranks in the region
         return self.curve[region_first.gather(1, middle)].sort(dim=-1).values
 
 
 def _scramble(number: torch.Tensor) -> torch.Tensor:
-    """A hash of whole numbers to 32 bits, in int64 without overflow (multiply and shift, twice)."""
+    """Hash whole numbers to 32 bits, in int64 without overflow: multiply and shift, twice."""
     for _ in range(2):
         number = number & 0xFFFFFFFF
         number = ((number >> 16) ^ number) * 0x45D9F3B

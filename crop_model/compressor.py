@@ -1,15 +1,15 @@
-"""The region-ratio compressor, PLC: N patch features and a region mask in, exactly T visual tokens out.
+"""The region-ratio compressor, PLC, and the list of all types: N patch features and a region mask in, T tokens out.
 
-That the contextual region of a question is compressed less than the rest, before the LLM, by learnable queries, with
-anchor tokens that keep the region's detail and a residual connection, is the CROP paper's; the paper's body was not
-at hand, and everything below is this project's design on the idea:
+The CROP paper's idea is to compress the contextual region of a question less than the rest, before the LLM, by
+learnable queries, with anchor tokens that keep the region's detail and a residual connection. The paper's body was not
+at hand; everything below is this project's design on the idea:
 
     token = mean of the slot's patches  +  W_o Attention(the slot's query; the slot's own patches)
             ^^^^^^^^^^^^^^^^^^^^^^^^^^     ^^^
             residual: an anchor token     zero at first: untrained, the compressor keeps a region that fits its share
             is its patch                  as it is and pools everything else
 
-allocation.py says how many tokens each group gets, slots.py which patches make a token.
+allocation.py decides how many tokens each group gets, slots.py which patches make a token.
 """
 
 import torch
@@ -18,31 +18,22 @@ from torch import nn
 
 from .allocation import allocate_without_anchors
 from .baselines import KeepAll, RandomPatches, RegionOnly
-from .slots import Compressor, SlotPooling, UniformPooling, membership, pool
+from .compressor_base import COMPRESSORS, CompressorConfig, register_compressor
+from .slots import SlotPooling, UniformPooling, membership, pool
 
-COMPRESSOR_TYPES = (
-    "none",
-    "region_ratio",
-    "uniform",
-    "random",
-    "region_only",
-    "no_anchors",
-    "no_queries",
-    "no_residual",
-)
-LARGEST_HEAD_SIZE = 32
+_LARGEST_HEAD_SIZE = 32
 _RANKS = 64  # ranks in a slot with an embedding of their own; later ones share the last
 
 
 class SlotAttention(nn.Module):
-    """One query for each slot attends to the slot's own patches.
+    """Let one query per slot attend to the slot's own patches.
 
-    The query is a learned one (one for the region, one for the rest) plus the slot's content and place; a key carries
-    the patch's rank in the slot, so that heads can tell patches apart. Content and patches are normalised on their
-    way to queries and keys: towers differ in the scale of their features.
+    The query is a learned one (one for the region, one for the rest) plus the slot's content and position. A key
+    carries the patch's rank in the slot, so that heads can distinguish patches. Content and patches are normalised on
+    their way to queries and keys, because towers differ in the scale of their features.
 
     Heads are at most 32 wide, so that the work on the N patches is 2 N D * (32 * heads) and not 2 N D^2: they add to a
-    mean that has the full width already. cost.py has the formula.
+    mean that has the full width already. `macs` has the formula.
 
     Args:
         hidden_size: D.
@@ -53,7 +44,7 @@ class SlotAttention(nn.Module):
     def __init__(self, hidden_size: int, num_heads: int, zero_output: bool):
         super().__init__()
         self.num_heads = num_heads
-        self.width = num_heads * min(hidden_size // num_heads, LARGEST_HEAD_SIZE)  # W, of all heads together
+        self.width = self.total_width(hidden_size, num_heads)
         self.zero_output = zero_output
         self.group_query = nn.Parameter(torch.empty(2, self.width))  # outside, inside
         self.content_query = nn.Linear(hidden_size, self.width, bias=False)
@@ -63,6 +54,24 @@ class SlotAttention(nn.Module):
         self.value = nn.Linear(hidden_size, self.width, bias=False)
         self.output = nn.Linear(self.width, hidden_size, bias=False)
         self.reset_parameters()
+
+    @staticmethod
+    def total_width(hidden_size: int, num_heads: int) -> int:
+        """Return W, the width of all heads together."""
+        return num_heads * min(hidden_size // num_heads, _LARGEST_HEAD_SIZE)
+
+    @classmethod
+    def macs(cls, config: CompressorConfig) -> int:
+        """Count the multiply-accumulates of one image's forward pass."""
+        n, t, d, h = config.num_patches, config.num_tokens, config.hidden_size, config.num_attention_heads
+        width = cls.total_width(d, h)
+        queries = t * (d + 3) * width
+        keys_and_values = 2 * n * d * width
+        queries_to_patches = n * t * width
+        softmax = 2 * n * t * h
+        averages = t * n * width
+        output = t * width * d
+        return queries + keys_and_values + queries_to_patches + softmax + averages + output
 
     def reset_parameters(self) -> None:
         for weight in (self.group_query, self.place_query.weight, self.rank_key.weight):
@@ -77,22 +86,25 @@ class SlotAttention(nn.Module):
         features: torch.Tensor,
         *,
         content: torch.Tensor,
-        place: torch.Tensor,
+        position: torch.Tensor,
         in_region: torch.Tensor,
         slot: torch.Tensor,
         rank: torch.Tensor,
     ) -> torch.Tensor:
-        """What the slots' queries find: (B, T, D).
+        """Return what each slot's query gathers from its patches: (B, T, D).
 
         Args:
-            features: (B, N, D) patches;  slot, rank: int64 (B, N), the slot of a patch and its rank there.
-            content: (B, T, D) mean of each slot;  place: (B, T, 3);  in_region: bool (B, T).
+            features: (B, N, D) patches.
+            content: (B, T, D), the mean of each slot.
+            position: (B, T, 3), see `RegionRatioCompressor`.
+            in_region: bool (B, T), whether a slot is of the region.
+            slot, rank: int64 (B, N), the slot of a patch and its rank there.
         """
         member = membership(slot, content.shape[1]).to(features.dtype)  # (B, T, N)
-        query = F.layer_norm(self.content_query(content), (self.width,)) + self.place_query(place)
+        query = F.layer_norm(self.content_query(content), (self.width,)) + self.place_query(position)
         query = query + F.embedding(in_region.long(), self.group_query)  # (B, T, W)
         key = F.layer_norm(self.key(features), (self.width,)) + self.rank_key(rank.clamp(max=_RANKS - 1))  # (B, N, W)
-        own_query = member.mT @ query  # (B, N, W): a patch is asked by its own slot alone
+        own_query = member.mT @ query  # (B, N, W): only its own slot queries a patch
         scores = (own_query * key).unflatten(-1, (self.num_heads, -1)).sum(dim=-1)  # (B, N, H)
         scores = scores * (self.width // self.num_heads) ** -0.5
         weights = slot_softmax(scores, slot, member).to(features.dtype)  # (B, N, H)
@@ -101,9 +113,9 @@ class SlotAttention(nn.Module):
 
 
 def slot_softmax(scores: torch.Tensor, slot: torch.Tensor, member: torch.Tensor) -> torch.Tensor:
-    """Softmax of (B, N, H) scores over the patches of each slot, in float32.
+    """Apply softmax to (B, N, H) scores over the patches of each slot, in float32.
 
-    Sums are products with the (B, T, N) membership: deterministic, unlike a scattered sum on a GPU.
+    Sums are products with the (B, T, N) membership, which are deterministic, unlike a scattered sum on a GPU.
     """
     with torch.autocast(scores.device.type, enabled=False):
         scores, member = scores.float(), member.float()
@@ -115,28 +127,18 @@ def slot_softmax(scores: torch.Tensor, slot: torch.Tensor, member: torch.Tensor)
 
 
 class RegionRatioCompressor(SlotPooling):
-    """PLC (`region_ratio`).
+    """PLC (`region_ratio`): the mean of each slot's patches, and what the slot's query adds to it."""
 
-    Args:
-        hidden_size: D, the width of the vision tower's features.
-        patch_grid: rows and columns of its patches; N = rows * columns.
-        token_budget: T, the number of tokens for each image.
-        region_ratio: retention inside the region over retention outside, > 1.
-        num_attention_heads: heads of the slot attention; they divide D.
-    """
-
+    name = "region_ratio"
     has_residual = True
 
-    def __init__(
-        self,
-        hidden_size: int,
-        patch_grid: tuple[int, int],
-        token_budget: int,
-        region_ratio: float = 16.0,
-        num_attention_heads: int = 8,
-    ):
-        super().__init__(patch_grid, token_budget, region_ratio)
-        self.attention = SlotAttention(hidden_size, num_attention_heads, zero_output=self.has_residual)
+    def __init__(self, config: CompressorConfig):
+        super().__init__(config)
+        self.attention = SlotAttention(config.hidden_size, config.num_attention_heads, zero_output=self.has_residual)
+
+    @classmethod
+    def macs(cls, config: CompressorConfig) -> int:
+        return super().macs(config) + SlotAttention.macs(config)
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
@@ -147,88 +149,44 @@ class RegionRatioCompressor(SlotPooling):
         slot, rank = self.slots(region)
         mean = pool(features, slot, self.num_tokens)  # (B, T, D)
         in_region = torch.zeros_like(region[:, : self.num_tokens]).scatter(1, slot, region)  # (B, T)
-        place = self._place(slot).to(mean.dtype)
-        attended = self.attention(features, content=mean, place=place, in_region=in_region, slot=slot, rank=rank)
+        position = self._position(slot).to(mean.dtype)
+        attended = self.attention(features, content=mean, position=position, in_region=in_region, slot=slot, rank=rank)
         attended = attended.to(mean.dtype)  # under autocast, products come in a lower precision
         return mean + attended if self.has_residual else attended
 
-    def _place(self, slot: torch.Tensor) -> torch.Tensor:
-        """Row and column of the slot's centre in [-1, 1], and one over the number of its patches: (B, T, 3)."""
+    def _position(self, slot: torch.Tensor) -> torch.Tensor:
+        """Return row and column of the slot's centre in [-1, 1], and one over its number of patches: (B, T, 3)."""
         rows, columns = self.patch_grid
         row, column, size = self.centres(slot)
         return torch.stack([(2 * row + 1) / rows - 1, (2 * column + 1) / columns - 1, 1 / size], dim=-1)
 
 
 class NoAnchors(RegionRatioCompressor):
-    """Ablation `no_anchors`: no patch of the region stays as it is; at least two go into every token of it."""
+    """Ablation `no_anchors`: at least two patches of the region go into every token of it, none stays as it is."""
+
+    name = "no_anchors"
 
     def split_budget(self, n_in: torch.Tensor, n_out: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return allocate_without_anchors(n_in, n_out, self.num_tokens, self.region_ratio)
 
 
 class NoResidual(RegionRatioCompressor):
-    """Ablation `no_residual`: a token is what attention finds, and so W_o does not start at zero."""
+    """Ablation `no_residual`: a token is what its query gathers, and so W_o does not start at zero."""
 
+    name = "no_residual"
     has_residual = False
 
 
-def build_compressor(
-    compressor_type: str,
-    *,
-    hidden_size: int,
-    patch_grid: tuple[int, int],
-    token_budget: int,
-    region_ratio: float,
-    num_attention_heads: int,
-) -> Compressor:
-    """The compressor of that type.
+for _compressor in (
+    KeepAll,
+    RegionRatioCompressor,
+    UniformPooling,
+    RandomPatches,
+    RegionOnly,
+    NoAnchors,
+    SlotPooling,
+    NoResidual,
+):
+    register_compressor(_compressor)
 
-    Raises:
-        ValueError: an unknown type, or a value that does not fit; the message names the key.
-    """
-    _check(
-        compressor_type,
-        hidden_size=hidden_size,
-        patch_grid=patch_grid,
-        token_budget=token_budget,
-        region_ratio=region_ratio,
-        num_attention_heads=num_attention_heads,
-    )
-    if compressor_type == "none":
-        return KeepAll(patch_grid)
-    if compressor_type == "random":
-        return RandomPatches(patch_grid, token_budget)
-    if compressor_type == "region_only":
-        return RegionOnly(patch_grid, token_budget)
-    if compressor_type == "uniform":
-        return UniformPooling(patch_grid, token_budget)
-    if compressor_type == "no_queries":
-        return SlotPooling(patch_grid, token_budget, region_ratio)
-    learned = {"region_ratio": RegionRatioCompressor, "no_anchors": NoAnchors, "no_residual": NoResidual}
-    return learned[compressor_type](hidden_size, patch_grid, token_budget, region_ratio, num_attention_heads)
-
-
-def _check(
-    compressor_type: str,
-    *,
-    hidden_size: int,
-    patch_grid: tuple[int, int],
-    token_budget: int,
-    region_ratio: float,
-    num_attention_heads: int,
-) -> None:
-    if compressor_type not in COMPRESSOR_TYPES:
-        raise ValueError(f"compressor_type: {compressor_type!r} is not one of {', '.join(COMPRESSOR_TYPES)}")
-    num_patches = patch_grid[0] * patch_grid[1]
-    if compressor_type != "none" and not 2 <= token_budget <= num_patches:
-        raise ValueError(
-            f"token_budget: {token_budget} is not between 2 and the {num_patches} patches of a "
-            f"{patch_grid[0]}x{patch_grid[1]} grid"
-        )
-    if not region_ratio > 1.0:
-        raise ValueError(f"region_ratio: {region_ratio} is not above 1, the region would get no more than the rest")
-    if num_attention_heads < 1 or hidden_size % num_attention_heads != 0:
-        raise ValueError(
-            f"compressor_num_attention_heads: {num_attention_heads} does not divide the vision tower's hidden size "
-            f"{hidden_size}"
-        )
+COMPRESSOR_TYPES = COMPRESSORS.keys()  # a live view: types that are registered later are in it

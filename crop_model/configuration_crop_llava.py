@@ -1,9 +1,9 @@
-"""Configuration of a LLaVA model whose visual tokens are compressed before the projector."""
+"""The configuration of a LLaVA model whose visual tokens are compressed before the projector."""
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, LlavaConfig
 
-from .compressor import COMPRESSOR_TYPES
+from .compressor import CompressorConfig
 
 COMPRESSOR_KEYS = ("compressor_type", "token_budget", "region_ratio", "compressor_num_attention_heads")
 
@@ -13,13 +13,13 @@ class CropLlavaConfig(LlavaConfig):
     r"""LLaVA's configuration and four keys of the compressor.
 
     Args:
-        compressor_type: one of `crop_model.compressor.COMPRESSOR_TYPES`; `none` hands every visual token on.
-        token_budget: visual tokens an image that reach the LLM. Ignored by the type `none`.
+        compressor_type: a registered type, see `crop_model.compressor`; `none` passes every visual token on.
+        token_budget: visual tokens per image that reach the LLM. The type `none` ignores it.
         region_ratio: retention inside the region over retention outside, above 1.
         compressor_num_attention_heads: heads of the compressor's attention; divides the width of the vision features.
 
     Raises:
-        ValueError: unknown type, or a budget outside 2..number of patches.
+        ValueError: a value that `CompressorConfig` refuses; the message starts with the key.
     """
 
     model_type = "crop_llava"
@@ -31,24 +31,21 @@ class CropLlavaConfig(LlavaConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        if self.compressor_type not in COMPRESSOR_TYPES:
-            raise ValueError(f"compressor_type: {self.compressor_type!r} is none of {', '.join(COMPRESSOR_TYPES)}")
-        rows, cols = self.patch_grid
-        if self.compressor_type == "none":
-            self.token_budget = rows * cols
-        if not 2 <= self.token_budget <= rows * cols:
-            raise ValueError(f"token_budget: {self.token_budget} is outside 2..{rows * cols}, the patches of an image")
-        self.image_seq_length = self.token_budget
+        self.token_budget = self.image_seq_length = self.compressor_config.num_tokens
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
-        """As transformers', which would set overrides only after the checks of `__post_init__`."""
+        """Set overrides before the checks of `__post_init__`; transformers would set them afterwards."""
         overrides = {key: kwargs.pop(key) for key in COMPRESSOR_KEYS if key in kwargs}
         return super().from_dict({**config_dict, **overrides}, **kwargs)
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
-        """Reads a stored configuration; a plain LLaVA's is taken as it is, any other model's is refused."""
+        """Read a stored configuration, a plain LLaVA's too.
+
+        Raises:
+            ValueError: another model's configuration.
+        """
         stored, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         model_type = stored.get("model_type", cls.model_type)
         if model_type not in (cls.model_type, LlavaConfig.model_type):
@@ -57,15 +54,27 @@ class CropLlavaConfig(LlavaConfig):
 
     @property
     def patch_grid(self) -> tuple[int, int]:
-        """Rows and columns of patches of one image, without CLS."""
+        """Rows and columns of the patches of one image, without CLS."""
         side = self.vision_config.image_size // self.vision_config.patch_size
         return side, side
 
     @property
     def vision_feature_size(self) -> int:
-        """Width of the features that the compressor sees: LLaVA may concatenate several layers."""
+        """Width of the features that the compressor reads: LLaVA may concatenate several layers."""
         layers = 1 if isinstance(self.vision_feature_layer, int) else len(self.vision_feature_layer)
         return self.vision_config.hidden_size * layers
+
+    @property
+    def compressor_config(self) -> CompressorConfig:
+        """What the compressor is built from, checked."""
+        return CompressorConfig(
+            compressor_type=self.compressor_type,
+            hidden_size=self.vision_feature_size,
+            patch_grid=self.patch_grid,
+            token_budget=self.token_budget,
+            region_ratio=self.region_ratio,
+            num_attention_heads=self.compressor_num_attention_heads,
+        )
 
 
 AutoConfig.register(CropLlavaConfig.model_type, CropLlavaConfig, exist_ok=True)

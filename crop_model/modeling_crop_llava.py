@@ -20,9 +20,8 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.generic import can_return_tuple
 
-from .compressor import build_compressor
+from .compressor_base import Compressor
 from .configuration_crop_llava import CropLlavaConfig
-from .slots import Compressor
 
 COMPRESSOR_PREFIX = "model.compressor."
 
@@ -54,14 +53,7 @@ class CropLlavaModel(CropLlavaPreTrainedModel, LlavaModel):
 
     def __init__(self, config: CropLlavaConfig):
         super().__init__(config)
-        self.compressor = build_compressor(
-            config.compressor_type,
-            hidden_size=config.vision_feature_size,
-            patch_grid=config.patch_grid,
-            token_budget=config.token_budget,
-            region_ratio=config.region_ratio,
-            num_attention_heads=config.compressor_num_attention_heads,
-        )
+        self.compressor = config.compressor_config.build()
         self.post_init()
 
     def get_image_features(

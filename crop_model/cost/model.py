@@ -17,7 +17,7 @@ LLaVA-1.5-7B with 576 visual tokens alone: 3.82 T MACs = 7.63 T FLOPs, and 302 M
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from crop_model.compressor import LARGEST_HEAD_SIZE
+from crop_model.compressor_base import CompressorConfig
 from crop_model.configuration_crop_llava import CropLlavaConfig
 from crop_model.training_free.before_llm import Method, visionzip_counts
 from crop_model.training_free.inside_llm import PruningConfig
@@ -88,37 +88,6 @@ class VisionTowerShape:
 
 
 @dataclass(frozen=True)
-class CompressorShape:
-    """A compressor of N patches to T tokens of width D."""
-
-    compressor_type: str
-    num_patches: int
-    num_tokens: int
-    hidden_size: int
-    num_heads: int
-
-    def macs(self) -> int:
-        """One image, forward. Selecting patches costs no products."""
-        if self.compressor_type in ("none", "random", "region_only"):
-            return 0
-        pooling = self.num_tokens * self.num_patches * self.hidden_size
-        if self.compressor_type in ("uniform", "no_queries"):
-            return pooling
-        return pooling + self._attention_macs()
-
-    def _attention_macs(self) -> int:
-        n, t, d, h = self.num_patches, self.num_tokens, self.hidden_size, self.num_heads
-        width = h * min(d // h, LARGEST_HEAD_SIZE)
-        queries = t * (d + 3) * width
-        keys_and_values = 2 * n * d * width
-        queries_to_patches = n * t * width
-        softmax = 2 * n * t * h
-        averages = t * n * width
-        output = t * width * d
-        return queries + keys_and_values + queries_to_patches + softmax + averages + output
-
-
-@dataclass(frozen=True)
 class Macs:
     """MACs of one sample, part by part."""
 
@@ -145,7 +114,7 @@ class ModelShape:
 
     language_model: LanguageModelShape
     vision_tower: VisionTowerShape
-    compressor: CompressorShape
+    compressor: CompressorConfig
 
     @classmethod
     def from_config(cls, config: CropLlavaConfig) -> "ModelShape":
@@ -163,13 +132,7 @@ class ModelShape:
                 extra_tokens=1 if config.vision_feature_select_strategy == "default" else 0,  # "default" drops CLS
                 head_size=vision.hidden_size // vision.num_attention_heads,
             ),
-            CompressorShape(
-                compressor_type=config.compressor_type,
-                num_patches=rows * columns,
-                num_tokens=config.token_budget,
-                hidden_size=config.vision_feature_size,
-                num_heads=config.compressor_num_attention_heads,
-            ),
+            config.compressor_config,
         )
 
     def projector_macs(self) -> int:

@@ -19,7 +19,6 @@ from crop_model.training_free.inside_llm import PruningConfig
 from .model import ModelShape
 
 Kept = Literal["nothing", "tower", "cache"]
-BLIND_TO_THE_QUESTION = ("none", "uniform", "random")  # compressor types
 
 
 def macs_of_questions(
@@ -52,7 +51,7 @@ def macs_of_questions(
 def _macs_with_cache(
     shape: ModelShape, text_tokens: int, questions: int, pruning: PruningConfig | None, training_free: Method | None
 ) -> int:
-    if pruning is not None or shape.compressor.compressor_type not in BLIND_TO_THE_QUESTION:
+    if pruning is not None or shape.compressor.reads_region:
         raise ValueError("kept: these visual tokens follow the question, so that their cache serves no other")
     image = shape.prefill(0, 1, None, training_free)
     llm, visual_tokens = shape.language_model, shape.compressor.num_tokens

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from transformers import CLIPVisionModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from crop_model.compressor_base import Compressor
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
-from crop_model.slots import Compressor
 
 from .token_selection import along
 

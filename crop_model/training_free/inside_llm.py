@@ -32,8 +32,8 @@ from transformers import LlamaModel
 from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask
 
+from crop_model.compressor_base import Compressor
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
-from crop_model.slots import Compressor
 
 from .token_selection import along, attention_of_last_token, keep_evenly, keep_highest, pool_runs, regions_and_places
 

@@ -18,7 +18,8 @@ Shapes: M images of T tokens. Nothing is read back from the device.
 import torch
 from transformers.models.llama.modeling_llama import LlamaAttention, apply_rotary_pos_emb, repeat_kv
 
-from crop_model.slots import Compressor, pool
+from crop_model.compressor_base import Compressor
+from crop_model.slots import pool
 
 
 def keep_evenly(place: torch.Tensor, region: torch.Tensor, token_budget: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -77,7 +78,7 @@ def regions_and_places(
     token = torch.where(token < 0, tokens, token)
     none = token.new_zeros(len(token), tokens + 1)
     region = none.scatter_reduce(1, token, region_mask.long(), "amax")
-    place = (none + patches).scatter_reduce(1, token, compressor.place_on_curve.expand_as(token), "amin")
+    place = (none + patches).scatter_reduce(1, token, compressor.rank_on_curve.expand_as(token), "amin")
     return region[:, :tokens].bool(), place[:, :tokens]
 
 

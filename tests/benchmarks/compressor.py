@@ -20,7 +20,7 @@ from torch import nn
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
-from crop_model.compressor import build_compressor
+from crop_model.compressor import CompressorConfig
 
 WIDTH, LLM_WIDTH, SIDE, TOKENS = 1024, 4096, 24, 64
 ROUNDS = 9
@@ -87,14 +87,7 @@ def variants(
     project = projector().to(device, dtype)
 
     def compressor(compressor_type: str) -> nn.Module:
-        return build_compressor(
-            compressor_type,
-            hidden_size=WIDTH,
-            patch_grid=(SIDE, SIDE),
-            token_budget=TOKENS,
-            region_ratio=16.0,
-            num_attention_heads=8,
-        ).to(device, dtype)
+        return CompressorConfig(compressor_type, WIDTH, (SIDE, SIDE), TOKENS).build().to(device, dtype)
 
     one_level, four_levels = (RegionToPoint(levels).to(device, dtype) for levels in (1, 4))
     levels = torch.randn(images, SIDE * SIDE, 4 * WIDTH, device=device, dtype=dtype)

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crop_model.baselines import KeepAll, RandomPatches, RegionOnly
+from tests.crop_model.test_slots import build
 
 GRID = (12, 12)
 N = 144
@@ -24,7 +24,7 @@ def kept_patches(tokens, features):
 
 def test_keep_all():
     features, masks = features_and_masks(0)
-    compressor = KeepAll(GRID)
+    compressor = build("none", GRID, 0)
     assert compressor.num_tokens == N
     assert torch.equal(compressor(features, masks), features)
     assert torch.equal(compressor.assign(masks, features), torch.arange(N).expand(4, -1))
@@ -34,7 +34,7 @@ def test_keep_all():
 @given(st.integers(0, 10_000), st.integers(2, N))
 def test_random_keeps_different_patches_in_raster_order(seed, budget):
     features, masks = features_and_masks(seed)
-    compressor = RandomPatches(GRID, budget)
+    compressor = build("random", GRID, budget)
     kept = kept_patches(compressor(features, masks), features)
     assert (kept.diff(dim=1) > 0).all()
     assigned = compressor.assign(masks, features)
@@ -44,7 +44,7 @@ def test_random_keeps_different_patches_in_raster_order(seed, budget):
 
 def test_random_depends_on_the_image_alone_and_not_on_rounding():
     features, masks = features_and_masks(3, batch=64)
-    compressor = RandomPatches(GRID, 16)
+    compressor = build("random", GRID, 16)
     together = kept_patches(compressor(features, masks), features)
     alone = torch.cat(
         [kept_patches(compressor(f, ~m), f) for f, m in zip(features.split(1), masks.split(1), strict=True)]
@@ -56,7 +56,7 @@ def test_random_depends_on_the_image_alone_and_not_on_rounding():
 
 def test_random_is_random():
     features, masks = features_and_masks(5, batch=2000)
-    chosen = RandomPatches(GRID, 36).assign(masks, features) >= 0  # (2000, N), a quarter of them True
+    chosen = build("random", GRID, 36).assign(masks, features) >= 0  # (2000, N), a quarter of them True
     by_patch = chosen.float().mean(dim=0)
     assert by_patch.min() > 0.25 - 0.05 and by_patch.max() < 0.25 + 0.05  # five standard deviations
     by_pair = (chosen[:, :-1] & chosen[:, 1:]).float().mean(dim=0)
@@ -69,7 +69,7 @@ def test_random_is_random():
 def test_region_only_keeps_the_region_evenly(seed, budget, density):
     features, _ = features_and_masks(seed)
     masks = torch.rand(4, N, generator=torch.Generator().manual_seed(seed)) < density
-    compressor = RegionOnly(GRID, budget)
+    compressor = build("region_only", GRID, budget)
     kept = kept_patches(compressor(features, masks), features)
     assigned = compressor.assign(masks, features)
     assert (kept.diff(dim=1) >= 0).all()

@@ -11,12 +11,17 @@ from torch.utils.checkpoint import checkpoint
 
 from crop_model.compressor import (
     COMPRESSOR_TYPES,
-    RegionRatioCompressor,
+    COMPRESSORS,
+    CompressorConfig,
     SlotAttention,
-    build_compressor,
+    register_compressor,
     slot_softmax,
 )
-from crop_model.slots import UniformPooling, membership
+from crop_model.compressor_base import Compressor
+from crop_model.configuration_crop_llava import CropLlavaConfig
+from crop_model.cost.model import ModelShape
+from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
+from crop_model.slots import membership
 
 D, HEADS = 16, 4
 LEARNED = ["region_ratio", "no_anchors", "no_residual"]
@@ -25,7 +30,7 @@ LEARNED = ["region_ratio", "no_anchors", "no_residual"]
 def build(compressor_type, grid=(12, 12), budget=16, **changes):
     torch.manual_seed(0)
     arguments = {"hidden_size": D, "region_ratio": 16.0, "num_attention_heads": HEADS, **changes}
-    return build_compressor(compressor_type, patch_grid=grid, token_budget=budget, **arguments)
+    return CompressorConfig(compressor_type, patch_grid=grid, token_budget=budget, **arguments).build()
 
 
 def trained(compressor):
@@ -54,7 +59,7 @@ def batches(draw):
 
 
 @settings(max_examples=40, deadline=None)
-@given(batches(), st.sampled_from(COMPRESSOR_TYPES))
+@given(batches(), st.sampled_from(list(COMPRESSOR_TYPES)))
 def test_exactly_t_tokens_and_a_batch_is_each_sample_alone(batch, compressor_type):
     grid, budget, features, masks = batch
     compressor = trained(build(compressor_type, grid, budget))
@@ -118,7 +123,7 @@ def test_even_trained_a_token_knows_its_own_slot_alone(batch):
 @given(batches())
 def test_without_a_region_it_starts_as_uniform_pooling(batch):
     grid, budget, features, masks = batch
-    compressor, uniform = build("region_ratio", grid, budget), UniformPooling(grid, budget)
+    compressor, uniform = build("region_ratio", grid, budget), build("uniform", grid, budget)
     nothing, everything = torch.zeros_like(masks), torch.ones_like(masks)
     assert torch.equal(compressor(features, nothing), uniform(features, masks))
     assert torch.equal(compressor(features, everything), uniform(features, masks))
@@ -174,12 +179,12 @@ def normalised(x):
     return (x - x.mean(dim=-1, keepdim=True)) / (x.var(dim=-1, keepdim=True, unbiased=False) + 1e-5).sqrt()
 
 
-def slow_attention(attention, features, *, content, place, in_region, slot, rank):
+def slow_attention(attention, features, *, content, position, in_region, slot, rank):
     """One image, slot by slot, with a softmax over the slot's own patches."""
     tokens = []
     for t in range(len(content)):
         own = slot == t
-        query = normalised(attention.content_query(content[t])) + attention.place_query(place[t])
+        query = normalised(attention.content_query(content[t])) + attention.place_query(position[t])
         query = query + attention.group_query[int(in_region[t])]
         key = normalised(attention.key(features[own])) + attention.rank_key(rank[own].clamp(max=63))
         heads = []
@@ -198,9 +203,9 @@ def test_slot_attention_is_its_definition(batch):
     grid, budget, features, masks = batch
     compressor = trained(build("region_ratio", grid, budget))
     slot, rank = compressor.slots(compressor.known_region(masks))
-    content, place = torch.randn(4, budget, D), torch.randn(4, budget, 3)
+    content, position = torch.randn(4, budget, D), torch.randn(4, budget, 3)
     in_region = torch.rand(4, budget) < 0.5
-    arguments = {"content": content, "place": place, "in_region": in_region, "slot": slot, "rank": rank}
+    arguments = {"content": content, "position": position, "in_region": in_region, "slot": slot, "rank": rank}
     found = compressor.attention(features, **arguments)
     expected = [
         slow_attention(compressor.attention, features[b], **{name: value[b] for name, value in arguments.items()})
@@ -274,7 +279,7 @@ def test_gradient_checkpointing_gives_the_same_gradients():
 
 def test_reset_gives_a_model_without_storage_its_start():
     with torch.device("meta"):
-        compressor = RegionRatioCompressor(D, (12, 12), 16, num_attention_heads=HEADS)
+        compressor = build("region_ratio")
     compressor = compressor.to_empty(device="cpu")
     for tensor in (*compressor.parameters(), *compressor.buffers()):
         tensor.data.fill_(3)
@@ -312,9 +317,57 @@ def test_a_value_that_does_not_fit_is_named_in_one_line(changes, key):
         "num_attention_heads": HEADS,
     }
     with pytest.raises(ValueError, match=f"^{key}: ") as error:
-        build_compressor(**{**arguments, **changes})
+        CompressorConfig(**{**arguments, **changes})
     assert "\n" not in str(error.value)
 
 
 def test_no_compression_needs_no_budget():
     assert build("none", budget=0).num_tokens == 144
+
+
+@pytest.mark.parametrize("compressor_type", COMPRESSOR_TYPES)
+def test_a_type_reads_the_region_if_and_only_if_it_says_so(compressor_type):
+    compressor, features = trained(build(compressor_type)), torch.randn(2, 144, D)
+    mask = torch.zeros(2, 12, 12, dtype=torch.bool)
+    mask[:, 1:5, 2:6] = True
+    same = torch.equal(compressor(features, mask.flatten(1)), compressor(features, ~mask.flatten(1)))
+    assert same != COMPRESSORS[compressor_type].reads_region
+
+
+class EveryNth(Compressor):
+    """Every n-th patch, in raster order: a type of somebody else's file."""
+
+    name = "every_nth"
+    reads_region = False
+
+    @classmethod
+    def macs(cls, config):
+        return 0
+
+    def compress(self, features, region_mask):
+        return features[:, :: features.shape[1] // self.num_tokens][:, : self.num_tokens]
+
+    def assign(self, region_mask, features):
+        step = features.shape[1] // self.num_tokens
+        patch = torch.arange(features.shape[1])
+        return torch.where(patch % step == 0, patch // step, -1).expand(len(features), -1)
+
+
+@pytest.fixture
+def every_nth():
+    yield register_compressor(EveryNth)
+    del COMPRESSORS[EveryNth.name]
+
+
+def test_a_type_of_another_file_is_known_once_registered(every_nth, tiny_llava):
+    config = CropLlavaConfig.from_pretrained(tiny_llava, compressor_type="every_nth", token_budget=16)
+    model = CropLlavaForConditionalGeneration.from_pretrained(tiny_llava, config=config)
+    assert isinstance(model.model.compressor, EveryNth) and "every_nth" in COMPRESSOR_TYPES
+    assert ModelShape.from_config(config).prefill(1).compressor == 0
+    assert not config.compressor_config.travels
+    assert all(CompressorConfig(name, D, (12, 12), 16).travels for name in COMPRESSORS if name != "every_nth")
+
+
+def test_a_name_is_of_one_class():
+    with pytest.raises(ValueError, match="compressor_type: 'none' is taken by crop_model"):
+        register_compressor(type("Other", (Compressor,), {"name": "none"}))

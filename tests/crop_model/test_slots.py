@@ -6,8 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crop_model.allocation import allocate
+from crop_model.compressor import CompressorConfig
 from crop_model.hilbert import hilbert_order
-from crop_model.slots import SlotPooling, UniformPooling, membership, pool
+from crop_model.slots import membership, pool
+
+
+def build(compressor_type, grid, budget, region_ratio=16.0, hidden_size=8, num_attention_heads=2):
+    return CompressorConfig(compressor_type, hidden_size, grid, budget, region_ratio, num_attention_heads).build()
+
 
 GRIDS = [(24, 24), (27, 27), (16, 16), (12, 12), (8, 8), (6, 10)]
 
@@ -65,7 +71,7 @@ def slow_slots(mask, grid, budget, ratio):
 @given(batches(), st.sampled_from([1.5, 4.0, 16.0]))
 def test_slots_are_their_definition(batch, ratio):
     grid, budget, masks = batch
-    pooling = SlotPooling(grid, budget, ratio)
+    pooling = build("no_queries", grid, budget, ratio)
     slot, rank = pooling.slots(pooling.known_region(masks))
     for mask, slots_found, ranks_found in zip(masks, slot, rank, strict=True):
         for number, run in enumerate(slow_slots(mask, grid, budget, ratio)):
@@ -78,7 +84,7 @@ def test_slots_are_their_definition(batch, ratio):
 @given(batches())
 def test_every_patch_in_one_slot_no_slot_empty_none_mixed(batch):
     grid, budget, masks = batch
-    slot = SlotPooling(grid, budget, 16.0).assign(masks, torch.zeros(*masks.shape, 1))
+    slot = build("no_queries", grid, budget, 16.0).assign(masks, torch.zeros(*masks.shape, 1))
     assert slot.min() >= 0 and slot.max() < budget
     member = membership(slot, budget)
     assert (member.sum(dim=1) == 1).all()  # (B, N): one slot a patch
@@ -92,7 +98,7 @@ def test_every_patch_in_one_slot_no_slot_empty_none_mixed(batch):
 def test_pool_is_the_mean_and_exact_for_one_patch(batch, dtype):
     grid, budget, masks = batch
     features = torch.randn(*masks.shape, 5, generator=torch.Generator().manual_seed(0)).to(dtype)
-    slot = SlotPooling(grid, budget, 16.0).assign(masks, features)
+    slot = build("no_queries", grid, budget, 16.0).assign(masks, features)
     tokens = pool(features, slot, budget)
     assert tokens.dtype == dtype
     for b in range(len(masks)):
@@ -116,7 +122,7 @@ def test_nothing_of_other_patches_reaches_a_slot_of_one():
 def test_equal_patches_pool_to_themselves(batch):
     grid, budget, masks = batch
     value = torch.randn(7, generator=torch.Generator().manual_seed(1))
-    pooling = SlotPooling(grid, budget, 16.0)
+    pooling = build("no_queries", grid, budget, 16.0)
     for dtype, tolerance in ((torch.bfloat16, 0.0), (torch.float32, 2e-5)):
         features = value.to(dtype).expand(*masks.shape, 7)
         tokens = pooling(features, masks)
@@ -128,15 +134,15 @@ def test_equal_patches_pool_to_themselves(batch):
 def test_without_a_region_pooling_is_uniform(batch):
     grid, budget, masks = batch
     features = torch.randn(*masks.shape, 3)
-    uniform = UniformPooling(grid, budget)(features, masks)
-    pooling = SlotPooling(grid, budget, 16.0)
+    uniform = build("uniform", grid, budget)(features, masks)
+    pooling = build("no_queries", grid, budget, 16.0)
     assert torch.equal(pooling(features, torch.zeros_like(masks)), uniform)
     assert torch.equal(pooling(features, torch.ones_like(masks)), uniform)
 
 
 def test_uniform_pooling_of_24x24_to_64_is_average_pooling():
     features = torch.randn(2, 576, 3)
-    tokens = UniformPooling((24, 24), 64)(features, torch.zeros(2, 576, dtype=torch.bool))
+    tokens = build("uniform", (24, 24), 64)(features, torch.zeros(2, 576, dtype=torch.bool))
     image = features.unflatten(1, (24, 24)).permute(0, 3, 1, 2)
     expected = torch.nn.functional.avg_pool2d(image, 3).flatten(2).transpose(1, 2)
     torch.testing.assert_close(tokens, expected)
@@ -145,18 +151,18 @@ def test_uniform_pooling_of_24x24_to_64_is_average_pooling():
 def test_a_budget_of_all_patches_changes_nothing():
     features = torch.randn(1, 144, 3)
     mask = torch.rand(1, 144) < 0.3
-    assert torch.equal(SlotPooling((12, 12), 144, 16.0)(features, mask), features)
+    assert torch.equal(build("no_queries", (12, 12), 144, 16.0)(features, mask), features)
 
 
 def test_tables_are_in_no_checkpoint_and_survive_a_start_without_storage():
     with torch.device("meta"):
-        pooling = SlotPooling((12, 12), 16, 4.0)
+        pooling = build("no_queries", (12, 12), 16, 4.0)
     assert not pooling.state_dict()
     pooling = pooling.to_empty(device="cpu")
     pooling.curve.fill_(7)
     pooling.reset_parameters()
     mask, features = torch.rand(2, 144) < 0.3, torch.randn(2, 144, 3)
-    assert torch.equal(pooling(features, mask), SlotPooling((12, 12), 16, 4.0)(features, mask))
+    assert torch.equal(pooling(features, mask), build("no_queries", (12, 12), 16, 4.0)(features, mask))
 
 
 @pytest.mark.parametrize(
@@ -170,4 +176,4 @@ def test_tables_are_in_no_checkpoint_and_survive_a_start_without_storage():
 )
 def test_wrong_shapes_are_refused(features, mask):
     with pytest.raises(ValueError, match="features of shape"):
-        SlotPooling((12, 12), 16, 4.0)(features, mask)
+        build("no_queries", (12, 12), 16, 4.0)(features, mask)

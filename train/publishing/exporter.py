@@ -68,6 +68,10 @@ def export(arguments: ExportArguments) -> Path:
         return _export_qwen2_vl(arguments, out)
     with _damage(arguments.checkpoint):
         config = load_config(arguments.checkpoint)
+    if not config.compressor_config.travels:
+        raise ConfigError(
+            f"compressor_type: {config.compressor_type!r} is not of crop_model, whose files alone an export carries"
+        )
     _check_destination(out, arguments)
     run = read_run(arguments.checkpoint)
     evaluation = None if arguments.evaluation is None else _read_evaluation(arguments.evaluation)

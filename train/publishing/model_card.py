@@ -115,7 +115,6 @@ What is said of licences may be wrong or out of date: check each at its source. 
 {settings}```
 {hardware}"""
 
-REGION_BLIND = ("none", "uniform", "random")
 REGION_IGNORED = "This compressor looks at no region: the answers are the same with any."
 REGION_DECIDES = """The region decides what is kept in detail. What a wrong one or none costs is in the rows `random`
   and `global` of the results, where that was measured."""
@@ -176,7 +175,7 @@ def write_card(
         else "",
         frame=processor.frame,
         grid=_grid_sentence(processor.region_grid),
-        region_limit=REGION_IGNORED if config.compressor_type in REGION_BLIND else REGION_DECIDES,
+        region_limit=REGION_DECIDES if config.compressor_config.reads_region else REGION_IGNORED,
         training="" if run is None else _training_section(run, base_model),
         results="" if evaluation is None else _results_section(evaluation),
     )

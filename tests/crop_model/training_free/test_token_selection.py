@@ -4,9 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crop_model.baselines import RandomPatches
-from crop_model.compressor import COMPRESSOR_TYPES, build_compressor
+from crop_model.compressor import COMPRESSOR_TYPES
 from crop_model.training_free.token_selection import keep_evenly, keep_highest, regions_and_places
+from tests.crop_model.test_slots import build
 
 
 @st.composite
@@ -61,20 +61,18 @@ def test_region_and_place_of_every_compressors_tokens():
     region[0, 1:3, 1:4] = True
     region = region.flatten(1)
     for compressor_type in COMPRESSOR_TYPES:
-        compressor = build_compressor(
-            compressor_type, hidden_size=8, patch_grid=(6, 6), token_budget=9, region_ratio=8.0, num_attention_heads=2
-        )
+        compressor = build(compressor_type, (6, 6), 9, region_ratio=8.0)
         token = compressor.assign(region, features)
         inside, place = regions_and_places(compressor, features, region)
         for image in range(2):
             for number in range(compressor.num_tokens):
                 patches = [patch for patch in range(36) if token[image, patch] == number]
                 assert inside[image, number] == any(region[image, patch] for patch in patches)
-                assert place[image, number] == min((compressor.place_on_curve[patch] for patch in patches), default=36)
+                assert place[image, number] == min((compressor.rank_on_curve[patch] for patch in patches), default=36)
 
 
 def test_a_dropped_patch_belongs_to_no_token():
-    compressor = RandomPatches((6, 6), 9)
+    compressor = build("random", (6, 6), 9)
     features = torch.randn(1, 36, 8)
     kept = compressor.assign(torch.ones(1, 36).bool(), features) >= 0
     inside, _ = regions_and_places(compressor, features, ~kept)

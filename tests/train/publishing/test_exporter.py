@@ -7,11 +7,13 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from crop_model.compressor import COMPRESSORS
 from crop_model.configuration_crop_llava import CropLlavaConfig
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from crop_model.processing_crop_llava import CropLlavaProcessor
 from data_prep.common.errors import RunError
 from data_prep.hub.upload import EXPORT
+from tests.crop_model.test_travelling_files import FAMILIES, closure
 from train.backbones.llava import load_config, load_processor
 from train.export import main
 from train.publishing import exporter as export_module
@@ -105,6 +107,18 @@ def test_wrong_calls(
     assert (foreign / "thesis.txt").read_text() == "years"
 
 
+def test_a_compressor_that_does_not_travel_is_refused(
+    tiny_crop_llava: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = type("Elsewhere", (COMPRESSORS["region_ratio"],), {"__module__": "my_package.elsewhere"})
+    monkeypatch.setitem(COMPRESSORS, "region_ratio", elsewhere)
+    monkeypatch.setattr(CropLlavaForConditionalGeneration, "from_pretrained", None)
+    with pytest.raises(SystemExit) as caught:
+        main([str(tiny_crop_llava), str(tmp_path / "out")])
+    assert caught.value.code == 2 and list(tmp_path.iterdir()) == []
+    assert "compressor_type: 'region_ratio' is not of crop_model" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("target", ["earlier", "foreign", "new"])
 def test_an_export_takes_the_place_of_an_earlier_one(
     target: str, request: pytest.FixtureRequest, tiny_crop_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -113,6 +127,7 @@ def test_an_export_takes_the_place_of_an_earlier_one(
     out = tmp_path / "new" if target == "new" else request.getfixturevalue(target)
     main([str(tiny_crop_llava), str(out), *(["overwrite=true"] if target == "foreign" else [])])
     assert not (out / "thesis.txt").exists()
+    assert {path.stem for path in out.glob("*.py")} == closure(FAMILIES["crop_llava"])
     assert "earlier" not in (out / "config.json").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == [out.name]
     assert len({path.stat().st_mode for path in out.iterdir() if path.is_file()}) == 1
