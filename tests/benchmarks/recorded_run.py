@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from train import plc
+from train.engine import run
 from train.engine.trainer import PlcTrainer
 
 
@@ -20,13 +21,13 @@ class RecordedTrainer(PlcTrainer):
     """Writes before every forward pass."""
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *rest: Any) -> Tensor:
-        run, process = Path(self.args.output_dir), self.args.process_index
-        (run / f"process-{process}.pid").write_text(str(os.getpid()))
-        with (run / f"batches-{process}.jsonl").open("a") as file:
+        folder, process = Path(self.args.output_dir), self.args.process_index
+        (folder / f"process-{process}.pid").write_text(str(os.getpid()))
+        with (folder / f"batches-{process}.jsonl").open("a") as file:
             file.write(json.dumps({"step": self.state.global_step, "samples": inputs["sample_ids"]}) + "\n")
         return super().training_step(model, inputs, *rest)
 
 
 if __name__ == "__main__":
-    plc.PlcTrainer = RecordedTrainer  # type: ignore[misc]
+    run.PlcTrainer = RecordedTrainer  # type: ignore[misc]
     plc.main()
