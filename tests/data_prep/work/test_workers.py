@@ -67,35 +67,40 @@ def test_what_stops_a_worker_reaches_the_parent(error: Exception, kind: type, me
 
 @pytest.mark.integration
 def test_a_workers_os_error_is_one_line(capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit) as caught, user_errors("prog"):
-        run_workers(Failing(PermissionError(13, "Permission denied", "x")), 2)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as caught, user_errors("prog"):
+            run_workers(Failing(PermissionError(13, "Permission denied", "x")), 2)
+    finally:
+        handler = signal.signal(signal.SIGINT, before)
     assert caught.value.code == 1
     assert capsys.readouterr().err == "prog: error: [Errno 13] Permission denied: 'x'\n"
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert handler is signal.default_int_handler
 
 
 CALL = """
+import signal
 import sys
 from pathlib import Path
 from data_prep.common.errors import user_errors
 from data_prep.work.workers import run_workers
 from tests.data_prep.work.test_workers import Endless
 if __name__ == "__main__":
+    # not what it inherits: a script that runs the tests in its background has them ignore SIGINT
+    signal.signal(signal.SIGINT, getattr(signal, sys.argv[2]))
     with user_errors("prog"):
         run_workers(Endless(Path(sys.argv[1])), 2)
 """
 
 
-@pytest.mark.integration
-def test_ctrl_c_is_one_line_and_ends_the_workers(tmp_path: Path) -> None:
-    """The terminal sends SIGINT to every process of the group."""
-    script, began = tmp_path / "call.py", tmp_path / "began"
+def start_endless(folder: Path, handler: str) -> "subprocess.Popen[str]":
+    """Two workers at work, in a process group of their own."""
+    script, began = folder / "call.py", folder / "began"
     script.write_text(CALL)
     began.mkdir()
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     process = subprocess.Popen(
-        [sys.executable, str(script), str(began)],
-        env=environment,
+        [sys.executable, str(script), str(began), handler],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -103,9 +108,29 @@ def test_ctrl_c_is_one_line_and_ends_the_workers(tmp_path: Path) -> None:
     while len(list(began.iterdir())) < 2:
         assert process.poll() is None
         time.sleep(0.05)
+    return process
+
+
+@pytest.mark.integration
+def test_ctrl_c_is_one_line_and_ends_the_workers(tmp_path: Path) -> None:
+    """The terminal sends SIGINT to every process of the group."""
+    process = start_endless(tmp_path, "default_int_handler")
     os.killpg(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=60)  # ends when the last worker has closed stderr
     assert (process.returncode, error) == (130, "prog: interrupted\n")
+
+
+@pytest.mark.integration
+def test_where_ctrl_c_is_ignored_it_stays_so(tmp_path: Path) -> None:
+    """A run in the background of a script outlives the Ctrl-C that ends the script's foreground."""
+    process = start_endless(tmp_path, "SIG_IGN")
+    os.killpg(process.pid, signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1)
+    process.terminate()
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGTERM
+    assert "interrupted" not in error
 
 
 def test_what_was_done_before_does_not_count_towards_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
