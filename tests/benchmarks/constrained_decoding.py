@@ -37,7 +37,7 @@ Run = Callable[[], Any]
 
 def localizer(folder: Path, words: int | None = None) -> Localizer:
     """The model of a folder on all of its visual tokens, with a larger vocabulary if asked for."""
-    options = {"compressor_type": "none", "token_budget": 256}
+    options: dict[str, Any] = {"compressor_type": "none", "token_budget": 256}
     model = CropLlavaForConditionalGeneration.from_pretrained(folder, **options).eval()
     if words is not None:
         model.resize_token_embeddings(words)

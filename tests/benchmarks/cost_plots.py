@@ -13,7 +13,8 @@ from matplotlib.ticker import ScalarFormatter
 
 from crop_model.allocation import allocate
 from crop_model.cost.model import ModelShape
-from crop_model.cost.questions import macs_of_questions
+from crop_model.cost.questions import Kept, macs_of_questions
+from crop_model.training_free.before_llm import Method
 from crop_model.training_free.inside_llm import PruningConfig
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
@@ -41,7 +42,7 @@ def against_budget() -> Figure:
     }
     for name, (colour, line, shapes, layer) in ways.items():
         prunings = [None if layer is None else PruningConfig(layer, b) for b in budgets]
-        method = "visionzip" if name.startswith("VisionZip") else None
+        method: Method | None = "visionzip" if name.startswith("VisionZip") else None
         pairs = list(zip(shapes, prunings, strict=True))
         flops = [shape.prefill(TEXT, 1, pruning, method).flops / TERA for shape, pruning in pairs]
         cache = [shape.kv_bytes(TEXT, pruning=pruning) / 1e6 for shape, pruning in pairs]
@@ -78,7 +79,7 @@ def against_questions() -> Figure:
     questions = [2**n for n in range(8)]
     full, plc, pooled = llava_7b(), llava_7b("region_ratio", 64), llava_7b("uniform", 64)
     pruning = PruningConfig(LAYER, 64)
-    ways = [
+    ways: list[tuple[str, str, str, ModelShape, Kept, PruningConfig | None]] = [
         ("all 576 tokens, nothing kept", BLACK, "-", full, "nothing", None),
         ("all 576 tokens, their KV cache kept", BLACK, ":", full, "cache", None),
         ("PLC, 64 tokens, nothing kept", BLUE, "-", plc, "nothing", None),
@@ -115,7 +116,7 @@ def table() -> str:
     """Cost of every method at 64 of 576 tokens."""
     full, chosen, pruning = llava_7b(), llava_7b("random", 64), PruningConfig(LAYER, 64)
     lines = ["| method | TFLOPs | first token sooner, at most | KV cache, MB |", "|---|---:|---:|---:|"]
-    for name, shape, pruned, method in (
+    ways: list[tuple[str, ModelShape, PruningConfig | None, Method | None]] = [
         ("all 576 tokens", full, None, None),
         ("PLC", llava_7b("region_ratio", 64), None, None),
         ("pooling (`uniform`)", llava_7b("uniform", 64), None, None),
@@ -125,7 +126,8 @@ def table() -> str:
         ("ILP, thinned", full, pruning, None),
         ("ILP, pooled", full, PruningConfig(LAYER, 64, "pooled"), None),
         ("FastV", full, PruningConfig(LAYER, 64, "attention"), None),
-    ):
+    ]
+    for name, shape, pruned, method in ways:
         flops = shape.prefill(TEXT, 1, pruned, method).flops
         sooner = full.prefill(TEXT).flops / flops
         cache = shape.kv_bytes(TEXT, pruning=pruned) / 1e6

@@ -6,6 +6,8 @@ The localizer is Qwen2-VL-2B's shape at 336 x 336 pixels (144 visual tokens); th
 and 13B, all 576 visual tokens against PLC at 64. A text of t tokens is read by both.
 """
 
+from typing import Any
+
 from llava_sizes import PATCHES, llava_config
 from transformers import Qwen2VLConfig
 
@@ -25,7 +27,12 @@ def llava(size: str, compressor_type: str, budget: int) -> ModelShape:
 
 def qwen2_vl_2b_config() -> Qwen2VLConfig:
     """Qwen2-VL-2B's sizes."""
-    text = {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "vocab_size": 151936}
+    text: dict[str, Any] = {
+        "hidden_size": 1536,
+        "intermediate_size": 8960,
+        "num_hidden_layers": 28,
+        "vocab_size": 151936,
+    }
     text |= {"num_attention_heads": 12, "num_key_value_heads": 2}
     text |= {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}}
     vision = {"depth": 32, "embed_dim": 1280, "hidden_size": 1536, "num_heads": 16, "mlp_ratio": 4, "patch_size": 14}

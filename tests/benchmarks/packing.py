@@ -51,7 +51,9 @@ def padding(trainer: PlcTrainer) -> float:
         lengths = [sum(data.samples["length"][index] for index in row) for row in data.rows]
     else:
         lengths = data["length"][:]
-    order = list(trainer._get_train_sampler(data))
+    sampler = trainer._get_train_sampler(data)
+    assert sampler is not None
+    order = list(sampler)
     batches = [[lengths[index] for index in order[start : start + size]] for start in range(0, len(order), size)]
     return 1 - sum(lengths) / sum(len(batch) * max(batch) for batch in batches)
 

@@ -141,13 +141,13 @@ def disturb(launch: Launch, while_saving: bool, moments: random.Random) -> dict[
         launch.wait_while_saving(started, moments)
     else:
         time.sleep(moments.uniform(0, 4))
-    target = moments.choice(["all"] * 8 + [0, 1])
+    target: str | int = moments.choice(["all"] * 8 + [0, 1])
     if not launch.running():
         return None
-    if target == "all":
-        launch.kill_all()
-    else:
+    if isinstance(target, int):
         launch.kill_one(target)
+    else:
+        launch.kill_all()
     trained = sum(1 for _ in (launch.run / "batches-0.jsonl").open())
     return {
         "target": target,

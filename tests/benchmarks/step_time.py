@@ -19,7 +19,7 @@ from collections.abc import Callable
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from wide_llava import FULL, configuration, questions
 
 from crop_model.cost.model import ModelShape
@@ -30,7 +30,7 @@ BUDGETS = (FULL, 192, 128, 64)
 RANK = 16
 
 
-def build(budget: int) -> torch.nn.Module:
+def build(budget: int) -> PeftModel:
     """The model with `budget` visual tokens an image; all 576 of them means no compressor."""
     torch.manual_seed(0)
     config = configuration(budget, width=1024, ffn_width=2752, layers=4)
@@ -53,7 +53,7 @@ def stepper(budget: int, samples: int, text_tokens: int) -> tuple[Callable[[], N
     model, inputs = build(budget), batch(budget, samples, text_tokens)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
     adapter = sum(p.numel() for name, p in model.named_parameters() if "lora_" in name)
-    shape = ModelShape.from_config(model.config)
+    shape = ModelShape.from_config(model.get_base_model().config)
 
     def step() -> None:
         model(**inputs).loss.backward()
