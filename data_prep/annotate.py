@@ -139,7 +139,7 @@ def annotate(arguments: AnnotateArguments, reader: Source) -> bool:
     root = None if arguments.image_root is None else Path(arguments.image_root).absolute()
     expect_large_images()
     ready = reader.prepare(work.tables, root)
-    run_workers(Job(work, ready, name, root, arguments), arguments.workers)
+    run_workers(AnnotateJob(work, ready, name, root, arguments), arguments.workers)
     measured = {key: value for key, value in _keys(ready).items() if value != _keys(reader)[key]}
     if not work.finish(samples=not reader.trains_itself, more={"measured": measured} if measured else {}):
         print(f"{out}: this share is done, others are missing")
@@ -162,7 +162,7 @@ def _keys(reader: Source) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Job:
+class AnnotateJob:
     """What every worker gets."""
 
     work: Work
@@ -196,7 +196,7 @@ class Job:
 class ShardRows:
     """The rows of one shard, and what was rejected of its records."""
 
-    def __init__(self, job: Job, excluded: frozenset[str]) -> None:
+    def __init__(self, job: AnnotateJob, excluded: frozenset[str]) -> None:
         self.job, self.excluded = job, excluded
         self.rows: list[tuple[Any, ...]] = []  # with the columns of SHARD_SCHEMA
         self.rejected: list[dict[str, Any]] = []

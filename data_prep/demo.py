@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from crop_model.regions import union_box
-from data_prep.boards.questions import Question, ask
+from data_prep.boards.questions import BoardQuestion, ask
 from data_prep.boards.scenes import Scene, compose, load_scans, render
 from data_prep.common.atomic import write_atomically
 from data_prep.common.command_line import parse_config
@@ -107,7 +107,7 @@ def llava_record(record_id: str, samples: Sequence[Sample]) -> dict[str, Any]:
     return {"id": record_id, "image": samples[0].image, "conversations": turns}
 
 
-def annotate(sample: Sample, question: Question, scene: Scene) -> RegionAnnotation:
+def annotate(sample: Sample, question: BoardQuestion, scene: Scene) -> RegionAnnotation:
     """The sidecar's row for a question; its boxes are known by construction, as well as a person would draw them."""
     return RegionAnnotation(
         sample_id=sample.sample_id,

@@ -39,7 +39,7 @@ PROG = "python -m data_prep.localize"
 ROWS_PER_PIECE = 512
 POLL_S = 0.5
 WAIT_S = 3600.0  # the first process for the last piece of another
-METHODS = {"trained": "localizer", "zero_shot": "zero_shot"}  # what a sidecar calls a kind of localizer
+SIDECAR_METHODS = {"trained": "localizer", "zero_shot": "zero_shot"}  # what a sidecar calls a kind of localizer
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class LocalizeArguments:
         metadata={
             "help": "A model trained to write boxes, or (zero_shot) a grounding detector, GroundingDINO or OWLv2, "
             "whose text query is the question. The rows' method says which: localizer or zero_shot.",
-            "choices": tuple(METHODS),
+            "choices": tuple(SIDECAR_METHODS),
         },
     )
     threshold: float | None = field(
@@ -230,7 +230,7 @@ def _filled(row: RegionAnnotation, found: LocatedRegion | None, arguments: Local
     flags = [flag for flag in row.flags if flag not in ("no_evidence", "low_confidence", "agreement")]
     flags += ["low_confidence"] if found.confidence < arguments.least else []
     boxes = [] if found.region is None else [found.region]
-    method = METHODS[arguments.localizer_kind]
+    method = SIDECAR_METHODS[arguments.localizer_kind]
     return replace(row, boxes=boxes, region=found.region, method=method, score=found.confidence, flags=flags)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data_prep.common.command_line import parse_config
 from data_prep.common.errors import ConfigError, user_errors
-from data_prep.hub.upload import EXPORT, REGIONS, Kind, PushArguments, push_folder
+from data_prep.hub.upload import EXPORT, REGIONS, HubFolderKind, PushArguments, push_folder
 
 PROG = "python -m data_prep.push"
 
@@ -29,7 +29,7 @@ class FolderArguments(PushArguments):
             raise ConfigError("push_to: missing")
 
 
-def folder_kind(folder: Path) -> Kind:
+def folder_kind(folder: Path) -> HubFolderKind:
     """ConfigError where a folder is neither."""
     for kind in (EXPORT, REGIONS):
         if any(folder.glob(kind.mark)):

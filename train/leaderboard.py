@@ -27,7 +27,7 @@ from train.evaluation.report import read_evaluation
 PROG = "python -m train.leaderboard"
 PUBLISHED = "configs/leaderboard/llava-1.5-7b.yaml"
 ROW_KEYS = {"method", "kind", "kept", "source"}
-Line = dict[int, str]  # a cell by budget
+BudgetCells = dict[int, str]  # a cell by budget
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class LeaderboardArguments:
             raise ConfigError("evaluations: neither these nor published rows, nothing to print")
 
 
-def our_lines(path: str) -> dict[tuple[str, str], Line]:
+def our_lines(path: str) -> dict[tuple[str, str], BudgetCells]:
     """What is kept at each budget, by method and region source, of the rows of one evaluation.
 
     A row of a bootstrap has its interval; of several seeds, the mean and the standard deviation.
@@ -98,7 +98,7 @@ def read_published(path: str) -> dict[str, Any]:
 
 def leaderboard(arguments: LeaderboardArguments) -> str:
     """The table and how to read it."""
-    lines: list[tuple[str, str, Line, str]] = []
+    lines: list[tuple[str, str, BudgetCells, str]] = []
     for path in arguments.evaluations:
         lines += [(method, regions, line, path) for (method, regions), line in our_lines(path).items()]
     if arguments.published is not None:

@@ -13,7 +13,7 @@ ADJACENT_CHANCE = 0.4
 
 
 @dataclass(frozen=True)
-class Question:
+class BoardQuestion:
     """`kind` names the sort of question; no boxes: it takes the whole image to answer. `digits` are those that the text
     refers to, in its order."""
 
@@ -24,10 +24,10 @@ class Question:
     digits: tuple[int, ...]
 
 
-def ask(rng: np.random.Generator, scene: Scene, count: int) -> list[Question]:
+def ask(rng: np.random.Generator, scene: Scene, count: int) -> list[BoardQuestion]:
     """`count` different questions about a scene, kinds drawn by their shares."""
     kinds, shares = list(KINDS), np.array([share for share, _ in KINDS.values()])
-    questions: dict[str, Question] = {}
+    questions: dict[str, BoardQuestion] = {}
     while len(questions) < count:
         kind = kinds[rng.choice(len(kinds), p=shares / shares.sum())]
         question = KINDS[kind][1](rng, scene)
@@ -36,12 +36,12 @@ def ask(rng: np.random.Generator, scene: Scene, count: int) -> list[Question]:
     return list(questions.values())
 
 
-def ask_place(rng: np.random.Generator, scene: Scene) -> Question:
+def ask_place(rng: np.random.Generator, scene: Scene) -> BoardQuestion:
     cell = random_cell(rng, scene)
     return _ask_digit("place", f"Which digit is at {cell_name(cell)}?", scene, cell, scene.cell_box(cell))
 
 
-def ask_frame(rng: np.random.Generator, scene: Scene) -> Question | None:
+def ask_frame(rng: np.random.Generator, scene: Scene) -> BoardQuestion | None:
     unique = unique_colours(scene)
     if not unique:
         return None
@@ -50,15 +50,15 @@ def ask_frame(rng: np.random.Generator, scene: Scene) -> Question | None:
     return _ask_digit("frame", f"Which digit is in the {colour} frame?", scene, cell, scene.cell_box(cell))
 
 
-def ask_add(rng: np.random.Generator, scene: Scene) -> Question | None:
+def ask_add(rng: np.random.Generator, scene: Scene) -> BoardQuestion | None:
     return _ask_pair("add", "Add the digits {} and {}.", sum, rng, scene)
 
 
-def ask_larger(rng: np.random.Generator, scene: Scene) -> Question | None:
+def ask_larger(rng: np.random.Generator, scene: Scene) -> BoardQuestion | None:
     return _ask_pair("larger", "Which digit is larger, {} or {}?", max, rng, scene)
 
 
-def ask_panel(rng: np.random.Generator, scene: Scene) -> Question | None:
+def ask_panel(rng: np.random.Generator, scene: Scene) -> BoardQuestion | None:
     """The asked frame is anywhere on the panel, so the region is the whole panel; frames like it may be outside."""
     inside = [(cell, colour) for cell, colour in sorted(scene.frames.items()) if scene.in_panel(cell)]
     found = [colour for _, colour in inside]
@@ -70,18 +70,18 @@ def ask_panel(rng: np.random.Generator, scene: Scene) -> Question | None:
     return _ask_digit("panel", text, scene, cell, scene.block_box(scene.panel))
 
 
-def ask_exists(rng: np.random.Generator, scene: Scene) -> Question:
+def ask_exists(rng: np.random.Generator, scene: Scene) -> BoardQuestion:
     colour = random_colour(rng)
     answer = "yes" if scene.framed_in(colour) else "no"
-    return Question("exists", f"Is any frame {colour}?", answer, (), ())
+    return BoardQuestion("exists", f"Is any frame {colour}?", answer, (), ())
 
 
-def ask_count(rng: np.random.Generator, scene: Scene) -> Question:
+def ask_count(rng: np.random.Generator, scene: Scene) -> BoardQuestion:
     colour = random_colour(rng)
-    return Question("count", f"How many {colour} frames are there?", str(len(scene.framed_in(colour))), (), ())
+    return BoardQuestion("count", f"How many {colour} frames are there?", str(len(scene.framed_in(colour))), (), ())
 
 
-KINDS: dict[str, tuple[float, Callable[[np.random.Generator, Scene], Question | None]]] = {
+KINDS: dict[str, tuple[float, Callable[[np.random.Generator, Scene], BoardQuestion | None]]] = {
     "place": (0.34, ask_place),
     "frame": (0.30, ask_frame),
     "larger": (0.10, ask_larger),
@@ -92,21 +92,21 @@ KINDS: dict[str, tuple[float, Callable[[np.random.Generator, Scene], Question | 
 }
 
 
-def _ask_digit(kind: str, text: str, scene: Scene, cell: Cell, box: Box) -> Question:
+def _ask_digit(kind: str, text: str, scene: Scene, cell: Cell, box: Box) -> BoardQuestion:
     digit = int(scene.digit[cell])
-    return Question(kind, text, str(digit), (box,), (digit,))
+    return BoardQuestion(kind, text, str(digit), (box,), (digit,))
 
 
 def _ask_pair(
     kind: str, text: str, combine: Callable[[tuple[int, int]], int], rng: np.random.Generator, scene: Scene
-) -> Question | None:
+) -> BoardQuestion | None:
     pair = pair_of_cells(rng, scene)
     if pair is None:
         return None
     (first, first_name), (second, second_name) = pair
     digits = int(scene.digit[first]), int(scene.digit[second])
     boxes = (scene.cell_box(first), scene.cell_box(second))
-    return Question(kind, text.format(first_name, second_name), str(combine(digits)), boxes, digits)
+    return BoardQuestion(kind, text.format(first_name, second_name), str(combine(digits)), boxes, digits)
 
 
 def pair_of_cells(rng: np.random.Generator, scene: Scene) -> tuple[tuple[Cell, str], tuple[Cell, str]] | None:

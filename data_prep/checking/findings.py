@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_prep.common.errors import DataError
-from data_prep.schema.sample import METHODS, read_manifest, sidecar_batches
+from data_prep.schema.sample import REGION_METHODS, read_manifest, sidecar_batches
 
 LEAST_SIDE = 0.98  # of a box of one pixel, stored as float32
 TOLERANCE = 0.02  # pixels, between the stored region and the union of the stored boxes
@@ -56,7 +56,7 @@ CHECKS = {
     "box_outside": Check("error", "rows", "a box reaches beyond the image, or is not finite"),
     "box_degenerate": Check("error", "rows", "a box less than a pixel wide or high, or with swapped corners"),
     "region_mismatch": Check("error", "rows", "the region is not the union of the boxes, clipped to the image"),
-    "unknown_method": Check("error", "rows", f"a method other than {', '.join(METHODS)}"),
+    "unknown_method": Check("error", "rows", f"a method other than {', '.join(REGION_METHODS)}"),
     "no_region": Check("warning", "questions", "no row in the sidecar: trained without a region"),
     "unused_row": Check("warning", "rows", "a row for a question that the annotations do not ask"),
 }
@@ -152,7 +152,7 @@ def _bad_rows(folder: Path, batch: pa.RecordBatch) -> dict[str, np.ndarray]:
         "box_outside": _rows_with(owner[~inside], rows),
         "box_degenerate": _rows_with(owner[((high - low) < LEAST_SIDE).any(1)], rows),
         "region_mismatch": _region_mismatch(batch, boxes, counts, sizes),
-        "unknown_method": np.array([method not in METHODS for method in known], bool),
+        "unknown_method": np.array([method not in REGION_METHODS for method in known], bool),
     }
 
 

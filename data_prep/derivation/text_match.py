@@ -12,7 +12,7 @@ from functools import cache, lru_cache
 import snowballstemmer
 from rapidfuzz.distance import Levenshtein
 
-from data_prep.schema.question import Located
+from data_prep.schema.question import LabelledBox
 
 MIN_SIMILARITY = 0.8  # ANLS of an answer and the text read
 _CUTOFF = MIN_SIMILARITY - 1e-6  # in floats, 1 - 0.8 is below 0.2, and one letter of five would be too many
@@ -66,7 +66,7 @@ class Match:
     ambiguous: bool
 
 
-def match_answer(answers: Sequence[str], words: Sequence[Located], question: str) -> Match | None:
+def match_answer(answers: Sequence[str], words: Sequence[LabelledBox], question: str) -> Match | None:
     """The run of words that shows one of the answers, as `Match` of its words' boxes; None where there is none.
 
     A run counts where its normalised Levenshtein similarity to the answer, without case, spaces and punctuation, is at
@@ -104,7 +104,7 @@ def _similar_runs(texts: Sequence[str], target: str, lengths: range) -> list[tup
     return runs
 
 
-def _same_runs(words: Sequence[Located], target: str, lengths: range) -> list[tuple[float, int, int]]:
+def _same_runs(words: Sequence[LabelledBox], target: str, lengths: range) -> list[tuple[float, int, int]]:
     """As `_similar_runs`, of the runs that `exact` makes equal to the target."""
     numbers = [exact(word.text) for word in words]
     return [
@@ -119,7 +119,7 @@ def _same_runs(words: Sequence[Located], target: str, lengths: range) -> list[tu
 
 
 def _nearest_to_question(
-    places: Sequence[tuple[int, int]], texts: Sequence[str], words: Sequence[Located], question: str
+    places: Sequence[tuple[int, int]], texts: Sequence[str], words: Sequence[LabelledBox], question: str
 ) -> tuple[tuple[int, int], bool]:
     """The run that stands nearest to a word of the question, and whether that was no choice but a guess."""
     if len(places) == 1:
@@ -137,7 +137,7 @@ def _nearest_to_question(
     return min(places, key=distance), False
 
 
-def match_objects(question: str, objects: Sequence[Located]) -> Match | None:
+def match_objects(question: str, objects: Sequence[LabelledBox]) -> Match | None:
     """The objects that the question names, as `Match` of their boxes; None where it names none.
 
     All objects of a named kind count. `ambiguous` where one kind has several objects and the question does not count

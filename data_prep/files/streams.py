@@ -3,7 +3,7 @@
 A record is handed on as cheaply as its form allows, since most of what a process reads belongs to another one:
 
     JSON list, JSON mapping   parsed on the way (ijson)         the item, or (key, value)
-    JSON lines                not parsed                        a `Line`, parsed by `load`
+    JSON lines                not parsed                        a `JsonLine`, parsed by `load`
     parquet, `datasets`       not read                          a `LazyRow`, read by `load`
     CSV                       split                             {column: text}
 
@@ -59,7 +59,7 @@ class LazyRow:
         return self._load(self._index)
 
 
-class Line(NamedTuple):
+class JsonLine(NamedTuple):
     """A line of a JSONL file; `name` is the file and the line's number, from 1."""
 
     file: str
@@ -118,17 +118,17 @@ def chained(streams: Sequence[Stream]) -> Stream:
 
 
 def json_lines(path: str | Path) -> Stream:
-    """A `Line` for each line of a JSONL file that is not blank."""
+    """A `JsonLine` for each line of a JSONL file that is not blank."""
     read = 0
 
-    def records() -> Iterator[Line]:
+    def records() -> Iterator[JsonLine]:
         nonlocal read
         with errors_as(str(path)), Path(path).open("rb") as file:
             for number, text in enumerate(file, start=1):
                 read += len(text)
                 record = text.removeprefix(codecs.BOM_UTF8) if number == 1 else text
                 if record and not record.isspace():
-                    yield Line(str(path), number, record)
+                    yield JsonLine(str(path), number, record)
 
     with errors_as(str(path)):
         return Stream(records(), Path(path).stat().st_size, lambda: read)

@@ -73,7 +73,7 @@ class PushArguments:
 
 
 @dataclass(frozen=True)
-class Kind:
+class HubFolderKind:
     """What a folder is for the Hub.
 
     Args:
@@ -91,14 +91,14 @@ class Kind:
     message: str
 
 
-EXPORT = Kind(
+EXPORT = HubFolderKind(
     "model",
     "export of this project",
     "modeling_crop_*.py",
     ("*.safetensors", "*.safetensors.index.json", "*.py", "adapter/*", ".eval_results/*"),
     "Export of a CROP PLC checkpoint",
 )
-REGIONS = Kind(
+REGIONS = HubFolderKind(
     "dataset",
     "data set of region sidecars",
     "regions/*/manifest.json",
@@ -127,7 +127,7 @@ class Difference:
         return f"{len(self.send)} files, {size:,} bytes to send; {len(self.there)} there; {len(self.stale)} to delete"
 
 
-def check_push(arguments: PushArguments, kind: Kind) -> None:
+def check_push(arguments: PushArguments, kind: HubFolderKind) -> None:
     """Before the work: whether there is a login, and nothing else under that name.
 
     Raises:
@@ -137,7 +137,7 @@ def check_push(arguments: PushArguments, kind: Kind) -> None:
         _Push(arguments, kind).run(lambda push: push.look())
 
 
-def push_folder(folder: Path, arguments: PushArguments, kind: Kind) -> None:
+def push_folder(folder: Path, arguments: PushArguments, kind: HubFolderKind) -> None:
     """Upload, or list what an upload would send.
 
     Raises:
@@ -155,7 +155,7 @@ def push_folder(folder: Path, arguments: PushArguments, kind: Kind) -> None:
 class _Push:
     """The steps for one repository, and what surrounds them: the login, more tries, one line of error."""
 
-    def __init__(self, arguments: PushArguments, kind: Kind) -> None:
+    def __init__(self, arguments: PushArguments, kind: HubFolderKind) -> None:
         self.arguments = arguments
         self.kind = kind
         self.where: Any = {"repo_id": arguments.push_to, "repo_type": kind.repo_type}

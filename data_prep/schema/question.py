@@ -17,7 +17,7 @@ from .sample import RegionAnnotation
 BoxFrame = Literal["pixels", "unit", "padded_square"]
 
 
-class Located(NamedTuple):
+class LabelledBox(NamedTuple):
     """A word that stands in an image, or the name of an object in it."""
 
     text: str
@@ -54,8 +54,8 @@ class Question:
     frame: BoxFrame = "pixels"
     boxes: Sequence[Sequence[float]] = ()
     answers: Sequence[str] = ()
-    words: Sequence[Located] = ()
-    objects: Sequence[Located] = ()
+    words: Sequence[LabelledBox] = ()
+    objects: Sequence[LabelledBox] = ()
     whole_image: bool = False
     joined: RegionAnnotation | None = None
     flags: Sequence[str] = ()

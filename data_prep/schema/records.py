@@ -17,8 +17,8 @@ from typing import Any
 
 from data_prep.common.errors import DataError
 from data_prep.files.streams import (
+    JsonLine,
     LazyRow,
-    Line,
     Stream,
     errors_as,
     json_lines,
@@ -73,7 +73,7 @@ def named_record(annotations: str, number: int, raw: Any) -> tuple[str, dict[str
     """(name for messages, record) of what `record_stream` handed on; DataError where it is no mapping."""
     name = f"{annotations}: record {number}"
     with errors_as(name):
-        record = raw.load() if isinstance(raw, Line | LazyRow) else raw
+        record = raw.load() if isinstance(raw, JsonLine | LazyRow) else raw
     if not isinstance(record, dict):
         raise DataError(f"{name}: expected a mapping")
     return (f"{name} (id {record['id']})" if record.get("id") is not None else name), record

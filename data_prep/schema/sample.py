@@ -33,7 +33,7 @@ ROWS_PER_PART, ROWS_PER_BATCH = 500_000, 10_000
 
 EXIF_POLICY = "stored pixels: width, height and boxes ignore EXIF orientation"
 
-METHODS = ("human", "ocr_match", "object_match", "localizer", "zero_shot", "global")
+REGION_METHODS = ("human", "ocr_match", "object_match", "localizer", "zero_shot", "global")
 
 # xmin, ymin, xmax, ymax. No list of a fixed size, which pyarrow below 26 neither writes nor reads where one is null.
 _BOX = pa.list_(pa.float32())
@@ -84,7 +84,7 @@ class RegionAnnotation:
     """Where the answer to one question is to be seen.
 
     `boxes` and `region` are pixel xyxy, half-open, in the un-rotated image of `width` x `height`; `region` is the
-    clipped union of the boxes, or None where the question needs the whole image; `method` is one of `METHODS`.
+    clipped union of the boxes, or None where the question needs the whole image; `method` is one of `REGION_METHODS`.
     """
 
     sample_id: str
@@ -262,8 +262,8 @@ def _check_rows(folder: Path, rows: Sequence[RegionAnnotation]) -> None:
     if others := {row.source for row in rows} - {rows[0].source}:
         raise DataError(f"{folder}: one source a sidecar, found {rows[0].source!r} and {min(others)!r}")
     for row in rows:
-        if row.method not in METHODS:
-            known = ", ".join(METHODS)
+        if row.method not in REGION_METHODS:
+            known = ", ".join(REGION_METHODS)
             raise DataError(f"{folder}: sample {row.sample_id}: unknown method {row.method!r}, known: {known}")
     _check_unique(folder, [row.sample_id for row in rows])
 

@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from data_prep.common.errors import ConfigError, RecordError
-from data_prep.files.streams import LazyRow, Line, Stream
+from data_prep.files.streams import JsonLine, LazyRow, Stream
 from data_prep.schema.data_source import existing_paths
 from data_prep.schema.question import Question
 
@@ -113,7 +113,7 @@ class Source(ABC):
     def parse(self, raw: Any) -> Any:
         """A raw record as `schema` has it; RecordError where it does not fit."""
         try:
-            if isinstance(raw, Line):
+            if isinstance(raw, JsonLine):
                 return self.schema.validate_json(raw.text)
             return self.schema.validate_python(raw.load() if isinstance(raw, LazyRow) else raw)
         except ValidationError as error:

@@ -20,7 +20,7 @@ from crop_model.regions import union_box
 from data_prep.common.errors import RecordError
 from data_prep.files.images import existing_image
 from data_prep.files.streams import Stream, errors_as, json_list
-from data_prep.schema.question import Located, Question
+from data_prep.schema.question import LabelledBox, Question
 
 from .base import XYXY, Id, Source, below, xywh
 
@@ -72,7 +72,7 @@ class ChartQA(Source):
             return pydantic_core.from_json(path.read_bytes())
 
 
-def _elements(chart: Any) -> Iterator[Located]:
+def _elements(chart: Any) -> Iterator[LabelledBox]:
     """The texts, series and values of a chart that have a box, in the order of the file."""
     waiting = [chart]
     while waiting:
@@ -88,16 +88,16 @@ def _elements(chart: Any) -> Iterator[Located]:
         if not isinstance(boxes, list):
             continue
         if isinstance(node.get("name"), str) and (found := [box for box in map(_corners, boxes) if box is not None]):
-            yield Located(node["name"], union_box(found))
+            yield LabelledBox(node["name"], union_box(found))
         for key in ("values", "y"):
             if isinstance(node.get(key), list):
                 yield from _located(node[key], boxes)
 
 
-def _located(texts: list[Any], boxes: list[Any]) -> Iterator[Located]:
+def _located(texts: list[Any], boxes: list[Any]) -> Iterator[LabelledBox]:
     for text, value in zip(texts, boxes, strict=False):
         if isinstance(text, str | int | float) and (box := _corners(value)) is not None:
-            yield Located(text if isinstance(text, str) else f"{text:.10g}", box)
+            yield LabelledBox(text if isinstance(text, str) else f"{text:.10g}", box)
 
 
 def _corners(value: Any) -> XYXY | None:

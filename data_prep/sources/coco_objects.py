@@ -15,12 +15,12 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from data_prep.common.errors import ConfigError
 from data_prep.files.lookup import Index
 from data_prep.files.streams import json_list
-from data_prep.schema.question import Located
+from data_prep.schema.question import LabelledBox
 
 from .base import XYXY, Pixels, Source, look_up, xywh
 
 
-class Image(BaseModel):
+class ImageRecord(BaseModel):
     id: int
     width: Pixels
     height: Pixels
@@ -84,18 +84,18 @@ class CocoQuestions(Source):
         found = self.objects.get(str(image_id)) if self.objects else None
         return None if found is None else look_up(_SIZE, found, f"instances: image {image_id}")
 
-    def objects_of(self, image_id: int) -> list[Located]:
+    def objects_of(self, image_id: int) -> list[LabelledBox]:
         """The annotated objects of an image, crowds included."""
-        found: list[Located] = []
+        found: list[LabelledBox] = []
         while self.objects and (value := self.objects.get(f"{image_id}/{len(found)}")) is not None:
-            found.append(Located(*look_up(_NAMED, value, f"instances: image {image_id}: object {len(found)}")))
+            found.append(LabelledBox(*look_up(_NAMED, value, f"instances: image {image_id}: object {len(found)}")))
         return found
 
 
 def _items(instances: str) -> Iterator[tuple[str, Any]]:
     """The items of the look-up table; an annotation that is not of COCO's form is left out, it has nothing to tell."""
     for raw in json_list(instances, "images.item"):
-        if (image := fitting(Image, raw)) is not None:
+        if (image := fitting(ImageRecord, raw)) is not None:
             yield str(image.id), (image.width, image.height)
     categories = (fitting(Category, raw) for raw in json_list(instances, "categories.item"))
     names = {category.id: category.name for category in categories if category is not None}

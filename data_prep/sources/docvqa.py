@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from data_prep.common.errors import RecordError
 from data_prep.files.streams import Stream, json_list
-from data_prep.schema.question import Located, Question
+from data_prep.schema.question import LabelledBox, Question
 
 from .base import Pixels, Source, below, by_votes, first_error
 from .rosetta import NO_OCR, UNREAD, ImageText
@@ -25,7 +25,7 @@ from .rosetta import NO_OCR, UNREAD, ImageText
 CACHED_PAGES = 64  # questions of one page follow one another
 
 
-class Asked(BaseModel):
+class Record(BaseModel):
     question: str
     image: str
     answers: list[str] = []
@@ -37,14 +37,14 @@ class Word(BaseModel):
     quad: tuple[float, float, float, float, float, float, float, float] = Field(alias="boundingBox")
 
 
-class Line(BaseModel):
+class OcrLine(BaseModel):
     words: list[Word] = []
 
 
 class Page(BaseModel):
     width: Pixels
     height: Pixels
-    lines: list[Line]
+    lines: list[OcrLine]
 
 
 class Recognized(BaseModel):
@@ -62,7 +62,7 @@ class DocVqa(Source):
     ocr: str | None = field(default=None, metadata={"help": "Folder of the text of the images, a JSON file each."})
     folder: str = field(default="", metadata={"help": "Folder below image_root that the paths of images start from."})
 
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Asked)
+    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
     file_keys: ClassVar[tuple[str, ...]] = ("annotations", "ocr")
 
     def records(self) -> Stream:
@@ -85,7 +85,7 @@ def read_page(path: Path) -> ImageText:
     if found is None:
         return NO_OCR
     page = found.pages[0]  # a file is one page
-    words = [Located(word.text, _bounds(word.quad)) for line in page.lines for word in line.words]
+    words = [LabelledBox(word.text, _bounds(word.quad)) for line in page.lines for word in line.words]
     return ImageText(words, "pixels", (page.width, page.height))
 
 

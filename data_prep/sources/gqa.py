@@ -43,7 +43,7 @@ class Step(BaseModel):
     argument: str = ""
 
 
-class Asked(BaseModel):
+class Record(BaseModel):
     image_id: Id = Field(alias="imageId")
     question: str
     answer: str = ""
@@ -73,7 +73,7 @@ class Gqa(Source):
     graphs: Index | None = field(init=False, default=None, repr=False, compare=False)
 
     licence: ClassVar[str] = "CC BY 4.0"
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(tuple[str, Asked])
+    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(tuple[str, Record])
     file_keys: ClassVar[tuple[str, ...]] = ("annotations", "scene_graphs")
 
     def prepare(self, folder: Path, image_root: Path | None) -> Self:
@@ -84,7 +84,7 @@ class Gqa(Source):
     def records(self) -> Stream:
         return chained([json_mapping(path) for path in existing_paths(self.annotations)])
 
-    def questions(self, record: tuple[str, Asked]) -> Iterator[Question | RecordError]:
+    def questions(self, record: tuple[str, Record]) -> Iterator[Question | RecordError]:
         _, asked = record
         graph = self._graph(asked.image_id)
         ids = [] if asked.types.semantic == "global" or _asks_of_scene(asked) else object_ids(asked)
@@ -105,7 +105,7 @@ class Gqa(Source):
         return None if found is None else look_up(_GRAPH, found, f"scene graph of image {image_id}")
 
 
-def object_ids(asked: Asked) -> list[str]:
+def object_ids(asked: Record) -> list[str]:
     """Ids of the objects that question, answer and full answer speak of, each once."""
     notes = asked.annotations
     lists = [*notes.question.values(), *notes.answer.values(), *notes.full_answer.values()]
@@ -115,5 +115,5 @@ def object_ids(asked: Asked) -> list[str]:
     return list(dict.fromkeys(key for key in ids if key))
 
 
-def _asks_of_scene(asked: Asked) -> bool:
+def _asks_of_scene(asked: Record) -> bool:
     return any(step.argument.partition("(")[0].strip() == "scene" for step in asked.semantic)

@@ -14,14 +14,14 @@ from typing import Any, ClassVar
 
 from pydantic import AliasChoices, BaseModel, Field, TypeAdapter
 
-from data_prep.schema.question import Located
+from data_prep.schema.question import LabelledBox
 
 from .base import xywh
 from .docvqa import CACHED_PAGES, DocVqa, read_ocr
 from .rosetta import NO_OCR, ImageText
 
 
-class Asked(BaseModel):
+class Record(BaseModel):
     question: str
     image: str = Field(alias="image_local_name")
     ocr_file: str = Field(alias="ocr_output_file")
@@ -59,9 +59,9 @@ class InfographicVqa(DocVqa):
 
     folder: str = field(default="infographicsvqa_images", metadata={"help": "Folder of the images below image_root."})
 
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Asked)
+    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
 
-    def text_of(self, folder: Path, record: Asked) -> ImageText:
+    def text_of(self, folder: Path, record: Record) -> ImageText:
         return read_textract(folder / PurePosixPath(record.ocr_file).name)
 
 
@@ -72,4 +72,4 @@ def read_textract(path: Path) -> ImageText:
     if found is None:
         return NO_OCR
     boxes = [(block.text, block.geometry.box) for block in found.blocks if block.kind == "WORD"]
-    return ImageText([Located(text, xywh(box.left, box.top, box.width, box.height)) for text, box in boxes])
+    return ImageText([LabelledBox(text, xywh(box.left, box.top, box.width, box.height)) for text, box in boxes])

@@ -37,13 +37,13 @@ class Ref(BaseModel):
     sentences: list[Sentence]
 
 
-class Image(BaseModel):
+class ImageRecord(BaseModel):
     file_name: str
     width: Pixels
     height: Pixels
 
 
-_IMAGE, _BBOX = TypeAdapter(Image), TypeAdapter(tuple[float, float, float, float])
+_IMAGE, _BBOX = TypeAdapter(ImageRecord), TypeAdapter(tuple[float, float, float, float])
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from data_prep.files.lookup import Index
 from data_prep.files.streams import json_list
-from data_prep.schema.question import BoxFrame, Located, Question
+from data_prep.schema.question import BoxFrame, LabelledBox, Question
 
 from .base import Source, look_up, xywh
 
@@ -21,7 +21,7 @@ from .base import Source, look_up, xywh
 class ImageText(NamedTuple):
     """What was read in an image: words in reading order, the frame of their boxes, the size that pixels refer to."""
 
-    words: Sequence[Located] = ()
+    words: Sequence[LabelledBox] = ()
     frame: BoxFrame = "unit"
     size: tuple[int, int] | None = None
     flags: tuple[str, ...] = ()
@@ -93,7 +93,7 @@ def _rosetta_items(path: str) -> Iterator[tuple[str, Any]]:
                 yield str(image_id), words
 
 
-def _located(word: RosettaWord) -> Located:
+def _located(word: RosettaWord) -> LabelledBox:
     """A word and its upright box; the rotation, which is mostly near 0, is left out."""
     box = word.bounding_box
-    return Located(word.word, xywh(box.top_left_x, box.top_left_y, box.width, box.height))
+    return LabelledBox(word.word, xywh(box.top_left_x, box.top_left_y, box.width, box.height))

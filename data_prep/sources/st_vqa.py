@@ -20,7 +20,7 @@ from .base import below, by_votes
 from .rosetta import RosettaText
 
 
-class Asked(BaseModel):
+class Record(BaseModel):
     file_path: str
     question: str
     answers: list[str] = []
@@ -34,12 +34,12 @@ class StVqa(RosettaText):
     annotations: str = field(kw_only=True, metadata={"help": "<split>_task_<n>.json."})
     folder: str = field(default="", metadata={"help": "Folder below image_root that file_path starts from."})
 
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Asked)
+    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
     file_keys: ClassVar[tuple[str, ...]] = ("annotations", "rosetta")
 
     def records(self) -> Stream:
         return json_list(self.annotations, "data.item")
 
-    def questions(self, record: Asked) -> Iterator[Question | RecordError]:
+    def questions(self, record: Record) -> Iterator[Question | RecordError]:
         image, answers = below(self.folder, record.file_path), by_votes(record.answers)
         yield self.text_in(record.file_path).question(image, record.question, answers, record.dataset)

@@ -19,7 +19,7 @@ from pydantic import BaseModel, TypeAdapter
 from data_prep.common.errors import ConfigError, RecordError
 from data_prep.files.lookup import Index
 from data_prep.files.streams import Stream, json_list, json_mapping
-from data_prep.schema.question import Located, Question
+from data_prep.schema.question import LabelledBox, Question
 
 from .base import Id, Pixels, look_up, votes, xywh
 from .rosetta import NO_OCR, ImageText, RosettaText
@@ -41,7 +41,7 @@ class TextOcrWord(BaseModel):
 _IMAGE, _WORDS, _WORD = TypeAdapter(TextOcrImage), TypeAdapter(list[Id]), TypeAdapter(TextOcrWord)
 
 
-class Asked(BaseModel):
+class Record(BaseModel):
     question: str
     image_id: Id
     image_width: Pixels | None = None
@@ -60,7 +60,7 @@ class TextVqa(RosettaText):
     folder: str = field(default="train_images", metadata={"help": "Folder of the images below image_root."})
 
     licence: ClassVar[str] = "CC BY 4.0"
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Asked)
+    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
     file_keys: ClassVar[tuple[str, ...]] = ("annotations", "rosetta", "textocr")
 
     def __post_init__(self) -> None:
@@ -79,7 +79,7 @@ class TextVqa(RosettaText):
     def records(self) -> Stream:
         return json_list(self.annotations, "data.item")
 
-    def questions(self, record: Asked) -> Iterator[Question | RecordError]:
+    def questions(self, record: Record) -> Iterator[Question | RecordError]:
         image, counts = f"{self.folder}/{record.image_id}.jpg", votes(record.answers)
         ranked = list(counts)
         if ranked and ranked[0].casefold() in NO_ANSWER:
@@ -106,13 +106,13 @@ def _textocr_text(table: Index, image_id: str) -> ImageText:
     words = []
     for key in look_up(_WORDS, table.get(f"imgToAnns/{image_id}") or [], name):
         word = look_up(_WORD, table.get(f"anns/{key}"), f"{name}: annotation {key}")
-        words.append(Located(word.utf8_string, xywh(*word.bbox)))
+        words.append(LabelledBox(word.utf8_string, xywh(*word.bbox)))
     return ImageText(in_reading_order(words), "pixels", (size.width, size.height))
 
 
-def in_reading_order(words: Sequence[Located]) -> list[Located]:
+def in_reading_order(words: Sequence[LabelledBox]) -> list[LabelledBox]:
     """Words line by line: a line goes on while words are centred above the bottom of its topmost-centred one."""
-    lines: list[list[Located]] = []
+    lines: list[list[LabelledBox]] = []
     for word in sorted(words, key=lambda word: word.box[1] + word.box[3]):
         if lines and (word.box[1] + word.box[3]) / 2 < lines[-1][0].box[3]:
             lines[-1].append(word)

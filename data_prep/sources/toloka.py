@@ -17,7 +17,7 @@ from data_prep.schema.question import Question
 from .base import Pixels, Source
 
 
-class Row(BaseModel):
+class Record(BaseModel):
     image: str
     width: Pixels
     height: Pixels
@@ -35,13 +35,13 @@ class Toloka(Source):
     annotations: str = field(metadata={"help": "train.csv, test_public.csv or test_private.csv."})
 
     licence: ClassVar[str] = "CC BY 4.0"
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Row)
+    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
     file_keys: ClassVar[tuple[str, ...]] = ("annotations",)
 
     def records(self) -> Stream:
         return csv_rows(self.annotations)
 
-    def questions(self, record: Row) -> Iterator[Question | RecordError]:
+    def questions(self, record: Record) -> Iterator[Question | RecordError]:
         yield Question(
             image=_file_name(record.image),
             text=record.question,

@@ -28,7 +28,7 @@ class QA(BaseModel):
     type: str | None = None
 
 
-class Image(BaseModel):
+class ImageRecord(BaseModel):
     filename: str
     split: str | None = None
     qa_pairs: list[QA]
@@ -45,7 +45,7 @@ class Visual7W(Source):
     split: str | None = field(default="train", metadata={"help": "Of the images: train, val or test; null: all."})
     boxes: Index = field(init=False, repr=False, compare=False)
 
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Image)
+    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(ImageRecord)
     file_keys: ClassVar[tuple[str, ...]] = ("annotations",)
 
     def prepare(self, folder: Path, image_root: Path | None) -> Self:
@@ -55,11 +55,11 @@ class Visual7W(Source):
     def records(self) -> Stream:
         return json_list(self.annotations, "images.item")
 
-    def questions(self, record: Image) -> Iterator[Question | RecordError]:
+    def questions(self, record: ImageRecord) -> Iterator[Question | RecordError]:
         """ "Which man?" may be asked of several: see `merged`."""
         yield from merged(self._questions(record))
 
-    def _questions(self, record: Image) -> Iterator[Question | RecordError]:
+    def _questions(self, record: ImageRecord) -> Iterator[Question | RecordError]:
         for qa in record.qa_pairs if self.split in (None, record.split) else []:
             question = Question(record.filename, qa.question, kind=qa.type)
             if isinstance(qa.answer, str):

@@ -24,7 +24,7 @@ from .base import look_up, majority
 from .coco_objects import CocoQuestions, fitting
 
 
-class Asked(BaseModel):
+class Record(BaseModel):
     question_id: int
     image_id: int = Field(ge=0)
     question: str
@@ -34,7 +34,7 @@ class AnnotatorsAnswer(BaseModel):
     answer: str
 
 
-class Answered(BaseModel):
+class AnswerRecord(BaseModel):
     question_id: int
     answer_type: str | None = None
     answers: list[AnnotatorsAnswer] = Field(min_length=1)
@@ -63,7 +63,7 @@ class VqaV2(CocoQuestions):
     answers: Index | None = field(init=False, default=None, repr=False, compare=False)
 
     licence: ClassVar[str] = "CC BY 4.0"
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Asked)
+    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
     file_keys: ClassVar[tuple[str, ...]] = ("question_file", "annotations", "instances")
 
     def prepare(self, folder: Path, image_root: Path | None) -> Self:
@@ -75,7 +75,7 @@ class VqaV2(CocoQuestions):
     def records(self) -> Stream:
         return json_list(self.question_file, "questions.item")
 
-    def questions(self, record: Asked) -> Iterator[Question | RecordError]:
+    def questions(self, record: Record) -> Iterator[Question | RecordError]:
         answer = Answer("", None)
         if self.answers is not None:
             found = self.answers.get(str(record.question_id))
@@ -95,5 +95,5 @@ class VqaV2(CocoQuestions):
 def _items(annotations: str) -> Iterator[tuple[str, Any]]:
     """Answers by question; an annotation of another form is left out, and its question has no answer."""
     for raw in json_list(annotations, "annotations.item"):
-        if (found := fitting(Answered, raw)) is not None:
+        if (found := fitting(AnswerRecord, raw)) is not None:
             yield str(found.question_id), (majority([item.answer for item in found.answers]), found.answer_type)

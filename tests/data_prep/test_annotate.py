@@ -101,10 +101,10 @@ def test_any_number_of_workers(cot: Path, undisturbed: dict[str, bytes], workers
     assert content(tmp_path / "regions") == undisturbed
 
 
-def _job(cot: Path, out: Path) -> program.Job:
+def _job(cot: Path, out: Path) -> program.AnnotateJob:
     options, reader = arguments(cot, out), VisualCot(str(cot / "cot.jsonl"))
     work = Work(out, "visual_cot", program._plan(options, reader), program.RECORDS_PER_SHARD)
-    return program.Job(work, reader, "visual_cot", (cot / "images").absolute(), options)
+    return program.AnnotateJob(work, reader, "visual_cot", (cot / "images").absolute(), options)
 
 
 def test_machines_share_the_shards(cot: Path, undisturbed: dict[str, bytes], tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def test_large_images(data: DataSet, tmp_path: Path) -> None:
 
 def test_an_unknown_method(data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row(method="guess")(data)
-    monkeypatch.setattr("data_prep.schema.sample.METHODS", ("human", "guess"))  # the writer refuses it otherwise
+    monkeypatch.setattr("data_prep.schema.sample.REGION_METHODS", ("human", "guess"))  # the writer refuses it otherwise
     status, report = run(tmp_path, data.write())
     assert (status, found(report)) == (1, {"unknown_method": 1})
 

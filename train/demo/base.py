@@ -33,7 +33,7 @@ from data_prep.boards.questions import KINDS
 from data_prep.common.command_line import parse_config
 from data_prep.common.errors import user_errors
 
-from .base_data import Boards, Collator
+from .base_data import BoardCollator, Boards
 from .base_model import PATCH_WORDS, build_model, build_processor
 
 PROG = "python -m train.demo.base"
@@ -42,7 +42,7 @@ SHARPNESS = 20.0  # of the alignment's cosines
 
 
 @dataclass(frozen=True)
-class Recipe:
+class BaseRecipe:
     """Keys of the command line."""
 
     out: str = field(metadata={"help": "Folder for the model and its log."})
@@ -145,7 +145,7 @@ def losses(
 
 
 def train_stage(
-    model: LlavaForConditionalGeneration, processor: LlavaProcessor, recipe: Recipe, stage: str
+    model: LlavaForConditionalGeneration, processor: LlavaProcessor, recipe: BaseRecipe, stage: str
 ) -> Iterator[dict[str, Any]]:
     """Trains one stage; yields a line for the log every so many steps."""
     steps, rate = {
@@ -160,7 +160,7 @@ def train_stage(
     schedule = get_cosine_schedule_with_warmup(optimizer, recipe.warmup_steps, steps)
     words = processor.tokenizer.convert_tokens_to_ids(list(PATCH_WORDS))
     seed = recipe.seed + 1 + STAGES.index(stage)
-    collator = Collator(processor, spread=stage == "spread")
+    collator = BoardCollator(processor, spread=stage == "spread")
     boards = Boards("train", steps * recipe.batch_images, recipe.questions_per_image, processor, seed)
     start = time.perf_counter()
     loader = DataLoader(boards, recipe.batch_images, collate_fn=collator, num_workers=1, prefetch_factor=4)
@@ -177,14 +177,14 @@ def train_stage(
             yield {"stage": stage, "step": step, **values, "learning_rate": rate, "seconds": round(seconds, 1)}
 
 
-def train(recipe: Recipe) -> None:
+def train(recipe: BaseRecipe) -> None:
     """Trains all stages, tests and saves to `recipe.out`, with a log of one line a logged step."""
     out = Path(recipe.out)
     torch.manual_seed(recipe.seed)
     processor = build_processor()
     model = build_model(processor.tokenizer).train()
     held_out = Boards("test", recipe.test_images, recipe.questions_per_image, processor, recipe.seed)
-    loader = DataLoader(held_out, 25, collate_fn=Collator(processor))
+    loader = DataLoader(held_out, 25, collate_fn=BoardCollator(processor))
     out.mkdir(parents=True, exist_ok=True)
     with (out / "train_log.jsonl").open("w") as log:
         for stage in STAGES:
@@ -203,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point: exit status 2 for a wrong call."""
     with user_errors(PROG):
         (recipe,) = parse_config(
-            (Recipe,),
+            (BaseRecipe,),
             sys.argv[1:] if argv is None else argv,
             prog=PROG,
             description=str(__doc__),

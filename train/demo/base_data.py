@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import LlavaProcessor
 
-from data_prep.boards.questions import KINDS, Question, ask
+from data_prep.boards.questions import KINDS, BoardQuestion, ask
 from data_prep.boards.scenes import CELL_NAMES, COLOURS, LONG_SIDE, Scene, cell_name, compose, load_scans, render
 
 from .base_model import GRID, PATCH_WORDS
@@ -34,7 +34,7 @@ class Boards(Dataset):
     def __len__(self) -> int:
         return self.size
 
-    def ask(self, rng: np.random.Generator, scene: Scene) -> list[Question]:
+    def ask(self, rng: np.random.Generator, scene: Scene) -> list[BoardQuestion]:
         """As many different questions as asked for, about a board."""
         return ask(rng, scene, self.questions)
 
@@ -50,7 +50,7 @@ class Boards(Dataset):
             "shown": shown_words(scene),
         }
 
-    def _branch(self, question: Question) -> tuple[list[int], list[int], list[int]]:
+    def _branch(self, question: BoardQuestion) -> tuple[list[int], list[int], list[int]]:
         """Token ids after `<image>`; labels, -100 outside the answer; at a word that names a cell, its digit's id."""
         messages = [
             {"role": "user", "content": f"<image>\n{question.text}"},
@@ -88,7 +88,7 @@ def shown_words(scene: Scene) -> torch.Tensor:
     return shown.flatten(0, 1)
 
 
-class Collator:
+class BoardCollator:
     """Puts the branches of an image behind one shared prefix, with the mask that keeps them apart.
 
     Args:

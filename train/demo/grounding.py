@@ -32,20 +32,20 @@ from transformers import (
 
 from crop_model.localization.grid_box import ANSWER
 from crop_model.regions import Box, pixels_to_cells, union_box
-from data_prep.boards.questions import Question, pair_of_cells, random_cell, unique_colours
+from data_prep.boards.questions import BoardQuestion, pair_of_cells, random_cell, unique_colours
 from data_prep.boards.scenes import Scene, cell_name
 from data_prep.common.command_line import parse_config
 from data_prep.common.errors import ConfigError, user_errors
 
 from .base import read, see, which_are_right
-from .base_data import Boards, Collator
+from .base_data import BoardCollator, Boards
 
 PROG = "python -m train.demo.grounding"
 SHARES = {"place": 0.35, "frame": 0.3, "pair": 0.2, "panel": 0.15}  # of the phrases, where a board has such
 
 
 @dataclass(frozen=True)
-class Recipe:
+class GroundingRecipe:
     """Keys of the command line."""
 
     out: str = field(metadata={"help": "Folder for the model and its log."})
@@ -70,16 +70,16 @@ class GroundingBoards(Boards):
 
     kinds = tuple(SHARES)
 
-    def ask(self, rng: np.random.Generator, scene: Scene) -> list[Question]:
+    def ask(self, rng: np.random.Generator, scene: Scene) -> list[BoardQuestion]:
         """Different phrases about a board."""
-        phrases: dict[str, Question] = {}
+        phrases: dict[str, BoardQuestion] = {}
         while len(phrases) < self.questions:
             kind = str(rng.choice(list(SHARES), p=list(SHARES.values())))
             found = _phrase(rng, scene, kind)
             if found is not None:
                 text, boxes = found
                 cells = pixels_to_cells(union_box(boxes), *scene.size)
-                phrases.setdefault(text, Question(kind, text, ANSWER.format(*cells), tuple(boxes), ()))
+                phrases.setdefault(text, BoardQuestion(kind, text, ANSWER.format(*cells), tuple(boxes), ()))
         return list(phrases.values())
 
 
@@ -103,7 +103,7 @@ def _phrase(rng: np.random.Generator, scene: Scene, kind: str) -> tuple[str, lis
     return " and ".join(names), [scene.cell_box(cell) for cell, _ in pair]
 
 
-def train(recipe: Recipe) -> None:
+def train(recipe: GroundingRecipe) -> None:
     """Train and write model, processor and log.
 
     The vision tower rests: it names places already, and the demo's other models share it.
@@ -126,14 +126,18 @@ def train(recipe: Recipe) -> None:
     processor.save_pretrained(out)
 
 
-def _steps(model: LlavaForConditionalGeneration, processor: LlavaProcessor, recipe: Recipe) -> Iterator[dict[str, Any]]:
+def _steps(
+    model: LlavaForConditionalGeneration, processor: LlavaProcessor, recipe: GroundingRecipe
+) -> Iterator[dict[str, Any]]:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98))
     schedule = get_cosine_schedule_with_warmup(optimizer, recipe.warmup_steps, recipe.steps)
     boards = GroundingBoards(
         "train", recipe.steps * recipe.batch_images, recipe.phrases_per_image, processor, recipe.seed
     )
-    loader = DataLoader(boards, recipe.batch_images, collate_fn=Collator(processor), num_workers=1, prefetch_factor=4)
+    loader = DataLoader(
+        boards, recipe.batch_images, collate_fn=BoardCollator(processor), num_workers=1, prefetch_factor=4
+    )
     start = time.perf_counter()
     for step, batch in enumerate(loader, start=1):
         optimizer.zero_grad()
@@ -147,10 +151,10 @@ def _steps(model: LlavaForConditionalGeneration, processor: LlavaProcessor, reci
             yield {"step": step, "loss": round(loss.item(), 4), "seconds": round(time.perf_counter() - start, 1)}
 
 
-def test(model: LlavaForConditionalGeneration, processor: LlavaProcessor, recipe: Recipe) -> dict[str, float]:
+def test(model: LlavaForConditionalGeneration, processor: LlavaProcessor, recipe: GroundingRecipe) -> dict[str, float]:
     """The share of phrases of unseen boards whose every token is right, given those before it; by kind."""
     boards = GroundingBoards("test", recipe.test_images, recipe.phrases_per_image, processor, recipe.seed + 1)
-    loader = DataLoader(boards, recipe.batch_images, collate_fn=Collator(processor))
+    loader = DataLoader(boards, recipe.batch_images, collate_fn=BoardCollator(processor))
     right = which_are_right(model, loader, boards.kinds)
     return {kind: round(sum(right[kind]) / len(right[kind]), 4) for kind in boards.kinds if right[kind]}
 
@@ -159,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point: exit status 2 for a wrong call."""
     with user_errors(PROG):
         (recipe,) = parse_config(
-            (Recipe,),
+            (GroundingRecipe,),
             sys.argv[1:] if argv is None else argv,
             prog=PROG,
             description=str(__doc__),

@@ -21,7 +21,7 @@ from .prediction import Prediction
 FOLDER = "answers"
 
 
-class Answers:
+class AnswerCache:
     """The answered batches of one row.
 
     Args:

@@ -28,18 +28,18 @@ from train.checkpoints.config_file import write_config
 from train.data.collator import Collator
 from train.data.samples import file_stamps
 
-from .answer_cache import Answers, remove_answers
+from .answer_cache import AnswerCache, remove_answers
 from .arguments import EvaluateArguments, RowSpec, check_checkpoints
 from .benchmark_scores import Scored
-from .localization import Located, locate, measures, measures_text
+from .localization import LocatedRow, locate, measures, measures_text
 from .metrics import exact_match
 from .prediction import Prediction, by_benchmark, clear_predictions, write_predictions
-from .questions import Asked, load_questions, read_benchmarks, scored
+from .questions import QuestionsByLabel, load_questions, read_benchmarks, scored
 from .region_choice import choose_region
 from .report import describe_row, report_text, write_report
 from .vision_reuse import each_image_once
 
-CONFIG_FILE = "evaluation.yaml"  # not config.yaml, which in a run's folder is the training's
+ARGUMENTS_FILE = "evaluation.yaml"  # not config.yaml, which in a run's folder is the training's
 
 TTFT_WARMUP = 2
 
@@ -52,8 +52,8 @@ class Evaluator:
         spec: RowSpec,
         arguments: EvaluateArguments,
         data: DataArguments,
-        asked: Asked,
-        found: dict[str, dict[str, Located]],
+        asked: QuestionsByLabel,
+        found: dict[str, dict[str, LocatedRow]],
     ) -> None:
         self.spec, self.arguments = spec, arguments
         model, self.processor = load_merged(spec.checkpoint, dtype=arguments.torch_dtype, **spec.compressor())
@@ -61,7 +61,7 @@ class Evaluator:
         self.model: CropLlavaForConditionalGeneration = model.to(self.device)
         self.collator = Collator(self.processor, data.max_image_pixels)
         self.samples = load_questions(arguments, data, asked, self.processor)
-        self.located: dict[str, Located] = {}
+        self.located: dict[str, LocatedRow] = {}
         if spec.localizer is not None:
             if spec.localizer not in found:
                 localizer = load_localizer(spec.localizer, arguments.torch_dtype, self.device)
@@ -73,7 +73,7 @@ class Evaluator:
         state = PartialState()
         order, size = self._order(), self.arguments.batch_size
         batches = [order[start : start + size] for start in range(0, len(order), size)]
-        answers = Answers(Path(self.arguments.output_dir), self._made_of())
+        answers = AnswerCache(Path(self.arguments.output_dir), self._made_of())
         # what the first process sees, all go by
         (found,) = broadcast_object_list([answers.read() if state.is_main_process else {}])
         left = [number for number in range(len(batches)) if number not in found]
@@ -212,8 +212,8 @@ def evaluate_row(
     spec: RowSpec,
     arguments: EvaluateArguments,
     data: DataArguments,
-    asked: Asked,
-    found: dict[str, dict[str, Located]],
+    asked: QuestionsByLabel,
+    found: dict[str, dict[str, LocatedRow]],
 ) -> tuple[list[Prediction], dict[str, Any] | None]:
     """Load, ask and measure one row; the model is gone before the next one comes.
 
@@ -257,7 +257,7 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments) -> dict[str, Any
     state = PartialState(cpu=not torch.cuda.is_available())  # joins the launcher's processes; shared from here on
     folder = Path(arguments.output_dir)
     if state.is_main_process:
-        write_config(folder / CONFIG_FILE, arguments, data)
+        write_config(folder / ARGUMENTS_FILE, arguments, data)
         clear_predictions(folder)
         if not arguments.resume:
             remove_answers(folder)
@@ -265,7 +265,7 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments) -> dict[str, Any
     dataset = arguments.dataset or "+".join([*asked, *(Path(source.annotations).stem for source in data.eval_data)])
     rows: list[dict[str, Any]] = []
     answers: list[Scored] = []
-    found: dict[str, dict[str, Located]] = {}
+    found: dict[str, dict[str, LocatedRow]] = {}
     result: dict[str, Any] = {}
     for number, spec in enumerate(specs):
         predictions, row = evaluate_row(spec, arguments, data, asked, found)

@@ -24,7 +24,7 @@ from train.data.collator import Collator
 
 
 @dataclass(frozen=True)
-class Located:
+class LocatedRow:
     """What a localizer found in the first image of a question, and that image's size in pixels."""
 
     found: LocatedRegion
@@ -34,7 +34,7 @@ class Located:
 
 def locate(
     localizer: RegionLocalizer, samples: datasets.Dataset, collator: Collator, batch_size: int
-) -> dict[str, Located]:
+) -> dict[str, LocatedRow]:
     """By sample_id what is found for every question that has an image; the processes share the questions.
 
     Batches are the same for any number of processes, and with them the rounding.
@@ -43,19 +43,19 @@ def locate(
     asked = [index for index, images in enumerate(samples["images"]) if images]
     batches = [asked[start : start + batch_size] for start in range(0, len(asked), batch_size)]
     mine = batches[state.process_index :: state.num_processes]
-    found: list[tuple[str, Located]] = []
+    found: list[tuple[str, LocatedRow]] = []
     for batch in tqdm(mine, desc="localizer", leave=False):
         rows = [samples[index] for index in batch]
         images = [collator.open_images(row)[0] for row in rows]
         regions = localizer.predict(images, [row["question"] for row in rows], batch_size)
         found += [
-            (row["sample_id"], Located(region, *image.size))
+            (row["sample_id"], LocatedRow(region, *image.size))
             for row, image, region in zip(rows, images, regions, strict=True)
         ]
     return dict(gather_object(found))
 
 
-def measures(samples: datasets.Dataset, located: dict[str, Located]) -> dict[str, dict[str, float]]:
+def measures(samples: datasets.Dataset, located: dict[str, LocatedRow]) -> dict[str, dict[str, float]]:
     """How good the regions are: of all questions with an image, by size of the true region, and by kind of question.
 
     Each group has `n`, `containment`, `area_ratio`, `grid_iou` and `exact`; `all` has `global_f1` too, of telling the

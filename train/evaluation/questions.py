@@ -16,10 +16,10 @@ from train.evaluation.benchmarks.source import benchmark_of, read_questions
 from .arguments import EvaluateArguments
 from .metrics import METRICS, ScoredRow
 
-Asked = Mapping[str, Sequence[BenchmarkQuestion]]  # by a benchmark's label
+QuestionsByLabel = Mapping[str, Sequence[BenchmarkQuestion]]  # by a benchmark's label
 
 
-def read_benchmarks(arguments: EvaluateArguments, data: DataArguments) -> Asked:
+def read_benchmarks(arguments: EvaluateArguments, data: DataArguments) -> QuestionsByLabel:
     """The questions of every benchmark, of each the first `num_samples`; none where samples are asked.
 
     Raises:
@@ -34,7 +34,7 @@ def read_benchmarks(arguments: EvaluateArguments, data: DataArguments) -> Asked:
 
 
 def load_questions(
-    arguments: EvaluateArguments, data: DataArguments, asked: Asked, processor: CropLlavaProcessor
+    arguments: EvaluateArguments, data: DataArguments, asked: QuestionsByLabel, processor: CropLlavaProcessor
 ) -> datasets.Dataset:
     """The rows that a model with that processor is asked, in the columns of `load_samples` or of `load_benchmark`."""
     if not arguments.benchmarks:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data_prep.derivation.derive import FLAGS, Place, derive, grid_iou
-from data_prep.schema.question import BoxFrame, Located, Question, to_pixels
-from data_prep.schema.sample import METHODS, RegionAnnotation
+from data_prep.schema.question import BoxFrame, LabelledBox, Question, to_pixels
+from data_prep.schema.sample import REGION_METHODS, RegionAnnotation
 
 IntBox = tuple[int, int, int, int]
 FRAMES: tuple[BoxFrame, ...] = ("pixels", "unit", "padded_square")
@@ -21,7 +21,7 @@ any_boxes = st.lists(
     st.tuples(*[st.floats(-200, 200) | st.floats(-1, 2) | st.sampled_from([math.nan, math.inf, 1e308])] * 4), max_size=4
 )
 texts = st.sampled_from(["5", "cat", "cats", "total", "dog", ""])
-located = st.builds(lambda text, box: Located(text, box[0]), texts, any_boxes.filter(len))
+located = st.builds(lambda text, box: LabelledBox(text, box[0]), texts, any_boxes.filter(len))
 GLOBAL = Place((), None, "global", 1.0, ())
 
 
@@ -93,7 +93,7 @@ def test_containment_whatever_the_evidence(size: tuple[int, int], **evidence: An
     stated = evidence.pop("stated")
     place = derive(question(size=stated, answers=["5"], **evidence), *size)
     event(place.method)
-    assert place.method in METHODS
+    assert place.method in REGION_METHODS
     assert 0 <= place.score <= 1
     assert list(place.flags) == sorted(set(place.flags))
     assert set(place.flags) <= FLAGS.keys()
@@ -155,7 +155,7 @@ def test_a_smaller_file_of_the_annotated_image(
 
 
 def test_a_file_of_another_shape_gets_no_box() -> None:
-    evidence = {"boxes": [(1, 1, 9, 9)], "answers": ["5"], "words": [Located("5", (1, 1, 9, 9))]}
+    evidence = {"boxes": [(1, 1, 9, 9)], "answers": ["5"], "words": [LabelledBox("5", (1, 1, 9, 9))]}
     place = derive(question(size=(100, 50), **evidence), 100, 52)  # 4 % off
     assert place == Place((), None, "global", 0.0, ("lost_box", "no_evidence", "size_mismatch"))
     assert derive(question(size=(1000, 501), **evidence), 100, 50).method == "human"  # rounding of a resized image
@@ -181,7 +181,7 @@ def test_two_methods_that_agree_are_surer(case: tuple[int, int, list[IntBox]]) -
     overlap = len(first & second) / len(first | second)
     assert grid_iou(read, drawn, width, height) == pytest.approx(overlap)
     # "5" twice at one place: half of 1. Two kinds of objects: 1 over 2.
-    words, objects = [Located("5", read)] * 2, [Located("cat", drawn), Located("total", drawn)]
+    words, objects = [LabelledBox("5", read)] * 2, [LabelledBox("cat", drawn), LabelledBox("total", drawn)]
     both = derive(question(answers=["5"], words=words, objects=objects), width, height)
     event(f"agreement {overlap >= 0.5}")
     assert (both.method, both.region) == ("ocr_match", read)
@@ -189,8 +189,8 @@ def test_two_methods_that_agree_are_surer(case: tuple[int, int, list[IntBox]]) -
     assert ("agreement" in both.flags) == (overlap >= 0.5)
 
 
-WORDS = [Located("5", (10, 10, 20, 20)), Located("7", (30, 30, 40, 40)), Located("7", (50, 50, 60, 60))]
-CAT = Located("cat", (40, 0, 90, 50))
+WORDS = [LabelledBox("5", (10, 10, 20, 20)), LabelledBox("7", (30, 30, 40, 40)), LabelledBox("7", (50, 50, 60, 60))]
+CAT = LabelledBox("cat", (40, 0, 90, 50))
 
 
 @pytest.mark.parametrize(
@@ -221,17 +221,17 @@ CAT = Located("cat", (40, 0, 90, 50))
         # no such text: the cat; of two cats both, half as sure
         ({"answers": ["9"], "words": WORDS, "objects": [CAT]}, Place((CAT.box,), CAT.box, "object_match", 1.0, ())),
         (
-            {"objects": [CAT, Located("cats", (0, 0, 9, 9))]},
+            {"objects": [CAT, LabelledBox("cats", (0, 0, 9, 9))]},
             Place((CAT.box, (0, 0, 9, 9)), (0, 0, 90, 50), "object_match", 0.5, ("low_confidence",)),
         ),
         # one letter of five misread: similar, not the same
         (
-            {"answers": ["house"], "words": [Located("hause", (10, 10, 20, 20))]},
+            {"answers": ["house"], "words": [LabelledBox("hause", (10, 10, 20, 20))]},
             Place(((10, 10, 20, 20),), (10, 10, 20, 20), "ocr_match", 0.8, ("low_confidence",)),
         ),
         # text outside the image is no evidence, an object is
         (
-            {"answers": ["8"], "words": [Located("8", (200, 0, 210, 10))], "objects": [CAT]},
+            {"answers": ["8"], "words": [LabelledBox("8", (200, 0, 210, 10))], "objects": [CAT]},
             Place((CAT.box,), CAT.box, "object_match", 1.0, ()),
         ),
         # less than a pixel wide: 5 +- 0.5

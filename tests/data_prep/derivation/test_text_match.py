@@ -18,17 +18,17 @@ from data_prep.derivation.text_match import (
     singular_words,
     squeeze,
 )
-from data_prep.schema.question import Located
+from data_prep.schema.question import LabelledBox
 
 # Few letters, so that words are often similar by chance.
 word_texts = st.text("abAB.-_ ", max_size=5)
 boxes = st.tuples(*[st.integers(0, 50)] * 4)
-read_words = st.lists(st.builds(Located, word_texts, boxes), max_size=8)
+read_words = st.lists(st.builds(LabelledBox, word_texts, boxes), max_size=8)
 SENTENCE = "one two three four five six seven eight nine ten eleven twelve thirteen"
 
 
 @st.composite
-def answers_in_text(draw: st.DrawFn) -> tuple[list[str], list[Located], str]:
+def answers_in_text(draw: st.DrawFn) -> tuple[list[str], list[LabelledBox], str]:
     """Answers, the words read, a question: the answers are runs of the words, damaged in places."""
     words, answers = draw(read_words), draw(st.lists(word_texts, max_size=2))
     if words:
@@ -52,7 +52,7 @@ def distance(first: str, second: str) -> int:
     return table[len(first), len(second)]
 
 
-def slow_match(answers: Sequence[str], words: Sequence[Located], question: str) -> Match | None:
+def slow_match(answers: Sequence[str], words: Sequence[LabelledBox], question: str) -> Match | None:
     for answer in answers:
         target, count = letters(answer), len(answer.split())
         if not target or count > MAX_ANSWER_WORDS:
@@ -74,7 +74,9 @@ def slow_match(answers: Sequence[str], words: Sequence[Located], question: str) 
     return None
 
 
-def slow_choice(starts: Sequence[int], least: tuple[Fraction, int], words: Sequence[Located], question: str) -> Match:
+def slow_choice(
+    starts: Sequence[int], least: tuple[Fraction, int], words: Sequence[LabelledBox], question: str
+) -> Match:
     """The run, of `least[1]` words from one of `starts`, that has a word nearest to a word of the question."""
     runs = [range(start, start + least[1]) for start in starts]
     asked = [letters(word) for word in question.split() if len(letters(word)) > 2]
@@ -93,7 +95,7 @@ def squared(first: Sequence[float], second: Sequence[float]) -> float:
 
 @settings(max_examples=200, deadline=None)
 @given(case=answers_in_text())
-def test_answer_agrees_with_slow_search(case: tuple[list[str], list[Located], str]) -> None:
+def test_answer_agrees_with_slow_search(case: tuple[list[str], list[LabelledBox], str]) -> None:
     found, expected = match_answer(*case), slow_match(*case)
     event("nothing" if expected is None else "ambiguous" if expected.ambiguous else "clear")
     assert (found is None) == (expected is None)
@@ -110,9 +112,9 @@ def test_squeeze_keeps_letters_and_digits_alone(text: str) -> None:
     assert squeeze(f" {text}\t!_") == squeeze(text)
 
 
-def line(*texts: str) -> list[Located]:
+def line(*texts: str) -> list[LabelledBox]:
     """Words of 10x10 pixels side by side."""
-    return [Located(text, (10 * index, 0, 10 * index + 10, 10)) for index, text in enumerate(texts)]
+    return [LabelledBox(text, (10 * index, 0, 10 * index + 10, 10)) for index, text in enumerate(texts)]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +185,11 @@ def test_a_word_of_the_question_tells_places_apart() -> None:
 
 
 def test_huge_boxes_raise_nothing() -> None:
-    words = [Located("5", (0, 0, 1e308, 1e308)), Located("5", (-1e308, 0, 0, 0)), Located("total", (0, 0, 9, 9))]
+    words = [
+        LabelledBox("5", (0, 0, 1e308, 1e308)),
+        LabelledBox("5", (-1e308, 0, 0, 0)),
+        LabelledBox("total", (0, 0, 9, 9)),
+    ]
     found = match_answer(["5"], words, "What is the total?")
     assert found is not None
 
@@ -205,10 +211,12 @@ names = st.sampled_from(sorted(PLURALS))
 @settings(deadline=None)
 @given(
     named=st.lists(st.tuples(names, st.booleans()), max_size=3),
-    there=st.lists(st.builds(Located, names, boxes), max_size=6),
+    there=st.lists(st.builds(LabelledBox, names, boxes), max_size=6),
     counting=st.booleans(),
 )
-def test_objects_that_the_question_names(named: list[tuple[str, bool]], there: list[Located], counting: bool) -> None:
+def test_objects_that_the_question_names(
+    named: list[tuple[str, bool]], there: list[LabelledBox], counting: bool
+) -> None:
     texts = [PLURALS[name] if plural else name for name, plural in named]
     question = f"{'How many' if counting else 'What colour are the'} {' and the '.join(texts)} here?"
     found = match_objects(question, there)
@@ -240,9 +248,9 @@ def test_plural_equals_singular_and_nothing_else(name: str, other: str) -> None:
     ],
 )
 def test_persons_by_other_names(question: str, matches: bool) -> None:
-    assert (match_objects(question, [Located("person", (0, 0, 9, 9))]) is not None) == matches
+    assert (match_objects(question, [LabelledBox("person", (0, 0, 9, 9))]) is not None) == matches
 
 
 def test_a_name_is_found_as_whole_words() -> None:
-    assert match_objects("Is it scary?", [Located("car", (0, 0, 9, 9))]) is None
-    assert match_objects("Is there wine in the glass?", [Located("wine glass", (0, 0, 9, 9))]) is None
+    assert match_objects("Is it scary?", [LabelledBox("car", (0, 0, 9, 9))]) is None
+    assert match_objects("Is there wine in the glass?", [LabelledBox("wine glass", (0, 0, 9, 9))]) is None

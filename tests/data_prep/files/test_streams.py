@@ -18,8 +18,8 @@ from PIL import Image
 from data_prep.common.errors import DataError
 from data_prep.files.streams import (
     BLOCK,
+    JsonLine,
     LazyRow,
-    Line,
     Stream,
     csv_rows,
     json_lines,
@@ -142,7 +142,7 @@ def test_a_broken_line_is_named_and_others_go_on(text: bytes, tmp_path: Path) ->
     assert (first.load(), third.load()) == (1, 3)
     with pytest.raises(DataError, match=r"a\.jsonl: line 2: not JSON: "):
         second.load()
-    assert isinstance(second, Line)
+    assert isinstance(second, JsonLine)
 
 
 def _table(rows: int) -> pa.Table:

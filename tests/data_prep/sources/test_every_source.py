@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from crop_model.regions import union_box
-from data_prep.annotate import RECORDS_PER_SHARD, AnnotateArguments, Job, ShardRows, _plan
+from data_prep.annotate import RECORDS_PER_SHARD, AnnotateArguments, AnnotateJob, ShardRows, _plan
 from data_prep.common.errors import DataError
 from data_prep.derivation.derive import FLAGS
-from data_prep.files.streams import LazyRow, Line
-from data_prep.schema.sample import METHODS
+from data_prep.files.streams import JsonLine, LazyRow
+from data_prep.schema.sample import REGION_METHODS
 from data_prep.sources import SOURCES
 from data_prep.work.shards import SHARD_SCHEMA, Work
 from tests.data_prep.fixtures import rows_of
@@ -29,14 +29,14 @@ JUNK: list[Any] = [
 ]  # fmt: skip
 
 
-def made(name: str, folder: Path) -> tuple[Any, Job]:
+def made(name: str, folder: Path) -> tuple[Any, AnnotateJob]:
     """The reader of a fixture, prepared, and a job around it."""
     reader = importlib.import_module(f"tests.data_prep.fixtures.{name}").make(folder)
     root = folder / "images"
     arguments = AnnotateArguments(source=name, out=str(folder / "regions"), image_root=str(root), workers=1)
     work = Work(folder / "regions", name, _plan(arguments, reader), RECORDS_PER_SHARD)
     ready = reader.prepare(work.tables, root)
-    return ready, Job(work, ready, name, root, arguments)
+    return ready, AnnotateJob(work, ready, name, root, arguments)
 
 
 def mutated(value: Any, rng: random.Random) -> Any:
@@ -75,7 +75,7 @@ def loaded(records: Iterable[Any]) -> list[Any]:
     values = []
     for raw in records:
         with suppress(DataError):
-            value = raw.load() if isinstance(raw, Line | LazyRow) else raw
+            value = raw.load() if isinstance(raw, JsonLine | LazyRow) else raw
             values.append(list(value) if isinstance(value, tuple) else value)
     return values
 
@@ -104,7 +104,7 @@ def test_mutated_records_raise_only_our_errors(name: str, tmp_path: Path) -> Non
 def check_rows(rows: list[dict[str, Any]]) -> None:
     """Boxes inside the region inside the image; the region their union; methods and flags that are documented."""
     for row in rows:
-        assert row["method"] in METHODS
+        assert row["method"] in REGION_METHODS
         assert set(row["flags"]) <= FLAGS.keys()
         assert 0 <= row["score"] <= 1
         assert (row["region"] is None) == (row["method"] == "global") == (not row["boxes"])

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_prep.common.errors import ConfigError
-from data_prep.schema.question import Located
+from data_prep.schema.question import LabelledBox
 from data_prep.sources.textvqa import TextVqa, in_reading_order
 from tests.data_prep.fixtures import annotated, rows_of
 from tests.data_prep.fixtures.textvqa import make, make_textocr
@@ -92,7 +92,7 @@ def test_textocr(tmp_path: Path) -> None:
 
 def test_reading_order():
     # Centres at heights 10, 14 and 30; the first line ends at 20.
-    words = [Located("c", (0, 25, 9, 35)), Located("b", (50, 5, 59, 15)), Located("a", (0, 8, 9, 20))]
+    words = [LabelledBox("c", (0, 25, 9, 35)), LabelledBox("b", (50, 5, 59, 15)), LabelledBox("a", (0, 8, 9, 20))]
     assert "".join(word.text for word in in_reading_order(words)) == "abc"
 
 

@@ -11,8 +11,8 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from data_prep.boards.questions import ask
 from data_prep.boards.scenes import compose, load_scans, render
-from train.demo.base import Recipe, main, read, see
-from train.demo.base_data import Boards, Collator, shown_words
+from train.demo.base import BaseRecipe, main, read, see
+from train.demo.base_data import BoardCollator, Boards, shown_words
 from train.demo.base_model import GRID, PATCH_WORDS, build_model, build_processor
 
 SHIPPED = Path(__file__).parents[3] / "configs" / "demo_base"
@@ -27,7 +27,7 @@ def test_branches_equal_questions_asked_alone(processor):
     torch.manual_seed(0)
     model = build_model(processor.tokenizer).eval()
     boards = Boards("test", 2, 5, processor, seed=3)
-    batch = Collator(processor)([boards[0], boards[1]])
+    batch = BoardCollator(processor)([boards[0], boards[1]])
     with torch.no_grad():
         logits, _ = read(model, see(model, batch), batch)
         for number in range(2):
@@ -50,7 +50,7 @@ def test_branches_equal_questions_asked_alone(processor):
 def test_positions_follow_the_image_and_spread_only_moves_it_closer(processor, spread):
     torch.manual_seed(0)
     boards = [Boards("test", 1, 4, processor)[0]] * 6
-    batch = Collator(processor, spread)(boards)
+    batch = BoardCollator(processor, spread)(boards)
     lengths = set()
     for positions, branch in zip(batch["position_ids"], batch["branch"], strict=True):
         image = positions[branch == 0]
@@ -94,7 +94,7 @@ def test_shipped_base_is_small_and_reads_unseen_scans():
     model = LlavaForConditionalGeneration.from_pretrained(SHIPPED).eval()
     processor = AutoProcessor.from_pretrained(SHIPPED)
     boards = Boards("test", 12, 6, processor, seed=99)
-    batch = Collator(processor)([boards[number] for number in range(len(boards))])
+    batch = BoardCollator(processor)([boards[number] for number in range(len(boards))])
     with torch.no_grad():
         logits, _ = read(model, see(model, batch), batch)
     labels = batch["labels"][:, 1:]
@@ -127,5 +127,5 @@ def test_help_names_every_key_and_its_default(capsys):
     assert caught.value.code == 0
     shown = capsys.readouterr().out
     assert "OUT" in shown and "out (required)" in shown
-    for field in fields(Recipe)[1:]:
+    for field in fields(BaseRecipe)[1:]:
         assert f"{field.name} (default: {field.default})" in shown

@@ -17,7 +17,7 @@ from tests.crop_model.localization.tiny_detectors import owlv2
 from train.backbones.llava import load_config
 from train.backbones.localizers import load_localizer, localizer_cost
 from train.evaluate import main
-from train.evaluation.localization import Located, measures
+from train.evaluation.localization import LocatedRow, measures
 
 WAIT_S = 0.3
 SIZE = (80, 80)  # a cell is 10 x 10 pixels
@@ -32,7 +32,7 @@ def measured(cases: list[tuple[Box | None, Cells]]) -> dict[str, dict[str, float
         }
     )
     located = {
-        str(number): Located(LocatedRegion(None if cells == (0, 0, 7, 7) else (0, 0, 1, 1), cells, 1.0), *SIZE)
+        str(number): LocatedRow(LocatedRegion(None if cells == (0, 0, 7, 7) else (0, 0, 1, 1), cells, 1.0), *SIZE)
         for number, (_, cells) in enumerate(cases)
     }
     return measures(samples, located)
@@ -63,7 +63,7 @@ def test_measures_of_hand_counted_cases() -> None:
 
 def test_a_region_that_is_not_trusted_counts_as_the_whole_image() -> None:
     samples = datasets.Dataset.from_dict({"sample_id": ["0"], "kind": ["digit"], "region": [[0.0, 0.0, 10.0, 10.0]]})
-    unsure = {"0": Located(LocatedRegion(None, (0, 0, 0, 0), 0.1), *SIZE)}
+    unsure = {"0": LocatedRow(LocatedRegion(None, (0, 0, 0, 0), 0.1), *SIZE)}
     assert measures(samples, unsure)["all"]["area_ratio"] == 64
 
 

@@ -19,11 +19,11 @@ from .files import numbered, official_file
 from .question import BenchmarkQuestion
 
 
-class Asked(docvqa.Asked):
+class Record(docvqa.Record):
     question_id: Id = Field(alias="questionId")
 
 
-_SCHEMA = TypeAdapter(Asked)
+_SCHEMA = TypeAdapter(Record)
 
 
 def read(path: Path) -> Iterator[BenchmarkQuestion]:

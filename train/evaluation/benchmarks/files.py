@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from data_prep.common.errors import DataError
-from data_prep.files.streams import Line
+from data_prep.files.streams import JsonLine
 from data_prep.sources.base import first_error
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ def official_file(path: Path, name: str) -> Path:
 def numbered(path: Path, schema: TypeAdapter[T], raws: Iterable[Any]) -> Iterator[tuple[str, T]]:
     """(name for messages, record) of the records of a list or the lines of a JSONL file, counted from 0 and 1."""
     for number, raw in enumerate(raws):
-        if isinstance(raw, Line):
+        if isinstance(raw, JsonLine):
             yield (name := f"{path}: line {raw.number}"), parsed(schema, raw.load(), name)
         else:
             yield (name := f"{path}: record {number}"), parsed(schema, raw, name)

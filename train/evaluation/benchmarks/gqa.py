@@ -10,12 +10,12 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from data_prep.files.streams import json_mapping
-from data_prep.sources.gqa import Asked
+from data_prep.sources.gqa import Record
 
 from .files import keyed, official_file
 from .question import BenchmarkQuestion
 
-_SCHEMA = TypeAdapter(Asked)
+_SCHEMA = TypeAdapter(Record)
 
 
 def read(path: Path) -> Iterator[BenchmarkQuestion]:

@@ -28,7 +28,7 @@ BLOCK = 64 * 2**20  # bytes that are read at once; a row must be smaller
 Cell = Annotated[str | None, BeforeValidator(lambda text: None if str(text).lower() in ("", "nan", "none") else text)]
 
 
-class Row(BaseModel):
+class Record(BaseModel):
     index: int = Field(ge=0)
     question: str = Field(min_length=1)
     hint: Cell = None
@@ -48,8 +48,8 @@ class Row(BaseModel):
         return tuple(cell for cell in cells[:count] if cell is not None)
 
 
-_SCHEMA = TypeAdapter(Row)
-_COLUMNS = [field.alias or name for name, field in Row.model_fields.items()]
+_SCHEMA = TypeAdapter(Record)
+_COLUMNS = [field.alias or name for name, field in Record.model_fields.items()]
 
 
 def read(path: Path) -> Iterator[BenchmarkQuestion]:

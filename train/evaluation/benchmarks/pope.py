@@ -20,14 +20,14 @@ from .question import BenchmarkQuestion
 SPLITS = ("random", "popular", "adversarial")
 
 
-class Asked(BaseModel):
+class Record(BaseModel):
     question_id: Id
     image: str
     text: str
     label: Literal["yes", "no"]
 
 
-_SCHEMA = TypeAdapter(Asked)
+_SCHEMA = TypeAdapter(Record)
 
 
 def read(path: Path) -> Iterator[BenchmarkQuestion]:

@@ -20,7 +20,7 @@ from .files import checked_letter, keyed, numbered, official_file
 from .question import BenchmarkQuestion, with_options
 
 
-class Asked(BaseModel):
+class Record(BaseModel):
     question_id: Id
     question: str
     choice_a: str
@@ -37,7 +37,7 @@ class Asked(BaseModel):
         return self.choice_a, self.choice_b, self.choice_c, self.choice_d
 
 
-_SCHEMA, _TYPE = TypeAdapter(Asked), TypeAdapter(int)
+_SCHEMA, _TYPE = TypeAdapter(Record), TypeAdapter(int)
 
 
 def read(path: Path) -> Iterator[BenchmarkQuestion]:

@@ -20,7 +20,7 @@ from .files import numbered, official_file
 from .question import BenchmarkQuestion
 
 
-class Asked(BaseModel):
+class Record(BaseModel):
     question_id: Id
     question: str
     image_id: str
@@ -32,7 +32,7 @@ class ImageText(BaseModel):
     ocr_tokens: list[str]
 
 
-_ASKED, _TEXT = TypeAdapter(Asked), TypeAdapter(ImageText)
+_RECORD, _TEXT = TypeAdapter(Record), TypeAdapter(ImageText)
 
 
 def read(path: Path) -> Iterator[BenchmarkQuestion]:
@@ -47,7 +47,7 @@ def read_with_ocr(path: Path) -> Iterator[BenchmarkQuestion]:
     text_file = official_file(file.parent, f"TextVQA_Rosetta_OCR_v0.2_{split}.json")
     texts = _image_texts(text_file)
 
-    def prompt(name: str, asked: Asked) -> str:
+    def prompt(name: str, asked: Record) -> str:
         if asked.image_id not in texts:
             raise DataError(f"{name}: {text_file} has no text of image {asked.image_id}")
         return f"{asked.question.capitalize()}\nReference OCR token: {', '.join(texts[asked.image_id])}"
@@ -59,8 +59,8 @@ def _annotations(path: Path) -> Path:
     return official_file(path, "TextVQA_0.5.1_val.json")
 
 
-def _questions(file: Path, prompt: Callable[[str, Asked], str]) -> Iterator[BenchmarkQuestion]:
-    for name, asked in numbered(file, _ASKED, json_list(file, "data.item")):
+def _questions(file: Path, prompt: Callable[[str, Record], str]) -> Iterator[BenchmarkQuestion]:
+    for name, asked in numbered(file, _RECORD, json_list(file, "data.item")):
         yield BenchmarkQuestion(
             record=name,
             question_id=asked.question_id,

@@ -16,14 +16,14 @@ from .files import numbered, official_file
 from .question import BenchmarkQuestion
 
 
-class Asked(BaseModel):
+class Record(BaseModel):
     image: str
     question: str
     answers: list[AnnotatorsAnswer] = []
     answer_type: str | None = None
 
 
-_SCHEMA = TypeAdapter(Asked)
+_SCHEMA = TypeAdapter(Record)
 
 
 def read(path: Path) -> Iterator[BenchmarkQuestion]:

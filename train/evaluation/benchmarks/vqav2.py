@@ -16,12 +16,12 @@ from pydantic import TypeAdapter
 
 from data_prep.common.errors import DataError
 from data_prep.files.streams import json_list
-from data_prep.sources.vqav2 import Answered, Asked
+from data_prep.sources.vqav2 import AnswerRecord, Record
 
 from .files import numbered, official_file
 from .question import BenchmarkQuestion
 
-_ASKED, _ANSWERED = TypeAdapter(Asked), TypeAdapter(Answered)
+_RECORD, _ANSWER_RECORD = TypeAdapter(Record), TypeAdapter(AnswerRecord)
 _NAME = re.compile(r"v2_OpenEnded_mscoco_([\w-]+)_questions\.json")
 
 
@@ -32,7 +32,7 @@ def read(path: Path) -> Iterator[BenchmarkQuestion]:
     if match is None:
         raise DataError(f"{file}: not named as VQAv2's questions are: v2_OpenEnded_mscoco_<split>_questions.json")
     answers = _answers(file.with_name(f"v2_mscoco_{match[1]}_annotations.json"))
-    for name, asked in numbered(file, _ASKED, json_list(file, "questions.item")):
+    for name, asked in numbered(file, _RECORD, json_list(file, "questions.item")):
         if asked.question_id not in answers:
             raise DataError(f"{name}: question {asked.question_id} has no annotation")
         answered = answers[asked.question_id]
@@ -47,12 +47,12 @@ def read(path: Path) -> Iterator[BenchmarkQuestion]:
         )
 
 
-def _answers(file: Path) -> dict[int, Answered]:
+def _answers(file: Path) -> dict[int, AnswerRecord]:
     """Annotations by question."""
     if not file.is_file():
         raise DataError(f"{file}: no such file (VQAv2's test splits have no public answers; take val2014)")
-    answers: dict[int, Answered] = {}
-    for name, answered in numbered(file, _ANSWERED, json_list(file, "annotations.item")):
+    answers: dict[int, AnswerRecord] = {}
+    for name, answered in numbered(file, _ANSWER_RECORD, json_list(file, "annotations.item")):
         if answered.question_id in answers:
             raise DataError(f"{name}: a second annotation of question {answered.question_id}")
         answers[answered.question_id] = answered

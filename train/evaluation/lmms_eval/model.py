@@ -34,7 +34,7 @@ IGNORED_KEYS = ("image_aspect_ratio",)  # for lmms-eval's own LLaVA; here the pr
 
 
 @dataclass(frozen=True)
-class Asked:
+class LmmsQuestion:
     """A task's question: its name in messages, its text, images in RGB, and the region that its doc gives."""
 
     name: str
@@ -171,14 +171,18 @@ class CropLlava(lmms):
         greedy = ((logits.argmax(dim=-1) == ids) | ~counted).all(dim=1)  # (B,)
         return list(zip(losses.tolist(), greedy.tolist(), strict=True))
 
-    def _asked(self, text: str, doc_to_visual: Callable[[Any], Any], doc_id: int, task: str, split: str) -> Asked:
+    def _asked(
+        self, text: str, doc_to_visual: Callable[[Any], Any], doc_id: int, task: str, split: str
+    ) -> LmmsQuestion:
         name = f"task {task}, doc {doc_id}"
         doc = self.task_dict[task][split][doc_id]
         images = doc_to_visual(doc) or []
         for image in images:
             if not isinstance(image, Image.Image):
                 raise DataError(f"{name}: only images can be shown, got {type(image).__name__}")
-        return Asked(name, text, [image.convert("RGB") for image in images], self._region_of_doc(doc, name, images))
+        return LmmsQuestion(
+            name, text, [image.convert("RGB") for image in images], self._region_of_doc(doc, name, images)
+        )
 
     def _region_of_doc(self, doc: Mapping[str, Any], name: str, images: Sequence[Image.Image]) -> Box | None:
         if self.region_key is None or not images:
@@ -206,7 +210,7 @@ class CropLlava(lmms):
         return [len(ids) - shared_length(ids, start) for ids, start in zip(whole, before, strict=True)]
 
     def _inputs(
-        self, questions: Sequence[Asked], messages: list[list[dict]], continue_final_message: bool = False
+        self, questions: Sequence[LmmsQuestion], messages: list[list[dict]], continue_final_message: bool = False
     ) -> dict[str, Tensor]:
         """The model's inputs for conversations that are continued, or are to be answered, padded on the left."""
         options: dict[str, Any] = {"padding": True, "padding_side": "left", "return_tensors": "pt"}
@@ -221,7 +225,7 @@ class CropLlava(lmms):
             processor_kwargs=options,
         ).to(self.device, self.model.dtype)
 
-    def _regions(self, questions: Sequence[Asked]) -> Iterable[Box | None]:
+    def _regions(self, questions: Sequence[LmmsQuestion]) -> Iterable[Box | None]:
         """One an image."""
         shown = [question for question in questions if question.images]
         regions = [question.region for question in shown]
