@@ -106,14 +106,5 @@ class LocalizerShape:
         decoding = llm.linear_macs(places[-1]) + attention + llm.head_macs(len(ends))
         return LocalizationMacs(self.image_macs if kept == "nothing" else 0, prefill, decoding)
 
-    def kv_bytes(self, text_tokens: int, places: Sequence[int] = PLACES, bytes_per_value: int = 2) -> int:
-        """Bytes of the KV cache after the answer, whose last index is not in it."""
-        return self.language_model.kv_bytes(self.visual_tokens + text_tokens + places[-1], bytes_per_value)
-
-    def weights_read(self, places: Sequence[int] = PLACES) -> int:
-        """Weights of the LLM that are read for one question: all of them, in the prefill and in each pass behind it."""
-        passes = places[0] + len(places)
-        return passes * (self.language_model.linear_macs(1) + self.language_model.head_macs(1))
-
     def _attention_macs(self, queries: int, keys: int) -> int:
         return 2 * queries * keys * self.language_model.query_size * self.language_model.num_layers

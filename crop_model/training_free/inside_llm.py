@@ -33,6 +33,7 @@ from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask
 
 from crop_model.compressor_base import Compressor
+from crop_model.cost.model import ModelShape
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 
 from .token_selection import along, attention_of_last_token, keep_evenly, keep_highest, pool_runs, regions_and_places
@@ -75,6 +76,18 @@ class PruningConfig:
         Both conventions are in use: with N = 576, L = 32, K = 2, a budget of 64 is 96 on average.
         """
         return (self.layer * visual_tokens + (num_layers - self.layer) * self.token_budget) / num_layers
+
+    def macs(self, shape: ModelShape, text_tokens: int, images: int) -> int:
+        """Count what it takes to choose and to pool the tokens of a prompt.
+
+        Thinning costs no products. Attention is the last token's alone, before its product with the values.
+        """
+        tokens = shape.compressor.num_tokens
+        if self.rest == "attention":
+            return shape.tokens(text_tokens, images) * shape.language_model.query_size
+        if self.rest == "pooled" and self.token_budget < tokens:
+            return images * (self.token_budget + 1) * tokens * shape.language_model.hidden_size
+        return 0
 
 
 def budget_for_mean(mean_tokens: float, layer: int, visual_tokens: int, num_layers: int) -> int:

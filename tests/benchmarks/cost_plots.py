@@ -6,6 +6,7 @@ python tests/benchmarks/cost_plots.py            writes docs/images/cost_*.png, 
 from pathlib import Path
 
 import torch
+from cost_of_questions import Kept, macs_of_questions
 from llava_sizes import PATCHES, llava_config
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,9 +14,10 @@ from matplotlib.ticker import ScalarFormatter
 
 from crop_model.allocation import allocate
 from crop_model.cost.model import ModelShape
-from crop_model.cost.questions import Kept, macs_of_questions
-from crop_model.training_free.before_llm import Method
+from crop_model.training_free.base import TrainingFreeMethod
+from crop_model.training_free.divprune import DivPrune
 from crop_model.training_free.inside_llm import PruningConfig
+from crop_model.training_free.visionzip import VisionZip
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 TEXT, LAYER, REGION_RATIO = 150, 2, 16.0
@@ -42,7 +44,7 @@ def against_budget() -> Figure:
     }
     for name, (colour, line, shapes, layer) in ways.items():
         prunings = [None if layer is None else PruningConfig(layer, b) for b in budgets]
-        method: Method | None = "visionzip" if name.startswith("VisionZip") else None
+        method = VisionZip() if name.startswith("VisionZip") else None
         pairs = list(zip(shapes, prunings, strict=True))
         flops = [shape.prefill(TEXT, 1, pruning, method).flops / TERA for shape, pruning in pairs]
         cache = [shape.kv_bytes(TEXT, pruning=pruning) / 1e6 for shape, pruning in pairs]
@@ -116,13 +118,13 @@ def table() -> str:
     """Cost of every method at 64 of 576 tokens."""
     full, chosen, pruning = llava_7b(), llava_7b("random", 64), PruningConfig(LAYER, 64)
     lines = ["| method | TFLOPs | first token sooner, at most | KV cache, MB |", "|---|---:|---:|---:|"]
-    ways: list[tuple[str, ModelShape, PruningConfig | None, Method | None]] = [
+    ways: list[tuple[str, ModelShape, PruningConfig | None, TrainingFreeMethod | None]] = [
         ("all 576 tokens", full, None, None),
         ("PLC", llava_7b("region_ratio", 64), None, None),
         ("pooling (`uniform`)", llava_7b("uniform", 64), None, None),
         ("`random`, `region_only`", chosen, None, None),
-        ("VisionZip", chosen, None, "visionzip"),
-        ("DivPrune", chosen, None, "divprune"),
+        ("VisionZip", chosen, None, VisionZip()),
+        ("DivPrune", chosen, None, DivPrune()),
         ("ILP, thinned", full, pruning, None),
         ("ILP, pooled", full, PruningConfig(LAYER, 64, "pooled"), None),
         ("FastV", full, PruningConfig(LAYER, 64, "attention"), None),

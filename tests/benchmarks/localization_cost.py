@@ -8,12 +8,12 @@ and 13B, all 576 visual tokens against PLC at 64. A text of t tokens is read by 
 
 from typing import Any
 
+from cost_of_questions import macs_of_questions
 from llava_sizes import PATCHES, llava_config
 from transformers import Qwen2VLConfig
 
-from crop_model.cost.localizer import LocalizerShape
+from crop_model.cost.localizer import PLACES, LocalizerShape
 from crop_model.cost.model import ModelShape
-from crop_model.cost.questions import macs_of_questions
 
 TERA, SIDE, BUDGET = 1e12, 336, 64
 TEXTS, QUESTIONS = (20, 40, 150, 400), (1, 2, 4, 8, 16, 64)
@@ -109,7 +109,10 @@ def weights_read(text: int = 150) -> str:
     """What decoding reads from memory in fp16, one question at a time."""
     lines = ["| | weights of LLM and head read, GB | visual tokens' and text's KV cache, MB |", "|---|---:|---:|"]
     localizer = qwen2_vl_2b()
-    rows = [("Qwen2-VL-2B, a box", localizer.weights_read(), localizer.kv_bytes(text))]
+    passes = PLACES[0] + len(PLACES)  # the prefill, and one per token or run of known tokens behind it
+    weights = passes * (localizer.language_model.linear_macs(1) + localizer.language_model.head_macs(1))
+    cache = localizer.language_model.kv_bytes(localizer.visual_tokens + text + PLACES[-1])  # without the last index
+    rows = [("Qwen2-VL-2B, a box", weights, cache)]
     for size in MODELS:
         for name, shape in (
             ("all 576", llava(size, "none", PATCHES)),

@@ -28,8 +28,9 @@ from wide_llava import FULL, configuration, questions
 
 from crop_model.cost.model import ModelShape
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
-from crop_model.training_free.before_llm import Method, training_free
+from crop_model.training_free.base import TrainingFreeMethod
 from crop_model.training_free.inside_llm import PruningConfig, prune
+from crop_model.training_free.visionzip import VisionZip
 
 BUDGETS = (192, 128, 64)
 WIDTH, FFN_WIDTH, LAYERS = 1280, 3456, 10  # of the language model on a CPU
@@ -107,7 +108,7 @@ def case(
     model: CropLlavaForConditionalGeneration,
     samples: int,
     pruning: PruningConfig | None = None,
-    method: Method | None = None,
+    method: TrainingFreeMethod | None = None,
 ) -> Case:
     """A model, pruned or not, with what its prefill costs by formula."""
     shape, inputs = ModelShape.from_config(model.config), bench.prompt(model, samples)
@@ -121,7 +122,7 @@ def case(
             if pruning is not None:
                 stack.enter_context(prune(model, pruning))
             if method is not None:
-                stack.enter_context(training_free(model, method))
+                stack.enter_context(method.applied(model))
             cache = model(**inputs, use_cache=True, logits_to_keep=1).past_key_values
         return sum(states.nbytes for layer in cache.layers for states in (layer.keys, layer.values))
 
@@ -146,7 +147,7 @@ def cases(bench: Bench, full: CropLlavaForConditionalGeneration, samples: int) -
     if bench.on_gpu:
         budget = BUDGETS[-1]
         yield case(bench, "FastV", full, samples, PruningConfig(bench.layer, budget, "attention"))
-        yield case(bench, "VisionZip", bench.compressing(full, budget, "random"), samples, method="visionzip")
+        yield case(bench, "VisionZip", bench.compressing(full, budget, "random"), samples, method=VisionZip())
 
 
 def measure(bench: Bench, measured: list[Case]) -> list[list[float]]:

@@ -12,13 +12,14 @@ import torch
 
 from crop_model.compressor import COMPRESSOR_TYPES
 from crop_model.configuration_crop_llava import CropLlavaConfig
+from crop_model.training_free.base import TrainingFreeMethod
+from crop_model.training_free.methods import METHODS, training_free_method
 from data_prep.common.errors import ConfigError
 from train.backbones.llava import load_config, load_processor
 from train.checkpoints.loading import stored_model_type
 from train.evaluation.benchmarks.source import BenchmarkSource
 
 from .benchmarks import BENCHMARKS
-from .methods import MethodSpec
 from .region_choice import LOCALIZER, REGION_SOURCES
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -40,13 +41,14 @@ class RowSpec:
     convention: Any = "after_layer"
     localizer: str | None = None
 
-    def training_free(self) -> MethodSpec:
-        """The row's training-free method. ValueError where its keys do not fit."""
-        return MethodSpec(self.method, self.layer, self.rest, self.pruned_tokens, self.convention)
+    def training_free(self) -> TrainingFreeMethod:
+        """Build the row's training-free method. ValueError if its keys do not fit."""
+        keys = {"layer": self.layer, "rest": self.rest, "convention": self.convention}
+        return training_free_method(self.method, **keys, pruned_tokens=self.pruned_tokens)
 
     def compressor(self) -> dict[str, Any]:
         """The keys of the compressor that the row replaces."""
-        kind = "random" if self.training_free().before_the_llm else self.compressor_type  # whose place the method takes
+        kind = self.training_free().replaces or self.compressor_type
         values = {"compressor_type": kind, "token_budget": self.token_budget}
         return {key: value for key, value in values.items() if value is not None}
 
@@ -111,9 +113,9 @@ def _check(spec: RowSpec) -> None:
         method = spec.training_free()
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-    if spec.method not in (None, "ilp") and spec.region_source != "global":
+    if not method.reads_region and spec.region_source != "global":
         raise argparse.ArgumentTypeError(f"region_source: {spec.method} looks at no region; say global")
-    if method.before_the_llm and spec.compressor_type is not None:
+    if method.replaces and spec.compressor_type is not None:
         raise argparse.ArgumentTypeError(
             f"compressor_type: {spec.method} takes the place of a compressor; leave it out"
         )
@@ -128,7 +130,8 @@ class EvaluateArguments:
         metadata={
             "help": "List of {checkpoint, compressor_type, token_budget, region_source, seed, method, layer, rest, "
             "pruned_tokens, convention, localizer}; all but the first may be left out. A list as a value stands for a "
-            "row each, several lists for every combination of them. method: ilp, fastv, visionzip or divprune; "
+            "row each, several lists for every combination of them. "
+            f"method: {', '.join(METHODS)}. "
             "localizer: the checkpoint that finds the regions of region_source localizer."
         },
     )

@@ -49,7 +49,7 @@ def describe_row(
     read = visual_tokens * cost["mean_tokens"] / config.token_budget  # averaged over layers
     answers = by_benchmark(predictions)
     row = {
-        "method": method.name(config),
+        "method": method.label(config),
         "trained": is_trained(spec.checkpoint),
         "token_budget": budget,
         "visual_tokens": read,

@@ -49,7 +49,7 @@ def test_a_qwen2_vl_costs_what_torch_counts(tiny_qwen2_vl: Path) -> None:
     assert counter.get_total_flops() // 2 == shape.localize(text, places).total
     cache = generate.call_args.kwargs["past_key_values"]  # that of the last call, filled by it
     held = sum(states.nbytes for layer in cache.layers for states in (layer.keys, layer.values))
-    assert held == shape.kv_bytes(text, places, bytes_per_value=4)
+    assert held == shape.language_model.kv_bytes(shape.visual_tokens + text + places[-1], bytes_per_value=4)
 
 
 def test_the_localizer_of_this_project_costs_what_torch_counts() -> None:

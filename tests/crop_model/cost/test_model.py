@@ -7,10 +7,10 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlamaForCausalLM
 
 from crop_model.compressor import COMPRESSOR_TYPES
 from crop_model.configuration_crop_llava import CropLlavaConfig
-from crop_model.cost.model import ModelShape, prefill_speedup_limit, speedup_limit
+from crop_model.cost.model import ModelShape
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
-from crop_model.training_free.before_llm import training_free
 from crop_model.training_free.inside_llm import PruningConfig, prune
+from crop_model.training_free.methods import METHODS
 
 TEXT_TOKENS = 11
 
@@ -108,10 +108,11 @@ def test_training_free_baselines_are_what_torch_counts(method):
     config._attn_implementation = "eager"
     model = CropLlavaForConditionalGeneration(config).eval()
     shape = ModelShape.from_config(config)
-    with training_free(model, method):
+    method = METHODS[method]()
+    with method.applied(model):
         expected = shape.prefill(TEXT_TOKENS, images=2, training_free=method).total
         assert counted(model, shape, images=2, logits_to_keep=1) == expected
-    assert expected == shape.prefill(TEXT_TOKENS, images=2).total + 2 * shape.training_free_macs(method)
+    assert expected == shape.prefill(TEXT_TOKENS, images=2).total + 2 * method.macs(shape)
 
 
 @pytest.mark.parametrize("budget", [1, 5, 16])
@@ -169,7 +170,8 @@ def test_published_figures_of_7b():
     ("text_tokens", "budget", "limit"), [(150, 64, 3.30), (150, 128, 2.57), (150, 192, 2.1), (400, 64, 2.10)]
 )
 def test_limits_of_training_speed(text_tokens, budget, limit):
-    assert speedup_limit(llava_7b(), llava_7b("region_ratio", budget), text_tokens) == pytest.approx(limit, rel=0.02)
+    full, plc = (shape.training_step(text_tokens).total for shape in (llava_7b(), llava_7b("region_ratio", budget)))
+    assert full / plc == pytest.approx(limit, rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -180,8 +182,9 @@ def test_the_table_of_pruning(budget, mean, pruned, compressed, megabytes):
     """The figures of docs/method.md."""
     full, pruning = llava_7b(), PruningConfig(layer=2, token_budget=budget)
     assert pruning.mean_tokens(576, 32) == mean
-    assert prefill_speedup_limit(full, full, 150, pruning) == pytest.approx(pruned, abs=0.005)
-    assert prefill_speedup_limit(full, llava_7b("region_ratio", budget), 150) == pytest.approx(compressed, abs=0.005)
+    macs, plc = full.prefill(150).total, llava_7b("region_ratio", budget)
+    assert macs / full.prefill(150, pruning=pruning).total == pytest.approx(pruned, abs=0.005)
+    assert macs / plc.prefill(150).total == pytest.approx(compressed, abs=0.005)
     assert full.kv_bytes(0, pruning=pruning) / 1e6 == pytest.approx(megabytes, abs=0.5)
 
 

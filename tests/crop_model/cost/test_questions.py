@@ -5,9 +5,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from crop_model.cost.model import ModelShape
-from crop_model.cost.questions import macs_of_questions
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from crop_model.training_free.inside_llm import PruningConfig
+from tests.benchmarks.cost_of_questions import macs_of_questions
 from tests.crop_model.cost.test_model import TEXT_TOKENS, tiny_config
 from train.evaluation.vision_reuse import each_image_once
 

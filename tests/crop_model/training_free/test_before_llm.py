@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from crop_model.processing_crop_llava import CropLlavaProcessor
-from crop_model.training_free.before_llm import max_min_diverse, training_free, visionzip
+from crop_model.training_free.divprune import DivPrune, max_min_diverse
+from crop_model.training_free.methods import METHODS, training_free_method
+from crop_model.training_free.visionzip import VisionZip, visionzip
 from train.evaluation.vision_reuse import each_image_once
 
 BUDGET = 12
@@ -123,7 +125,7 @@ def test_the_model_reads_visionzips_tokens(model, inputs):
     model.model.vision_tower.set_attn_implementation("sdpa")
     weights, hidden = tower.attentions[-2].sum(dim=1)[:, 0, 1:], tower.hidden_states[-2]
     keys = seen[0].unflatten(-1, (attention.num_heads, -1)).mean(dim=2)[:, 1:]
-    with training_free(model, "visionzip"):
+    with VisionZip().applied(model):
         ours = model.model.get_image_features(inputs["pixel_values"]).pooler_output
     for image in range(3):
         slow = slow_visionzip(hidden[image], weights[image], keys[image], BUDGET)
@@ -135,7 +137,7 @@ def test_the_model_reads_visionzips_tokens(model, inputs):
 def test_the_model_reads_divprunes_tokens(model, inputs):
     tower = model.model.vision_tower(inputs["pixel_values"], output_hidden_states=True)
     projected = model.model.multi_modal_projector(tower.hidden_states[-2][:, 1:])
-    with training_free(model, "divprune"):
+    with DivPrune().applied(model):
         ours = model.model.get_image_features(inputs["pixel_values"]).pooler_output
     for image in range(3):
         choices = [projected[image, chosen] for chosen in slow_max_min(projected[image], BUDGET)]
@@ -147,7 +149,7 @@ def test_generate_uses_them_and_leaves_no_trace(model, inputs, method):
     arguments = {**inputs, "max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
     arguments |= {"output_logits": True, "return_dict_in_generate": True}
     before = model.generate(**arguments).logits[0]
-    with training_free(model, method):
+    with METHODS[method]().applied(model):
         generated = model.generate(**arguments)
         with torch.no_grad():
             logits = model(**inputs).logits[:, -1]
@@ -160,18 +162,18 @@ def test_generate_uses_them_and_leaves_no_trace(model, inputs, method):
 @torch.no_grad()
 def test_images_that_evaluation_encodes_once(model, inputs, method):
     pixels = inputs["pixel_values"][[0, 0, 1]]
-    with training_free(model, method):
+    with METHODS[method]().applied(model):
         expected = model.model.get_image_features(pixels).pooler_output
         with each_image_once(model.model.vision_tower):
             ours = model.model.get_image_features(pixels).pooler_output
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_wrong_calls(model, tiny_llava: Path):
+def test_wrong_calls(tiny_llava: Path):
     other = CropLlavaForConditionalGeneration.from_pretrained(
         tiny_llava, compressor_type="uniform", token_budget=BUDGET
     )
-    with pytest.raises(ValueError, match="compressor_type"), training_free(other, "divprune"):
+    with pytest.raises(ValueError, match="compressor_type"), DivPrune().applied(other):
         pass
-    with pytest.raises(ValueError, match="method"), training_free(model, "magic"):
-        pass
+    with pytest.raises(ValueError, match="method"):
+        training_free_method("magic")

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from crop_model.cost.model import ModelShape
-from crop_model.training_free.before_llm import training_free
+from crop_model.training_free.divprune import DivPrune
 from crop_model.training_free.inside_llm import PruningConfig, prune
+from crop_model.training_free.methods import METHODS, training_free_method
+from crop_model.training_free.visionzip import VisionZip
 from tests.train.evaluation.test_evaluator import answers_one_by_one, crop_llava, read_predictions, run, write_data  # noqa: F401
 from train.backbones.llava import load_config
-from train.evaluation.methods import MethodSpec
 
 PRUNED = {"layer": 1, "pruned_tokens": 5}
 ILP, BLIND = {"method": "ilp", **PRUNED}, {"region_source": "global"}
@@ -24,8 +25,8 @@ CASES = {
         {"method": "fastv", "compressor_type": "none", **PRUNED, **BLIND},
         lambda model: prune(model, PruningConfig(1, 5, "attention")),
     ),
-    "visionzip": ({"method": "visionzip", "token_budget": 5, **BLIND}, lambda model: training_free(model, "visionzip")),
-    "divprune": ({"method": "divprune", "token_budget": 5, **BLIND}, lambda model: training_free(model, "divprune")),
+    "visionzip": ({"method": "visionzip", "token_budget": 5, **BLIND}, VisionZip().applied),
+    "divprune": ({"method": "divprune", "token_budget": 5, **BLIND}, DivPrune().applied),
 }
 
 
@@ -44,7 +45,7 @@ def test_a_row_is_the_method_applied_by_hand(name: str, crop_llava: Path, tmp_pa
     shape, text = ModelShape.from_config(config), result["text_tokens"]
     pruning = PruningConfig(1, 5, "attention" if name == "fastv_k1" else row.get("rest", "thinned"))
     inside = name not in ("visionzip", "divprune")
-    before = None if inside else name
+    before = None if inside else METHODS[name]()
     assert (result["method"], result["token_budget"]) == (name, 5)
     assert result["visual_tokens"] == ((config.token_budget + 5) / 2 if inside else 5)  # K = 1 of two layers
     assert result["retention_ratio"] == result["visual_tokens"] / 64
@@ -54,9 +55,27 @@ def test_a_row_is_the_method_applied_by_hand(name: str, crop_llava: Path, tmp_pa
 
 def test_a_budget_is_counted_after_the_layer_or_on_average(tiny_llava: Path) -> None:
     config = load_config(tiny_llava, compressor_type="none")
-    after = MethodSpec("ilp", 1, pruned_tokens=40)
-    mean = MethodSpec("ilp", 1, pruned_tokens=40, convention="mean")
+    after = training_free_method("ilp", layer=1, pruned_tokens=40)
+    mean = training_free_method("ilp", layer=1, pruned_tokens=40, convention="mean")
     assert after.pruning(config) == PruningConfig(1, 40) and mean.pruning(config) == PruningConfig(1, 16)
     assert mean.cost(config, 9, 4)["mean_tokens"] == 40
     with pytest.raises(ValueError, match="pruned_tokens: 65 is above 64"):
-        MethodSpec("ilp", 1, pruned_tokens=65).pruning(config)
+        training_free_method("ilp", layer=1, pruned_tokens=65).pruning(config)
+
+
+@pytest.mark.parametrize(
+    ("method", "keys", "message"),
+    [
+        ("ilp", {"pruned_tokens": 5, "layer": 0}, "layer: expected a whole number"),
+        ("ilp", {"pruned_tokens": True}, "pruned_tokens: expected a whole number"),
+        ("ilp", {"pruned_tokens": 5, "rest": "none"}, "rest: 'none' is none of thinned, "),
+        ("fastv", {"pruned_tokens": None}, "pruned_tokens: it goes with method ilp or fastv"),
+        ("visionzip", {"pruned_tokens": 5}, "pruned_tokens: it goes with method ilp or fastv"),
+        (None, {"convention": "least"}, "convention: 'least' is none of after_layer, mean"),
+    ],
+)
+def test_keys_are_checked_whichever_method_reads_them(
+    method: str | None, keys: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        training_free_method(method, **keys)

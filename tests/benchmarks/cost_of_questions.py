@@ -1,4 +1,4 @@
-"""What many questions about one image cost by formula: it depends on what of the image is kept between them.
+"""Compute what many questions about one image cost by formula: it depends on what of the image is kept between them.
 
     kept      computed once for the image               computed for each of q questions
     nothing   -                                         tower, compressor, projector, LLM on image and text
@@ -6,17 +6,14 @@
     cache     tower, compressor, projector, LLM on      LLM on the text, which attends to the image's cache
               the image alone
 
-`tower` is what `train.evaluate` does. `cache` is what servers call prefix caching: it needs an image that stands before
-the text and visual tokens that are the same for every question. Those of PLC and ILP follow the question's region,
-FastV's follow its words, so that these keep the tower's features at most.
+`tower` is what `train.evaluate` does. `cache` is what servers call prefix caching: it needs an image before the text,
+and visual tokens that are the same for every question. Those of PLC and ILP follow the question's region, FastV's
+follow its words, so that these keep the tower's features at most. The scripts of docs/cost.md use it.
 """
 
 from typing import Literal
 
-from crop_model.training_free.before_llm import Method
-from crop_model.training_free.inside_llm import PruningConfig
-
-from .model import ModelShape
+from crop_model.cost.model import ModelShape, Pruning, TokenChoice
 
 Kept = Literal["nothing", "tower", "cache"]
 
@@ -26,20 +23,20 @@ def macs_of_questions(
     text_tokens: int,
     questions: int,
     kept: Kept,
-    pruning: PruningConfig | None = None,
-    training_free: Method | None = None,
+    pruning: Pruning | None = None,
+    training_free: TokenChoice | None = None,
 ) -> int:
-    """MACs up to the first answer token of every question.
+    """Count the MACs up to the first answer token of every question.
 
     Args:
         shape: of the model.
         text_tokens: of one question.
         questions: q, about the same image, one at a time or in a batch.
-        kept: of the image between questions, see above.
+        kept: what is kept of the image between questions, see above.
         pruning, training_free: as in `ModelShape.prefill`.
 
     Raises:
-        ValueError: a `cache` kept although the visual tokens follow the question.
+        ValueError: a `cache` is to be kept, but the visual tokens follow the question.
     """
     if kept == "cache":
         return _macs_with_cache(shape, text_tokens, questions, pruning, training_free)
@@ -49,7 +46,7 @@ def macs_of_questions(
 
 
 def _macs_with_cache(
-    shape: ModelShape, text_tokens: int, questions: int, pruning: PruningConfig | None, training_free: Method | None
+    shape: ModelShape, text_tokens: int, questions: int, pruning: Pruning | None, training_free: TokenChoice | None
 ) -> int:
     if pruning is not None or shape.compressor.reads_region:
         raise ValueError("kept: these visual tokens follow the question, so that their cache serves no other")

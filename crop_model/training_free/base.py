@@ -1,0 +1,79 @@
+"""A training-free method: what it is called, which keys of an evaluation's row it reads, what it costs, how it acts.
+
+One class per method, in a file of its own; methods.py lists them. The class states
+
+    name            what `method` of a row calls it
+    its fields      the row's keys that it reads; a field without a default must be given
+    reads_region    whether its choice depends on the question's region
+    replaces        the compressor type whose tokens it replaces, before the LLM; None: it acts beside any compressor
+    check_key       values that are refused
+    applied         the model with the method, inside a `with` block
+    macs, pruning   what it costs
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+from crop_model.configuration_crop_llava import CropLlavaConfig
+from crop_model.cost.model import ModelShape, Pruning
+from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
+
+
+@dataclass(frozen=True)
+class TrainingFreeMethod:
+    """The model as it is. Methods override what they change."""
+
+    name: ClassVar[str | None] = None
+    reads_region: ClassVar[bool] = True
+    replaces: ClassVar[str | None] = None
+
+    @classmethod
+    def row_keys(cls) -> set[str]:
+        """Return the keys of a row that the method reads."""
+        return {field.name for field in fields(cls)}
+
+    @classmethod
+    def check_key(cls, key: str, value: Any) -> None:
+        """Refuse a value of one of `row_keys`.
+
+        Raises:
+            ValueError: the wrong type, or out of range; the message starts with the key.
+        """
+
+    def label(self, config: CropLlavaConfig) -> str:
+        """Return what tables call a model of this configuration with the method."""
+        return config.compressor_type
+
+    def pruning(self, config: CropLlavaConfig) -> Pruning | None:
+        """Return what is pruned inside the LLM.
+
+        Raises:
+            ValueError: the model cannot be pruned so.
+        """
+        return None
+
+    def macs(self, shape: ModelShape) -> int:
+        """Count the multiply-accumulates that the method adds to one image before the LLM."""
+        return 0
+
+    def applied(self, model: CropLlavaForConditionalGeneration) -> AbstractContextManager[None]:
+        """Apply the method inside the `with` block.
+
+        Raises:
+            ValueError: on entry, a model that the method does not fit.
+        """
+        return nullcontext()
+
+    def cost(self, config: CropLlavaConfig, text_tokens: int, bytes_per_value: int) -> dict[str, int | float]:
+        """Return MACs, KV bytes, and the budget in both conventions, of a prompt with one image, by formula."""
+        shape, pruning = ModelShape.from_config(config), self.pruning(config)
+        tokens, layers = config.token_budget, config.text_config.num_hidden_layers
+        macs = shape.prefill(text_tokens, 1, pruning, self).total
+        return {
+            "tokens_after_pruning": tokens if pruning is None else pruning.token_budget,
+            "mean_tokens": tokens if pruning is None else pruning.mean_tokens(tokens, layers),
+            "macs": macs,
+            "flops": 2 * macs,
+            "kv_bytes": shape.kv_bytes(text_tokens, 1, bytes_per_value, pruning),
+        }
