@@ -1,19 +1,17 @@
-"""Teaches the demo's base to ground: from "the red frame" to the cells of the 8x8 grid in which it lies.
+"""Teach the demo's base to ground: from "the red frame" to the cells of the 8x8 grid in which it lies.
 
     python -m train.demo.grounding OUT [key=value ...]
 
-The result stands where a user has Qwen2-VL-2B, which was trained on boxes before anybody makes a localizer of it; it is
-shipped in configs/demo_grounding. `train.localizer` goes on from it: from a question to the region that answers it.
+The result takes the part that Qwen2-VL-2B, which was trained on boxes, has for a user, and is shipped in
+configs/demo_grounding. `train.localizer` starts from it and learns the step from a question to its answer's region.
 
     phrase ("B3", "the red frame", "B3 and C4", "the dark panel") ─► "[xmin, ymin, xmax, ymax]"
 
-Twelve phrases of a board in one row, each in a branch of its own (`train.demo.base_data`). Straight from the base, one
-question a row, learning to write boxes stays on a plateau for long: docs/localizer.md.
+A row holds twelve phrases about one board, each in its own branch (`train.demo.base_data`). Starting from the base with
+one question per row, learning to write boxes stays on a plateau for a long time: docs/localizer.md.
 """
 
-import json
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +21,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
-from transformers import (
-    AutoProcessor,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-    get_cosine_schedule_with_warmup,
-)
+from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
 from crop_model.localization.grid_box import ANSWER
 from crop_model.regions import Box, pixels_to_cells, union_box
@@ -39,26 +32,22 @@ from data_prep.common.errors import ConfigError, user_errors
 
 from .base import read, see, which_are_right
 from .base_data import BoardCollator, Boards
+from .loop import Recipe, train_steps, write_log
 
 PROG = "python -m train.demo.grounding"
-SHARES = {"place": 0.35, "frame": 0.3, "pair": 0.2, "panel": 0.15}  # of the phrases, where a board has such
+SHARES = {"place": 0.35, "frame": 0.3, "pair": 0.2, "panel": 0.15}  # of the phrases, if the board has such a thing
 
 
 @dataclass(frozen=True)
-class GroundingRecipe:
+class GroundingRecipe(Recipe):
     """Keys of the command line."""
 
-    out: str = field(metadata={"help": "Folder for the model and its log."})
-    base: str = field(default="configs/demo_base", metadata={"help": "What it starts from, and the processor."})
-    steps: int = field(default=1000, metadata={"help": "Of training."})
-    batch_images: int = field(default=8, metadata={"help": "Boards a step."})
-    phrases_per_image: int = field(default=12, metadata={"help": "Of each board."})
-    learning_rate: float = field(default=1.5e-3, metadata={"help": "Its peak; then a cosine leads to 0."})
-    warmup_steps: int = field(default=30, metadata={"help": "Before the peak."})
-    weight_decay: float = field(default=0.02, metadata={"help": "AdamW's."})
-    seed: int = field(default=11, metadata={"help": "Of boards and phrases."})
-    test_images: int = field(default=50, metadata={"help": "Boards with unseen scans at the end."})
-    log_every: int = field(default=25, metadata={"help": "Steps between two lines of the log."})
+    base: str = field(default="configs/demo_base", metadata={"help": "Model to start from, with its processor."})
+    steps: int = field(default=1000, metadata={"help": "Training steps."})
+    phrases_per_image: int = field(default=12, metadata={"help": "Phrases about each board."})
+    learning_rate: float = field(default=1.5e-3, metadata={"help": "Peak of the learning rate."})
+    seed: int = field(default=11, metadata={"help": "Seed of boards and phrases."})
+    test_images: int = field(default=50, metadata={"help": "Boards with unseen scans for the test at the end."})
 
     def __post_init__(self) -> None:
         if not (Path(self.base) / "config.json").is_file():
@@ -66,25 +55,25 @@ class GroundingRecipe:
 
 
 class GroundingBoards(Boards):
-    """Boards with phrases for questions, and cells for answers."""
+    """Boards with phrases as questions and cells as answers."""
 
     kinds = tuple(SHARES)
 
     def ask(self, rng: np.random.Generator, scene: Scene) -> list[BoardQuestion]:
-        """Different phrases about a board."""
+        """Draw different phrases about a board."""
         phrases: dict[str, BoardQuestion] = {}
         while len(phrases) < self.questions:
             kind = str(rng.choice(list(SHARES), p=list(SHARES.values())))
-            found = _phrase(rng, scene, kind)
-            if found is not None:
-                text, boxes = found
+            phrase = _phrase(rng, scene, kind)
+            if phrase is not None:
+                text, boxes = phrase
                 cells = pixels_to_cells(union_box(boxes), *scene.size)
                 phrases.setdefault(text, BoardQuestion(kind, text, ANSWER.format(*cells), tuple(boxes), ()))
         return list(phrases.values())
 
 
 def _phrase(rng: np.random.Generator, scene: Scene, kind: str) -> tuple[str, list[Box]] | None:
-    """What a phrase says, and the boxes of what it names; None where the board has no such thing."""
+    """Draw the text of a phrase and the boxes of what it names; None if the board has no such thing."""
     if kind == "place":
         cell = random_cell(rng, scene)
         return cell_name(cell), [scene.cell_box(cell)]
@@ -106,53 +95,34 @@ def _phrase(rng: np.random.Generator, scene: Scene, kind: str) -> tuple[str, lis
 def train(recipe: GroundingRecipe) -> None:
     """Train and write model, processor and log.
 
-    The vision tower rests: it names places already, and the demo's other models share it.
+    The vision tower is frozen: it names cells already, and the demo's other models share it.
     """
     torch.manual_seed(recipe.seed)
     model = LlavaForConditionalGeneration.from_pretrained(recipe.base)
     processor = AutoProcessor.from_pretrained(recipe.base)
     model.train()
     model.model.vision_tower.requires_grad_(False)
-    out = Path(recipe.out)
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "train_log.jsonl").open("w") as log:
-        for line in _steps(model, processor, recipe):
-            print(json.dumps(line), file=log, flush=True)
-            print(json.dumps(line), flush=True)
-        line = {"test": test(model, processor, recipe)}
-        print(json.dumps(line), file=log)
-        print(json.dumps(line))
-    model.save_pretrained(out)
-    processor.save_pretrained(out)
+    write_log(Path(recipe.out), _log_lines(model, processor, recipe))
+    model.save_pretrained(recipe.out)
+    processor.save_pretrained(recipe.out)
 
 
-def _steps(
+def _log_lines(
     model: LlavaForConditionalGeneration, processor: LlavaProcessor, recipe: GroundingRecipe
 ) -> Iterator[dict[str, Any]]:
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98))
-    schedule = get_cosine_schedule_with_warmup(optimizer, recipe.warmup_steps, recipe.steps)
+    def losses(batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        logits, _ = read(model, see(model, batch), batch)
+        return {"loss": F.cross_entropy(logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten())}
+
     boards = GroundingBoards(
         "train", recipe.steps * recipe.batch_images, recipe.phrases_per_image, processor, recipe.seed
     )
-    loader = DataLoader(
-        boards, recipe.batch_images, collate_fn=BoardCollator(processor), num_workers=1, prefetch_factor=4
-    )
-    start = time.perf_counter()
-    for step, batch in enumerate(loader, start=1):
-        optimizer.zero_grad()
-        logits, _ = read(model, see(model, batch), batch)
-        loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten())
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        schedule.step()
-        if step % recipe.log_every == 0 or step == recipe.steps:
-            yield {"step": step, "loss": round(loss.item(), 4), "seconds": round(time.perf_counter() - start, 1)}
+    yield from train_steps(model, boards, BoardCollator(processor), losses, recipe, recipe.learning_rate)
+    yield {"test": test(model, processor, recipe)}
 
 
 def test(model: LlavaForConditionalGeneration, processor: LlavaProcessor, recipe: GroundingRecipe) -> dict[str, float]:
-    """The share of phrases of unseen boards whose every token is right, given those before it; by kind."""
+    """Compute, by kind, the share of phrases of unseen boards whose every token is right given those before it."""
     boards = GroundingBoards("test", recipe.test_images, recipe.phrases_per_image, processor, recipe.seed + 1)
     loader = DataLoader(boards, recipe.batch_images, collate_fn=BoardCollator(processor))
     right = which_are_right(model, loader, boards.kinds)
