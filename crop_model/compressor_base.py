@@ -26,7 +26,7 @@ import by `from .compressor_base import ...`, and list the class in compressor.p
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import nn
@@ -76,6 +76,22 @@ class CompressorConfig:
                 f"compressor_num_attention_heads: {self.num_attention_heads} does not divide the vision tower's hidden "
                 f"size {self.hidden_size}"
             )
+
+    @classmethod
+    def from_config(cls, config: Any) -> "CompressorConfig":
+        """Read the compressor's keys of a model's configuration.
+
+        A modeling file builds its compressor by its own copy of this class: with an export, transformers may pair the
+        model's code from the export with the configuration's from an installed crop_model.
+        """
+        return cls(
+            compressor_type=config.compressor_type,
+            hidden_size=config.vision_feature_size,
+            patch_grid=config.patch_grid,
+            token_budget=config.token_budget,
+            region_ratio=config.region_ratio,
+            num_attention_heads=config.compressor_num_attention_heads,
+        )
 
     @property
     def num_patches(self) -> int:

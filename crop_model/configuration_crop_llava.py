@@ -67,14 +67,7 @@ class CropLlavaConfig(LlavaConfig):
     @property
     def compressor_config(self) -> CompressorConfig:
         """What the compressor is built from, checked."""
-        return CompressorConfig(
-            compressor_type=self.compressor_type,
-            hidden_size=self.vision_feature_size,
-            patch_grid=self.patch_grid,
-            token_budget=self.token_budget,
-            region_ratio=self.region_ratio,
-            num_attention_heads=self.compressor_num_attention_heads,
-        )
+        return CompressorConfig.from_config(self)
 
 
 AutoConfig.register(CropLlavaConfig.model_type, CropLlavaConfig, exist_ok=True)

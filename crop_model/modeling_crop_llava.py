@@ -20,6 +20,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.generic import can_return_tuple
 
+from .compressor import CompressorConfig
 from .compressor_base import Compressor
 from .configuration_crop_llava import CropLlavaConfig
 
@@ -53,7 +54,7 @@ class CropLlavaModel(CropLlavaPreTrainedModel, LlavaModel):
 
     def __init__(self, config: CropLlavaConfig):
         super().__init__(config)
-        self.compressor = config.compressor_config.build()
+        self.compressor = CompressorConfig.from_config(config).build()
         self.post_init()
 
     def get_image_features(
