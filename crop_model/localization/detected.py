@@ -1,9 +1,9 @@
-"""A localizer that nothing has been trained for: a grounding detector of transformers, asked for what a question names.
+"""Localize without training: a grounding detector of transformers looks for what a question names.
 
     question ─► text query ─► detector ─► boxes with scores ─► those above the threshold ─► one region
                                                                 └─ none: the whole image
 
-GroundingDINO and OWLv2 find what a text names; a question is not what they were trained on. Neither needs torchvision;
+GroundingDINO and OWLv2 find what a text names; questions are not what they were trained on. Neither needs torchvision;
 OWLv2's image processor needs scipy. OWLv2 reads 16 tokens of a question, GroundingDINO 256: the rest is cut off.
 """
 
@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForZeroShotObjectDetection, AutoPr
 
 from crop_model.regions import WHOLE_IMAGE, Box, RegionError, pixels_to_cells, sanitize_box, union_box
 
-from .base import LocatedRegion, in_batches
+from .base import LocatedRegion, ModelLocalizer
 
 DETECTORS = ("grounding-dino", "owlv2")  # model types
 THRESHOLD = 0.25  # GroundingDINO's own; OWLv2's scores are lower, its own is 0.1
@@ -24,49 +24,35 @@ Choice = Literal["union", "best"]
 CHOICES = ("union", "best")
 
 
-class ZeroShotLocalizer:
-    """A detector and its processor, behind the call of `Localizer`.
+class ZeroShotLocalizer(ModelLocalizer):
+    """A detector and its processor behind a localizer's call.
+
+    A region is the detector's box in pixels, clipped to the image and not widened to cells. It is None if no box
+    counts, or if it touches every cell. The confidence is the best score of all boxes, also of those that do not count.
 
     Args:
         model: of one of `DETECTORS`, on its device, in eval mode.
         processor: the checkpoint's.
-        threshold: a box counts where its score is above it.
+        threshold: a box counts if its score is above it.
         choice: the region is the `union` of the boxes that count, or the `best` of them.
 
     Raises:
         ValueError: another kind of model, or another choice.
     """
 
+    auto_class = AutoModelForZeroShotObjectDetection
+
     def __init__(self, model: Any, processor: Any, threshold: float = THRESHOLD, choice: Choice = "union"):
         _check_type(model.config.model_type)
         if choice not in CHOICES:
             raise ValueError(f"choice: {choice!r} is none of {', '.join(CHOICES)}")
-        self.model, self.processor, self.threshold, self.choice = model, processor, threshold, choice
+        super().__init__(model, processor, threshold)
+        self.choice = choice
 
     @classmethod
-    def from_pretrained(
-        cls,
-        name: str,
-        *,
-        dtype: torch.dtype | str = "auto",
-        device: torch.device | str = "cpu",
-        threshold: float = THRESHOLD,
-        choice: Choice = "union",
-    ) -> "ZeroShotLocalizer":
-        """From a folder or Hub name. ValueError where it is none of `DETECTORS`, found before weights are read."""
+    def load_processor(cls, name: str, **pixels: int) -> Any:
         _check_type(AutoConfig.from_pretrained(name).model_type)
-        model = AutoModelForZeroShotObjectDetection.from_pretrained(name, dtype=dtype)
-        return cls(model.to(device).eval(), AutoProcessor.from_pretrained(name), threshold, choice)
-
-    def predict(
-        self, images: Sequence[Image.Image], questions: Sequence[str], batch_size: int = 8
-    ) -> list[LocatedRegion]:
-        """One region a question, of the image at its place. ValueError where their numbers differ.
-
-        A region is the detector's box in pixels, clipped to the image, not widened to cells; it is None where no box
-        counts, or where it touches every cell. The confidence is the best score, of those that do not count too.
-        """
-        return in_batches(self._predict, images, questions, batch_size)
+        return AutoProcessor.from_pretrained(name, **pixels)
 
     @torch.inference_mode()
     def _predict(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[LocatedRegion]:
@@ -83,8 +69,8 @@ class ZeroShotLocalizer:
             outputs, threshold=-1.0, target_sizes=[(image.height, image.width) for image in images]
         )
         return [
-            self._located(image, found["boxes"].tolist(), found["scores"].tolist())
-            for image, found in zip(images, detected, strict=True)
+            self._located(image, boxes["boxes"].tolist(), boxes["scores"].tolist())
+            for image, boxes in zip(images, detected, strict=True)
         ]
 
     def _located(self, image: Image.Image, boxes: Sequence[Sequence[float]], scores: Sequence[float]) -> LocatedRegion:
@@ -105,7 +91,7 @@ def _check_type(model_type: str) -> None:
 
 
 def _query(question: str) -> str:
-    """In lower case, with a full stop: GroundingDINO's processor takes texts without one for labels of one image."""
+    """Lower the case and end with a full stop, without which GroundingDINO's processor reads labels of one image."""
     return question.strip().lower().rstrip(" .?") + "."
 
 
@@ -116,7 +102,7 @@ def _longest_text(config: Any) -> int:
 
 
 def _clip(box: Sequence[float], image: Image.Image) -> Box | None:
-    """None where the box is not in the image: OWLv2 may find something in the padding that makes it square."""
+    """Clip a box to the image; None if it lies outside, in the padding that makes OWLv2's input square."""
     try:
         return sanitize_box(box, *image.size)
     except RegionError:

@@ -1,7 +1,7 @@
-"""The localizer: from a question to the region of its image that matters, CROP's first step.
+"""Localize with a trained model: from a question to the region of its image that matters, CROP's first step.
 
-A visual-language model, fine-tuned for it, reads image and question and writes a box of the 8x8 grid over the un-padded
-image, first and last column and row, inclusive:
+A visual-language model, fine-tuned for it, reads image and question and writes a box of the 8x8 grid over the
+un-padded image, first and last column and row, inclusive:
 
       0 1 2 3 4 5 6 7
     0 . . . . . . . .
@@ -9,8 +9,8 @@ image, first and last column and row, inclusive:
     2 . . # # # . . .
     3 . . . . . . . .        [0, 0, 7, 7]: the whole image, no region
 
-That the region is a box [xmin, ymin, xmax, ymax] of grid indices is the paper's. How it is decoded is this project's:
-only such a text can come out, whatever the weights, and the probabilities of its four indices give a confidence.
+The paper's region is a box [xmin, ymin, xmax, ymax] of grid indices. Its decoding is this project's: no other text can
+be written, whatever the weights, and the probabilities of the four indices give a confidence.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,18 +27,22 @@ from transformers import (
     ProcessorMixin,
 )
 
+from crop_model.generation.prompts import GREEDY, conversations, encode
 from crop_model.processing_qwen2_vl import Qwen2VLImageTextProcessor
 from crop_model.regions import WHOLE_IMAGE, Cells, cells_to_pixels
 
-from .base import LocatedRegion, in_batches
+from .base import LocatedRegion, ModelLocalizer
 from .grid_box import GridBoxProcessor
 
 
 def load_processor(name: str, **pixels: int) -> ProcessorMixin:
-    """What the Auto class loads; of Qwen2-VL the processor that needs no torchvision, of so many `pixels`.
+    """Load a processor by the Auto class; for Qwen2-VL the one that needs no torchvision.
+
+    Args:
+        pixels: min_pixels and max_pixels of Qwen2-VL's images.
 
     Raises:
-        ValueError: pixels of another model, or out of order.
+        ValueError: pixels for another model, or out of order.
     """
     if AutoConfig.from_pretrained(name, trust_remote_code=True).model_type == "qwen2_vl":
         return Qwen2VLImageTextProcessor.from_pretrained(name, **pixels)
@@ -47,16 +51,8 @@ def load_processor(name: str, **pixels: int) -> ProcessorMixin:
     return AutoProcessor.from_pretrained(name, trust_remote_code=True)
 
 
-def conversations(images: Sequence[Image.Image], questions: Sequence[str]) -> list[list[dict[str, Any]]]:
-    """A question about an image each, as chat templates take it."""
-    return [
-        [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": question}]}]
-        for image, question in zip(images, questions, strict=True)
-    ]
-
-
-class Localizer:
-    """A fine-tuned model and its processor.
+class Localizer(ModelLocalizer):
+    """A fine-tuned model that writes a box of grid indices, and its processor.
 
     Args:
         model: generates text from image and text, on its device, in eval mode. One that compresses visual tokens gets
@@ -65,32 +61,15 @@ class Localizer:
         threshold: a region that is less probable is not trusted: the whole image instead.
     """
 
+    auto_class = AutoModelForImageTextToText
+    trust_remote_code = True
+
     def __init__(self, model: Any, processor: Any, threshold: float = 0.0):
-        self.model, self.processor, self.threshold = model, processor, threshold
+        super().__init__(model, processor, threshold)
 
     @classmethod
-    def from_pretrained(
-        cls,
-        name: str,
-        *,
-        dtype: torch.dtype | str = "auto",
-        device: torch.device | str = "cpu",
-        threshold: float = 0.0,
-        **pixels: int,
-    ) -> "Localizer":
-        """From a folder or Hub name that the Auto classes load: an export of `train.export`, say.
-
-        `pixels` are min_pixels and max_pixels, of Qwen2-VL alone.
-        """
-        processor = load_processor(name, **pixels)
-        model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, trust_remote_code=True)
-        return cls(model.to(device).eval(), processor, threshold)
-
-    def predict(
-        self, images: Sequence[Image.Image], questions: Sequence[str], batch_size: int = 8
-    ) -> list[LocatedRegion]:
-        """One region a question, of the image at its place. ValueError where their numbers differ."""
-        return in_batches(self._predict, images, questions, batch_size)
+    def load_processor(cls, name: str, **pixels: int) -> ProcessorMixin:
+        return load_processor(name, **pixels)
 
     @torch.inference_mode()
     def _predict(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[LocatedRegion]:
@@ -106,19 +85,14 @@ class Localizer:
         ]
 
     def _prompts(self, images: Sequence[Image.Image], questions: Sequence[str]) -> Mapping[str, Any]:
-        """What the model reads, padded on the left."""
-        return self.processor.apply_chat_template(
-            conversations(images, questions),
-            tokenize=True,
-            return_dict=True,
-            add_generation_prompt=True,
-            processor_kwargs={"padding": True, "padding_side": "left", "return_tensors": "pt"},
-        ).to(self.model.device, self.model.dtype)
+        """Encode prompts, padded on the left."""
+        inputs = encode(self.processor, conversations(images, questions), add_generation_prompt=True)
+        return inputs.to(self.model.device, self.model.dtype)
 
     def _write(self, inputs: Mapping[str, Any], box: GridBoxProcessor) -> tuple[Tensor, Tensor]:
-        """Prompts and answers up to the last index, int64 (B, L), and the scores of every index, float32 (B, 4, V).
+        """Return prompts and answers up to the last index, int64 (B, L), and every index's scores, float32 (B, 4, V).
 
-        What stands between two indices is known: it goes into the model together with the index before it.
+        The tokens between two indices are known: they go into the model together with the index before them.
         """
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         more = {name: value for name, value in inputs.items() if name not in ("input_ids", "attention_mask")}
@@ -134,8 +108,7 @@ class Localizer:
                 **more,
                 logits_processor=LogitsProcessorList([box]),
                 max_new_tokens=box.prompt_length + place + 1 - ids.shape[1],
-                do_sample=False,
-                num_beams=1,
+                **GREEDY,
                 repetition_penalty=1.0,  # a model's own would keep an index from coming twice
                 use_cache=True,
                 output_scores=True,
@@ -148,7 +121,7 @@ class Localizer:
 
     def _located(self, image: Image.Image, cells: Sequence[int], confidence: float) -> LocatedRegion:
         xmin, ymin, xmax, ymax = cells
-        found: Cells = (xmin, ymin, xmax, ymax)
-        if found == WHOLE_IMAGE or confidence < self.threshold:
-            return LocatedRegion(None, found, confidence)
-        return LocatedRegion(cells_to_pixels(found, *image.size), found, confidence)
+        box: Cells = (xmin, ymin, xmax, ymax)
+        if box == WHOLE_IMAGE or confidence < self.threshold:
+            return LocatedRegion(None, box, confidence)
+        return LocatedRegion(cells_to_pixels(box, *image.size), box, confidence)

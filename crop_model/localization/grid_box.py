@@ -1,12 +1,14 @@
-"""Constrain generation to a box of the region grid."""
+"""Constrain generation to a box of the region grid.
+
+[   1   ,   _   0   ,   _   4   ,   _   2   ]      one sign per token, as Qwen2's and Llama's tokenizers write it
+    ^           ^           ^           ^          places: of the indices among the answer's tokens
+"""
 
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import (
-    LogitsProcessor,
-)
+from transformers import LogitsProcessor
 
 from crop_model.regions import REGION_GRID
 
@@ -16,7 +18,7 @@ ROWS, COLUMNS = REGION_GRID
 
 
 class GridBoxProcessor(LogitsProcessor):
-    """Lets `generate` write `ANSWER` with indices of the grid, min <= max, and nothing else.
+    """Let `generate` write `ANSWER` with indices of the grid, min <= max, and nothing else.
 
     Args:
         tokenizer: writes every index of the grid as one token.
@@ -42,11 +44,11 @@ class GridBoxProcessor(LogitsProcessor):
 
     @property
     def length(self) -> int:
-        """Tokens of an answer."""
+        """Number of tokens of an answer."""
         return len(self.fixed)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """(B, V) -> (B, V): minus infinity but at what may come next."""
+        """Set the scores (B, V) of all tokens but those that may come next to minus infinity."""
         step = input_ids.shape[1] - self.prompt_length
         allowed = torch.zeros_like(scores, dtype=torch.bool)
         if step in self.places:
@@ -61,15 +63,15 @@ class GridBoxProcessor(LogitsProcessor):
             allowed[:, ids] = possible.expand(len(scores), -1)
         else:
             allowed[:, self.fixed[step]] = True
-        finite = scores.nan_to_num()  # an allowed token must stay above minus infinity, whatever the model says
+        finite = scores.nan_to_num()  # an allowed token must stay above minus infinity, whatever the model computes
         return finite.masked_fill(~allowed, float("-inf"))
 
     def indices(self, input_ids: Tensor) -> Tensor:
-        """int64 (B, up to 4): the indices that an answer has so far."""
+        """Read the indices that an answer has so far: int64 (B, up to 4)."""
         written = input_ids[:, self.prompt_length :]
-        found = [
+        indices = [
             (written[:, place, None] == self.index_ids[number].to(written.device)).int().argmax(dim=1)
             for number, place in enumerate(self.places)
             if place < written.shape[1]
         ]
-        return torch.stack(found, dim=1)
+        return torch.stack(indices, dim=1)

@@ -20,8 +20,9 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor, StoppingCriteria, StoppingCriteriaList
 
 from crop_model.configuration_crop_llava import CropLlavaConfig
+from crop_model.generation.prompts import conversations, encode, generate_greedily
 from crop_model.localization.base import RegionLocalizer, in_batches
-from crop_model.localization.generated import Localizer, conversations
+from crop_model.localization.generated import Localizer
 from crop_model.regions import Box, Cells
 
 
@@ -104,6 +105,7 @@ class CropPipeline:
         """One greedy answer a question, about the image at its place. ValueError where their numbers differ."""
         return in_batches(partial(self._answer, max_new_tokens=max_new_tokens), images, questions, batch_size)
 
+    @torch.inference_mode()
     def _answer(
         self, images: Sequence[Image.Image], questions: Sequence[str], max_new_tokens: int
     ) -> list[PipelineAnswer]:
@@ -127,16 +129,10 @@ class CropPipeline:
     def _inputs(
         self, images: Sequence[Image.Image], questions: Sequence[str], regions: Sequence[Box | None]
     ) -> Mapping[str, Tensor]:
-        options: dict[str, Any] = {"padding": True, "padding_side": "left", "return_tensors": "pt"}
-        if self.reads_regions:
-            options["regions"] = list(regions)
-        return self.processor.apply_chat_template(
-            conversations(images, questions),
-            tokenize=True,
-            return_dict=True,
-            add_generation_prompt=True,
-            processor_kwargs=options,
-        ).to(self.model.device, self.model.dtype)
+        options = {"regions": list(regions)} if self.reads_regions else None
+        messages = conversations(images, questions)
+        inputs = encode(self.processor, messages, processor_options=options, add_generation_prompt=True)
+        return inputs.to(self.model.device, self.model.dtype)
 
 
 class _FirstTokenClock(StoppingCriteria):
@@ -151,23 +147,16 @@ class _FirstTokenClock(StoppingCriteria):
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)  # (B,)
 
 
-@torch.inference_mode()
 def generate_timed(
     model: Any, inputs: Mapping[str, Tensor], pad_token_id: int | None, max_new_tokens: int
 ) -> tuple[Tensor, float]:
-    """Greedy answers (B, up to max_new_tokens), and `time.perf_counter()` at their first token."""
+    """Return greedy answers (B, up to max_new_tokens), and `time.perf_counter()` at their first token."""
     clock = _FirstTokenClock()
-    tokens = model.generate(
-        **inputs,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        num_beams=1,
-        pad_token_id=pad_token_id,
-        stopping_criteria=StoppingCriteriaList([clock]),
-    )
+    criteria = StoppingCriteriaList([clock])
+    tokens = generate_greedily(model, inputs, pad_token_id, max_new_tokens, stopping_criteria=criteria)
     _wait_for(tokens.device)
     assert clock.at is not None  # one token at least
-    return tokens[:, inputs["input_ids"].shape[1] :], clock.at
+    return tokens, clock.at
 
 
 def _wait_for(device: torch.device) -> None:

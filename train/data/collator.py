@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from crop_model.generation.prompts import encode
 from crop_model.processing_crop_llava import CropLlavaProcessor
 from crop_model.regions import Box, RegionError
 from data_prep.common.errors import DataError, RecordError
@@ -162,14 +163,11 @@ class Collator:
         return batch | {"attention_mask": join(((torch.ones_like(ids) for ids, _ in row) for row in rows), 0)}
 
     def _apply_template(self, samples: Sequence[Opened], padding_side: str, **kwargs: Any) -> dict[str, Any]:
-        options: dict[str, Any] = {"padding": True, "padding_side": padding_side, "return_tensors": "pt"}
-        if any(images for _, images in samples):
-            options |= self._image_options(samples)
-        batch = self.processor.apply_chat_template(
+        batch = encode(
+            self.processor,
             [self._with_images(row, images) for row, images in samples],
-            tokenize=True,
-            return_dict=True,
-            processor_kwargs=options,
+            padding_side=padding_side,
+            processor_options=self._image_options(samples) if any(images for _, images in samples) else None,
             **kwargs,
         )
         self._check_placeholders([row for row, _ in samples], batch)

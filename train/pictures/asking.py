@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import torch
 from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -43,10 +44,16 @@ class Answered:
         return f"region {place}{how}; {times}"
 
 
+@torch.inference_mode()
 def answer_and_draw(
     model: Any, collator: Collator, localizer: RegionLocalizer | None, row: Mapping[str, Any], max_new_tokens: int
 ) -> Answered:
-    """The model's answer to one question about an image, and the picture of it."""
+    """Return the model's answer to one question about an image, with a picture of it.
+
+    Args:
+        localizer: finds the region, in place of the row's own; None: the row's.
+        row: as of `load_samples`.
+    """
     start = time.perf_counter()
     found = None
     if localizer is not None:
@@ -54,34 +61,49 @@ def answer_and_draw(
         (found,) = localizer.predict([image], [row["question"]])
         row = {**row, "region": found.region, "width": image.width, "height": image.height}
     localization_s = 0.0 if found is None else time.perf_counter() - start
+    said, token_of_patch, first_at = answer_row(model, collator, row, max_new_tokens)
+    timings = Timings(localization_s, first_at - start, time.perf_counter() - start)
+    return Answered(said, collator.region(row), found, timings, draw_answer(collator, row, said, token_of_patch))
+
+
+def answer_row(
+    model: Any, collator: Collator, row: Mapping[str, Any], max_new_tokens: int
+) -> tuple[str, Tensor, float]:
+    """Answer one question greedily, and read from the compressor what it makes of the first image.
+
+    Returns:
+        The answer; the token that every patch goes into, int64 (N,) on the CPU, -1 for a dropped patch; and
+        `time.perf_counter()` at the answer's first token.
+    """
     batch = {
         name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None)
         for name, tensor in collator.prompts([row]).items()
     }
-    slots: list[Tensor] = []
+    assigned: list[Tensor] = []
 
-    def keep_slots(compressor: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    def read_assignment(compressor: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
         features, region_mask = inputs
-        slots.append(compressor.assign(region_mask, features)[0])  # (N,) of the first image
+        assigned.append(compressor.assign(region_mask, features)[0].cpu())
 
     compressor = next(module for name, module in model.named_modules() if name.endswith(".compressor"))
+    with compressor.register_forward_hook(read_assignment):
+        tokens, first_at = generate_timed(model, batch, collator.processor.tokenizer.pad_token_id, max_new_tokens)
+    return collator.processor.decode(tokens[0], skip_special_tokens=True).strip(), assigned[0], first_at
+
+
+def draw_answer(collator: Collator, row: Mapping[str, Any], answer: str, token_of_patch: Tensor) -> Image.Image:
+    """Draw a question's image, its region, how finely the tokens keep each patch, and the answer."""
     processor = collator.processor
-    with compressor.register_forward_hook(keep_slots):
-        tokens, first_at = generate_timed(model, batch, processor.tokenizer.pad_token_id, max_new_tokens)
-    timings = Timings(localization_s, first_at - start, time.perf_counter() - start)
-    said = processor.decode(tokens[0], skip_special_tokens=True).strip()
-    region = collator.region(row)
-    picture = draw_sample(
+    return draw_sample(
         collator.open_images(row)[0],
-        region,
-        slots[0],
+        collator.region(row),
+        token_of_patch,
         processor.geometry,
         processor.patch_grid,
         row["question"],
-        said,
+        answer,
         row["answer"],
     )
-    return Answered(said, region, found, timings, picture)
 
 
 def pick_samples(samples: datasets.Dataset, count: int) -> list[dict[str, Any]]:

@@ -13,7 +13,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from train.data.collator import Collator
 
-from .card import contact_sheet, draw_sample
+from .asking import answer_row, draw_answer
+from .card import contact_sheet
 
 NUM_PICTURES = 4
 MAX_ANSWER_TOKENS = 32
@@ -63,43 +64,17 @@ class PictureCallback(TrainerCallback):
         with torch.autocast(args.device.type, torch.bfloat16, enabled=args.bf16):
             answers = [self._answer(model, row) for row in self.rows]
         if self.writer is not None:
-            sheet = contact_sheet([self._draw(row, *answer) for row, answer in zip(self.rows, answers, strict=True)], 2)
+            sheet = contact_sheet(
+                [draw_answer(self.collator, row, *answer) for row, answer in zip(self.rows, answers, strict=True)], 2
+            )
             self.writer.add_image("samples", np.asarray(sheet), state.global_step, dataformats="HWC")
 
     @torch.no_grad()
     def _answer(self, model: Any, row: Mapping[str, Any]) -> tuple[str, Tensor]:
-        """The model's answer, and the token (N,) that every patch of the first image went into."""
-        slots: list[Tensor] = []
-        compressor = next(module for name, module in model.named_modules() if name.endswith(".compressor"))
-
-        def keep_slots(module: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-            features, region_mask = inputs
-            slots.append(module.assign(region_mask, features)[0].cpu())
-
+        """Return the answer, and the token (N,) that every patch of the first image goes into."""
         was_training = model.training
         model.eval()
-        hook = compressor.register_forward_hook(keep_slots)
         try:
-            prompt = {
-                key: value.to(model.device, model.dtype if value.is_floating_point() else None)
-                for key, value in self.collator.prompts([row]).items()
-            }
-            tokens = model.generate(**prompt, max_new_tokens=MAX_ANSWER_TOKENS, do_sample=False)  # (1, L)
+            return answer_row(model, self.collator, row, MAX_ANSWER_TOKENS)[:2]
         finally:
-            hook.remove()
             model.train(was_training)
-        answer = tokens[0, prompt["input_ids"].shape[1] :]
-        return self.collator.processor.decode(answer, skip_special_tokens=True).strip(), slots[0]
-
-    def _draw(self, row: Mapping[str, Any], answer: str, slots: Tensor) -> Any:
-        processor = self.collator.processor
-        return draw_sample(
-            self.collator.open_images(row)[0],
-            self.collator.region(row),
-            slots,
-            processor.geometry,
-            processor.patch_grid,
-            row["question"],
-            answer,
-            row["answer"],
-        )

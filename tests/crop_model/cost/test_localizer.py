@@ -11,7 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from crop_model.cost.localizer import LocalizerShape
-from crop_model.localization.generated import Localizer, conversations, load_processor
+from crop_model.generation.prompts import conversations
+from crop_model.localization.generated import Localizer, load_processor
 from crop_model.localization.grid_box import GridBoxProcessor
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from crop_model.processing_crop_llava import CropLlavaProcessor

@@ -20,6 +20,7 @@ from lmms_eval.utils import Collator
 from PIL import Image
 from torch import Tensor
 
+from crop_model.generation.prompts import encode
 from crop_model.regions import Box, RegionError, sanitize_box
 from data_prep.common.errors import ConfigError, DataError
 from train.backbones.llava import load_merged
@@ -213,17 +214,15 @@ class CropLlava(lmms):
         self, questions: Sequence[LmmsQuestion], messages: list[list[dict]], continue_final_message: bool = False
     ) -> dict[str, Tensor]:
         """The model's inputs for conversations that are continued, or are to be answered, padded on the left."""
-        options: dict[str, Any] = {"padding": True, "padding_side": "left", "return_tensors": "pt"}
-        if any(question.images for question in questions):
-            options["regions"] = list(self._regions(questions))
-        return self.processor.apply_chat_template(
+        has_images = any(question.images for question in questions)
+        inputs = encode(
+            self.processor,
             messages,
-            tokenize=True,
-            return_dict=True,
+            processor_options={"regions": list(self._regions(questions))} if has_images else None,
             add_generation_prompt=not continue_final_message,
             continue_final_message=continue_final_message,
-            processor_kwargs=options,
-        ).to(self.device, self.model.dtype)
+        )
+        return inputs.to(self.device, self.model.dtype)
 
     def _regions(self, questions: Sequence[LmmsQuestion]) -> Iterable[Box | None]:
         """One an image."""
