@@ -28,9 +28,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 # All that is imported of this project, for what no public door shows: a checkpoint's logits, rows as training has them.
-from data_prep.sample import read_regions
-from train.checkpoint import load_checkpoint
-from train.consolidate import with_weights
+from data_prep.schema.sample import read_regions
+from train.backbones.llava import load_checkpoint
+from train.checkpoints.zero_weights import with_weights
 
 ROOT = Path(__file__).parents[2]
 FIXTURES = ROOT / "tests" / "fixtures" / "a91c217"
