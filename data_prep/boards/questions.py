@@ -1,4 +1,4 @@
-"""Questions about a demo scene, each with its answer and the boxes that answer it."""
+"""Ask questions about a demo scene, each with its answer and the boxes that show it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,8 +14,10 @@ ADJACENT_CHANCE = 0.4
 
 @dataclass(frozen=True)
 class BoardQuestion:
-    """`kind` names the sort of question; no boxes: it takes the whole image to answer. `digits` are those that the text
-    refers to, in its order."""
+    """Hold one question: its type (`kind`), text, answer and boxes; without boxes it needs the whole image.
+
+    `digits` are those that the text refers to, in its order.
+    """
 
     kind: str
     text: str
@@ -25,7 +27,7 @@ class BoardQuestion:
 
 
 def ask(rng: np.random.Generator, scene: Scene, count: int) -> list[BoardQuestion]:
-    """`count` different questions about a scene, kinds drawn by their shares."""
+    """Draw `count` different questions about a scene, with types in their shares."""
     kinds, shares = list(KINDS), np.array([share for share, _ in KINDS.values()])
     questions: dict[str, BoardQuestion] = {}
     while len(questions) < count:
@@ -59,10 +61,10 @@ def ask_larger(rng: np.random.Generator, scene: Scene) -> BoardQuestion | None:
 
 
 def ask_panel(rng: np.random.Generator, scene: Scene) -> BoardQuestion | None:
-    """The asked frame is anywhere on the panel, so the region is the whole panel; frames like it may be outside."""
+    """Ask for a frame anywhere on the panel, so that the region is the panel; the same frame may occur outside it."""
     inside = [(cell, colour) for cell, colour in sorted(scene.frames.items()) if scene.in_panel(cell)]
-    found = [colour for _, colour in inside]
-    single = [(cell, colour) for cell, colour in inside if found.count(colour) == 1]
+    colours = [colour for _, colour in inside]
+    single = [(cell, colour) for cell, colour in inside if colours.count(colour) == 1]
     if not single:
         return None
     cell, colour = single[rng.integers(len(single))]
@@ -110,7 +112,7 @@ def _ask_pair(
 
 
 def pair_of_cells(rng: np.random.Generator, scene: Scene) -> tuple[tuple[Cell, str], tuple[Cell, str]] | None:
-    """Two different cells with their names: two places, next to each other now and then, or two frames."""
+    """Draw two different cells with their names: two cells, sometimes adjacent, or two frames."""
     if rng.random() < 0.5:
         unique = unique_colours(scene)
         if len(unique) < 2:
@@ -127,7 +129,7 @@ def pair_of_cells(rng: np.random.Generator, scene: Scene) -> tuple[tuple[Cell, s
 
 
 def unique_colours(scene: Scene) -> list[str]:
-    """The colours of which there is one frame on the board, so that naming one names a cell."""
+    """Return the colours with exactly one frame on the board, so that a colour names a cell."""
     return [colour for colour in COLOURS if len(scene.framed_in(colour)) == 1]
 
 

@@ -1,8 +1,8 @@
-"""Demo scenes: boards of real handwritten digits with coloured frames and a dark panel, and how they are drawn.
+"""Compose and draw demo scenes: boards of real handwritten digits with coloured frames and a dark panel.
 
-A scene is what is on the board; `demo.py` asks questions about it. The digits are scikit-learn's bundled 8x8 scans.
+A scene is the content of a board, about which `questions.py` asks. The digits are scikit-learn's bundled 8x8 scans.
 
-         A   B   C   D   E   F   G   H        one scan a cell, about 5 % of the cells hold a shape or nothing
+         A   B   C   D   E   F   G   H        one scan per cell; about 5 % of the cells hold a shape or nothing
        +---+---+---+---+---+---+---+---+
    1   | 3 |[7]| 1 | 0 | 9 | 4 | 2 | 6 |      [7]  a digit in a coloured frame, at B1
        +---+---+---+---+---+---+---+---+
@@ -11,7 +11,7 @@ A scene is what is on the board; `demo.py` asks questions about it. The digits a
    3   | 0 | 2 |###|###|###| 7 | 5 | 3 |      ###  the panel: light ink on a dark ground, 3x3 to 5x5 cells
        +---+---+---+---+---+---+---+---+
 
-A cell is named as on a chess board, but from the board's upper left corner. The longer side of a board is always eight
+A cell is named as on a chess board, but from the board's upper left corner. The longer side of a board always has eight
 cells, the shorter one four, six or eight.
 """
 
@@ -40,9 +40,9 @@ LONG_SIDE = 8
 CELL_NAMES = tuple(f"{column}{row}" for row in range(1, LONG_SIDE + 1) for column in "ABCDEFGH")
 BOARD_SIZES = ((8, 8), (8, 8), (8, 8), (8, 6), (6, 8), (8, 4), (4, 8))  # (rows, columns)
 CELL_PIXELS = (14, 32)
-DIGIT_SHARE = 0.75  # of a cell's side
+DIGIT_SHARE = 0.75  # share of a cell's side
 PANEL_CELLS = (3, 5)
-FRAME_COUNT_CHANCES = (0.3, 0.5, 0.12, 0.08)  # of 0, 1, 2, 3 frames of one colour on a board
+FRAME_COUNT_CHANCES = (0.3, 0.5, 0.12, 0.08)  # probability of 0, 1, 2, 3 frames of one colour on a board
 EMPTY_CHANCE = 0.05
 TEST_SHARE = 0.2
 SPLIT_SEED = 20252  # the split of the scans never depends on a run's seed
@@ -50,7 +50,7 @@ SPLIT_SEED = 20252  # the split of the scans never depends on a run's seed
 
 @dataclass(frozen=True)
 class Scans:
-    """Handwritten digits: `images` (n, 8, 8) of ink in [0, 1], `labels` (n,), `indices` (n,) in load_digits."""
+    """Hold handwritten digits: `images` (n, 8, 8) of ink in [0, 1], `labels` (n,), `indices` (n,) in load_digits."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -59,7 +59,7 @@ class Scans:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is on a board. `scan` (rows, columns) indexes the split's scans, -1 where a cell holds no digit."""
+    """Hold the content of a board. `scan` (rows, columns) indexes the split's scans, -1 if a cell holds no digit."""
 
     scan: np.ndarray
     digit: np.ndarray
@@ -77,7 +77,7 @@ class Scene:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height in pixels."""
+        """Return width and height in pixels."""
         return self.columns * self.cell_pixels, self.rows * self.cell_pixels
 
     def in_panel(self, cell: Cell) -> bool:
@@ -85,28 +85,28 @@ class Scene:
         return top <= cell[0] <= bottom and left <= cell[1] <= right
 
     def cell_box(self, cell: Cell) -> Box:
-        """Pixel box of a cell, half-open."""
+        """Return the pixel box of a cell, half-open."""
         return self.block_box((*cell, *cell))
 
     def block_box(self, block: tuple[int, int, int, int]) -> Box:
-        """Pixel box of a block of cells (first row, first column, last row, last column), half-open."""
+        """Return the pixel box of a block of cells (first row, first column, last row, last column), half-open."""
         top, left, bottom, right = block
         side = float(self.cell_pixels)
         return left * side, top * side, (right + 1) * side, (bottom + 1) * side
 
     def framed_in(self, colour: str) -> list[Cell]:
-        return [cell for cell, found in sorted(self.frames.items()) if found == colour]
+        return [cell for cell, frame in sorted(self.frames.items()) if frame == colour]
 
 
 def cell_name(cell: Cell) -> str:
-    """One word for a place: "B3" is the second column of the third row."""
+    """Name a cell in one word: "B3" is the second column of the third row."""
     row, column = cell
     return CELL_NAMES[row * LONG_SIDE + column]
 
 
 @lru_cache
 def load_scans(split: str) -> Scans:
-    """The scans of `split` ("train" or "test"); every scan belongs to exactly one of the two."""
+    """Load the scans of `split` ("train" or "test"); every scan belongs to exactly one of the two."""
     data = load_digits()
     order = np.random.default_rng(SPLIT_SEED).permutation(len(data.target))
     cut = round(len(order) * TEST_SHARE)
@@ -115,7 +115,7 @@ def load_scans(split: str) -> Scans:
 
 
 def compose(rng: np.random.Generator, scans: Scans) -> Scene:
-    """Draws a board at random: its size, a scan for almost every cell, the frames and the panel."""
+    """Draw the content of a board at random: its size, a scan for almost every cell, the frames and the panel."""
     rows, columns = BOARD_SIZES[rng.integers(len(BOARD_SIZES))]
     scan = rng.integers(len(scans.labels), size=(rows, columns))
     scan[rng.random((rows, columns)) < EMPTY_CHANCE] = -1
@@ -132,7 +132,7 @@ def compose(rng: np.random.Generator, scans: Scans) -> Scene:
 
 
 def render(scene: Scene, scans: Scans, rng: np.random.Generator) -> Image.Image:
-    """Draws the board. `rng` decides paper, ink and the digits' small shifts: nothing that a question asks for."""
+    """Render the board. `rng` decides paper, ink and small shifts of the digits: nothing that a question asks for."""
     paper, ink = _shade(rng, 222, 250), _shade(rng, 5, 60)
     panel_paper, panel_ink = _shade(rng, 20, 65), _shade(rng, 215, 250)
     image = Image.new("RGB", scene.size, paper)
@@ -152,12 +152,12 @@ def render(scene: Scene, scans: Scans, rng: np.random.Generator) -> Image.Image:
 
 
 def _strokes(scan: np.ndarray, side: int) -> Image.Image:
-    """A scan's ink as a mask of `side` x `side` pixels."""
+    """Resize a scan's ink to a mask of `side` x `side` pixels."""
     return Image.fromarray((scan * 255).astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
 
 
 def _digit_corner(scene: Scene, cell: Cell, rng: np.random.Generator) -> tuple[int, int]:
-    """Where the digit's upper left pixel goes: it stands in the middle of its cell, give or take one pixel."""
+    """Place the digit's upper left pixel so that the digit is centred in its cell, give or take one pixel."""
     left, top, _, _ = scene.cell_box(cell)
     margin = (scene.cell_pixels - round(DIGIT_SHARE * scene.cell_pixels)) // 2
     shift = rng.integers(-1, 2, size=2)
@@ -165,7 +165,7 @@ def _digit_corner(scene: Scene, cell: Cell, rng: np.random.Generator) -> tuple[i
 
 
 def _draw_distractor(draw: ImageDraw.ImageDraw, scene: Scene, cell: Cell, rng: np.random.Generator) -> None:
-    """A triangle, a cross or nothing, in any colour: never the answer to anything."""
+    """Draw a triangle, a cross or nothing, in any colour: never the answer to a question."""
     left, top, right, bottom = scene.cell_box(cell)
     inset = scene.cell_pixels / 4
     left, top, right, bottom = left + inset, top + inset, right - inset, bottom - inset
@@ -185,6 +185,6 @@ def _shade(rng: np.random.Generator, low: int, high: int) -> Colour:
 
 
 def _pixels(box: Box) -> tuple[int, int, int, int]:
-    """The box as PIL's drawing wants it: last pixel included."""
+    """Convert a box to PIL's form, which includes the last pixel."""
     left, top, right, bottom = (int(side) for side in box)
     return left, top, right - 1, bottom - 1

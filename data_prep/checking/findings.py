@@ -1,6 +1,6 @@
-"""What the pre-flight check looks for, what it found, and its look at a region sidecar.
+"""Define the checks of the pre-flight check, collect their findings, and check a region sidecar.
 
-Everything is read in batches. What has to be compared over a whole source is kept as 64-bit hashes in arrays.
+Everything is read in batches. Values that are compared over a whole source are stored as 64-bit hashes in arrays.
 """
 
 import hashlib
@@ -15,12 +15,12 @@ import pyarrow as pa
 from data_prep.common.errors import DataError
 from data_prep.schema.sample import REGION_METHODS, read_manifest, sidecar_batches
 
-LEAST_SIDE = 0.98  # of a box of one pixel, stored as float32
+LEAST_SIDE = 0.98  # side of a one-pixel box, stored as float32
 TOLERANCE = 0.02  # pixels, between the stored region and the union of the stored boxes
 
 
 class Check(NamedTuple):
-    """How grave a finding is, of what it is counted (`files`: one is enough), and what it says."""
+    """Define a check: its severity, the unit in which it is counted (`files`: one is enough), and its meaning."""
 
     severity: Literal["error", "warning"]
     of: Literal["files", "records", "questions", "images", "rows"]
@@ -28,43 +28,43 @@ class Check(NamedTuple):
 
 
 CHECKS = {
-    # of the annotations
+    # annotations
     "annotations": Check("error", "files", "the file cannot be read to its end, or holds no sample"),
-    "left_out": Check("warning", "records", "in the sidecar's rejected.jsonl: the trainer passes over it too"),
+    "left_out": Check("warning", "records", "in the sidecar's rejected.jsonl: the trainer skips it too"),
     "record": Check("error", "records", "not a conversation of questions, each with its answer, about its images"),
     "empty_answer": Check("error", "records", "a question has no answer to train on"),
     "record_boxes": Check("error", "records", "objects.bbox are not boxes in pixels of the image"),
     "duplicate_sample": Check("warning", "questions", "the same image, turn and question again"),
     "answer_conflict": Check("warning", "questions", "the same image and question with another answer"),
-    # of the images
+    # images
     "url": Check("error", "images", "a URL; only files are read"),
     "no_root": Check("error", "images", "an image, but the source has no image_root"),
     "outside_root": Check("error", "images", "a path that leaves image_root"),
     "no_image": Check("error", "images", "no such file"),
     "bad_image": Check("error", "images", "not an image, or a damaged one"),
     "too_large": Check("error", "images", "more pixels than max_image_pixels"),
-    "evaluation_image": Check("error", "images", "an image of an evaluation set in the training data"),
-    "evaluation_name": Check("warning", "images", "another picture that is named like one of an evaluation set"),
+    "evaluation_image": Check("error", "images", "training data contains an image of an evaluation set"),
+    "evaluation_name": Check("warning", "images", "another picture with the name of an image of an evaluation set"),
     "exif_rotated": Check("warning", "images", "carries an EXIF orientation, which is not applied"),
-    "format_mismatch": Check("warning", "images", "the format is not what the name says"),
+    "format_mismatch": Check("warning", "images", "the file's format differs from its extension"),
     "cmyk": Check("warning", "images", "CMYK colours"),
-    # of the regions
+    # regions
     "sidecar": Check("error", "files", "the region sidecar cannot be read"),
     "foreign_sidecar": Check("error", "files", "the sidecar holds none of the source's questions"),
-    "frame_mismatch": Check("error", "files", "boxes in text were read in a frame that they cannot be in"),
-    "size_mismatch": Check("error", "rows", "the sidecar tells another size than the file has"),
+    "frame_mismatch": Check("error", "files", "boxes in text cannot be in the frame that they were read in"),
+    "size_mismatch": Check("error", "rows", "the sidecar states another size than the file has"),
     "box_outside": Check("error", "rows", "a box reaches beyond the image, or is not finite"),
     "box_degenerate": Check("error", "rows", "a box less than a pixel wide or high, or with swapped corners"),
     "region_mismatch": Check("error", "rows", "the region is not the union of the boxes, clipped to the image"),
     "unknown_method": Check("error", "rows", f"a method other than {', '.join(REGION_METHODS)}"),
     "no_region": Check("warning", "questions", "no row in the sidecar: trained without a region"),
-    "unused_row": Check("warning", "rows", "a row for a question that the annotations do not ask"),
+    "unused_row": Check("warning", "rows", "a row for a question that the annotations do not contain"),
 }
 
 
 @dataclass
 class Findings:
-    """Counts by check, each with the first example, and how many things there were to check."""
+    """Count findings by check, each with its first example, and the things that were checked."""
 
     counts: Counter[str] = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class Findings:
         self.first.setdefault(check, printable)
 
     def fatal(self, max_bad_fraction: float) -> list[str]:
-        """The checks that forbid training: errors found in more than that share of what they are counted of."""
+        """Return the checks that forbid training: errors in more than that share of the unit that they count."""
         return [
             name
             for name, count in self.counts.items()
@@ -86,7 +86,7 @@ class Findings:
 
 
 def hash64(*texts: str) -> int:
-    """A hash of texts; among ten million of them two are equal by chance with a probability of 3e-6."""
+    """Hash texts; among ten million of them, two collide with a probability of 3e-6."""
     joined = "\0".join(texts).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(joined, digest_size=8).digest(), "little")
 
@@ -96,7 +96,7 @@ def hash64(*texts: str) -> int:
 
 @dataclass(frozen=True)
 class SidecarRows:
-    """What is kept of each row of a sidecar: hashes of sample_id and image (uint64), width and height (rows, 2)."""
+    """Hold, for each row of a sidecar, hashes of sample_id and image (uint64), and width and height (rows, 2)."""
 
     source: str
     manifest: dict[str, Any]
@@ -106,7 +106,7 @@ class SidecarRows:
 
 
 def check_sidecar(folder: Path, findings: Findings) -> SidecarRows | None:
-    """Checks every row by itself; None where the trainer could not read the sidecar."""
+    """Check every row by itself; return None if the trainer could not read the sidecar."""
     try:
         manifest = read_manifest(folder)
         rows = _checked_rows(folder, manifest, findings)
@@ -141,7 +141,7 @@ def _checked_rows(folder: Path, manifest: dict[str, Any], findings: Findings) ->
 
 
 def _bad_rows(folder: Path, batch: pa.RecordBatch) -> dict[str, np.ndarray]:
-    """For each check of a row by itself, which rows fail it: bool arrays (rows,)."""
+    """Return, for each check of a single row, which rows fail it: bool arrays (rows,)."""
     rows, sizes = batch.num_rows, _sizes(batch)
     boxes, counts = _boxes(folder, batch)  # (boxes, 4), (rows,)
     owner = np.repeat(np.arange(rows), counts)
@@ -157,7 +157,7 @@ def _bad_rows(folder: Path, batch: pa.RecordBatch) -> dict[str, np.ndarray]:
 
 
 def _region_mismatch(batch: pa.RecordBatch, boxes: np.ndarray, counts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Rows whose region is not the clipped union of their boxes; a row without boxes has none."""
+    """Mark rows whose region is not the clipped union of their boxes; a row without boxes must have none."""
     column = batch.column("region")
     has_region, has_boxes = column.is_valid().to_numpy(zero_copy_only=False), counts > 0
     bad = has_region != has_boxes
@@ -175,7 +175,7 @@ def _region_mismatch(batch: pa.RecordBatch, boxes: np.ndarray, counts: np.ndarra
 
 
 def _boxes(folder: Path, batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
-    """All boxes (boxes, 4), and how many of them each row has (rows,)."""
+    """Return all boxes (boxes, 4) and the number of boxes of each row (rows,)."""
     column = batch.column("boxes")
     inner = column.flatten()
     if column.null_count or inner.null_count:

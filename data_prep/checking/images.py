@@ -1,4 +1,4 @@
-"""Opening the images of a source in several processes, and telling those of evaluation sets."""
+"""Open the images of a source in several processes, and recognise those of evaluation sets."""
 
 import filecmp
 import multiprocessing
@@ -16,8 +16,10 @@ from data_prep.files.images import ImageHeader, existing_image, expect_large_ima
 
 
 class ImageTask(NamedTuple):
-    """An image to open: the record's number and name, the path as the record writes it, whether it is new in this
-    source, and boxes to check against its size (`boxes`: pixels) or to take for the frame test (`text_boxes`)."""
+    """Name an image to open, as the record writes its path, and whether it is new in this source.
+
+    `boxes` (pixels) are checked against its size, `text_boxes` go to the frame test.
+    """
 
     number: int
     record: str
@@ -27,30 +29,30 @@ class ImageTask(NamedTuple):
     text_boxes: Sequence[Sequence[float]] = ()
 
 
-class Seen(NamedTuple):
-    """What an image turned out to be: its header, or else why there is none; and what is wrong with the boxes."""
+class ImageResult(NamedTuple):
+    """Hold an image's header, or the check that it failed; and what is wrong with the boxes."""
 
     header: ImageHeader | None
     error: tuple[str, str] = ("", "")  # check, message
     box_error: str | None = None
 
 
-def look(task: ImageTask, root: Path | None, max_pixels: int, decode: bool) -> Seen:
-    """Opens one image."""
+def inspect_image(task: ImageTask, root: Path | None, max_pixels: int, decode: bool) -> ImageResult:
+    """Open one image."""
     try:
         header = read_header(existing_image(root, task.image), max_pixels, decode and task.new)
     except RecordError as error:
-        return Seen(None, (error.reason, str(error)))
+        return ImageResult(None, (error.reason, str(error)))
     try:
         if task.boxes:
             union_box([sanitize_box(box, header.width, header.height) for box in task.boxes])
     except RegionError as error:
-        return Seen(header, box_error=str(error))
-    return Seen(header)
+        return ImageResult(header, box_error=str(error))
+    return ImageResult(header)
 
 
 class ImagePool:
-    """Processes that open images; none besides this one where `workers` is 1."""
+    """Open images in `workers` processes, or in this one if `workers` is 1."""
 
     def __init__(self, workers: int, max_pixels: int, decode: bool) -> None:
         self.max_pixels, self.decode = max_pixels, decode
@@ -67,9 +69,9 @@ class ImagePool:
         if self.executor is not None:
             self.executor.shutdown(cancel_futures=True)
 
-    def look(self, tasks: Sequence[ImageTask], root: Path | None) -> Iterable[Seen]:
-        """What `look` says of each task, in order."""
-        job = partial(look, root=root, max_pixels=self.max_pixels, decode=self.decode)
+    def inspect(self, tasks: Sequence[ImageTask], root: Path | None) -> Iterable[ImageResult]:
+        """Return the result of `inspect_image` for each task, in order."""
+        job = partial(inspect_image, root=root, max_pixels=self.max_pixels, decode=self.decode)
         if self.executor is None:
             return map(job, tasks)
         try:
@@ -79,21 +81,21 @@ class ImagePool:
 
 
 class Evaluation:
-    """The images that must not be trained on.
+    """Recognise the images that must not be trained on.
 
     Args:
-        names: keys (`data_prep.derivation.joins.image_key`) of images known by name alone.
+        names: keys (`data_prep.derivation.joins.image_key`) of images that are known only by name.
     """
 
     def __init__(self, names: frozenset[str]) -> None:
         self.names = names
-        self.files: dict[str, list[Path]] = {}  # of eval_data, by key
+        self.files: dict[str, list[Path]] = {}  # files of eval_data by key
 
     def add(self, image: str, path: Path) -> None:
         self.files.setdefault(image_key(image), []).append(path)
 
     def check(self, image: str, path: Path) -> str | None:
-        """The check that a training image fails. Files at hand of one name are compared: many sets number theirs."""
+        """Return the check that a training image fails. Files of equal names are compared: many sets use numbers."""
         key = image_key(image)
         if key in self.names:
             return "evaluation_image"

@@ -1,4 +1,4 @@
-"""What a region sidecar is like as a whole, read in batches: counts, areas, places, and a choice of rows to look at."""
+"""Summarise a region sidecar, read in batches: counts, areas, positions, and a choice of rows to look at."""
 
 import heapq
 import math
@@ -25,7 +25,7 @@ AREA_BINS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)  # edge
 
 @dataclass
 class RegionStatistics:
-    """Of one sidecar. Areas are in % of the image; they and `cover` are of the rows that have a region."""
+    """Hold the statistics of one sidecar. Areas (% of the image) and `cover` are over the rows that have a region."""
 
     source: str = ""
     rows: int = 0
@@ -46,27 +46,27 @@ class RegionStatistics:
 
     @property
     def above_half(self) -> float:
-        """Share of the regions, in %, that cover more than half of the image."""
+        """Compute the share of the regions, in %, that cover more than half of the image."""
         return 100 * float(np.mean(np.array(self.areas) > 50)) if self.areas else math.nan
 
     def bins(self) -> list[tuple[float, float, int, float]]:
-        """The histogram of areas: (from, to, regions, share of the largest bin)."""
+        """Compute the histogram of areas: (from, to, regions, share of the largest bin)."""
         counts, _ = np.histogram(np.array(self.areas), AREA_BINS)
         top = max(int(counts.max()), 1)
         bins = zip(pairwise(AREA_BINS), counts.tolist(), strict=True)
         return [(low, high, count, count / top) for (low, high), count in bins]
 
     def cover_shares(self) -> list[list[float]]:
-        """How often each cell of the grid is touched by a region, in %."""
+        """Compute how many of the regions touch each cell of the grid, in %."""
         return (100 * self.cover / max(len(self.areas), 1)).tolist()
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Counts the rows of a batch."""
+        """Count the rows of a batch."""
         self.rows += batch.num_rows
         self.methods.update(_counts(batch.column("method")))
         self.flags.update(_counts(batch.column("flags").flatten()))
-        placed = batch.filter(batch.column("region").is_valid())
-        columns = (placed.column(name).to_pylist() for name in ("region", "width", "height"))
+        with_region = batch.filter(batch.column("region").is_valid())
+        columns = (with_region.column(name).to_pylist() for name in ("region", "width", "height"))
         for (x1, y1, x2, y2), width, height in zip(*columns, strict=True):
             unit = x1 / width, y1 / height, x2 / width, y2 / height
             self.areas.append(min(100 * (unit[2] - unit[0]) * (unit[3] - unit[1]), 100.0))  # float32 may exceed it
@@ -75,7 +75,7 @@ class RegionStatistics:
 
 
 class _Choice:
-    """The same rows for the same seed, in whatever order they come, evenly over the methods."""
+    """Choose rows evenly over the methods: the same rows for the same seed, in whatever order they come."""
 
     def __init__(self, count: int, seed: int) -> None:
         self.count, self.seed = count, seed
@@ -91,27 +91,27 @@ class _Choice:
             self.by_method[method] = heapq.nsmallest(self.count, merged, key=lambda item: item[0])
 
     def rows(self) -> list[dict[str, Any]]:
-        """One of each method in turn, then the next of each."""
+        """Return one row of each method in turn, then the next of each."""
         turns = zip_longest(*([row for _, row in rows] for _, rows in sorted(self.by_method.items())))
         return [row for row in chain.from_iterable(turns) if row is not None][: self.count]
 
 
 def read_statistics(folder: Path, samples: int, seed: int) -> RegionStatistics:
-    """Reads a sidecar and the rejections beside it.
+    """Read a sidecar and the rejections beside it.
 
     Args:
-        samples: rows to choose.
-        seed: of the choice.
+        samples: number of rows to choose.
+        seed: seed of the choice.
 
     Raises:
-        DataError: a sidecar that cannot be read, or with a region that is not in an image.
+        DataError: the sidecar cannot be read, or has a region that is not in its image.
     """
     statistics, choice = RegionStatistics(), _Choice(samples, seed)
     for batch in sidecar_batches(folder):
         try:
             statistics.add(batch)
         except (ValueError, ZeroDivisionError, TypeError) as error:  # not finite, an image of no size, a null
-            raise DataError(f"{folder}: a region that cannot be (data_prep.validate tells which): {error}") from None
+            raise DataError(f"{folder}: an impossible region (data_prep.validate reports which): {error}") from None
         choice.add(batch)
         statistics.source = statistics.source or batch.column("source")[0].as_py()
     statistics.chosen = choice.rows()

@@ -1,4 +1,4 @@
-"""The pre-flight check of one source: its records as the trainer reads them, their images, their sidecar."""
+"""Check one source before training: its records as the trainer reads them, their images and their sidecar."""
 
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,17 +24,17 @@ from data_prep.schema.records import (
 from data_prep.schema.sample import sample_id
 
 from .findings import Findings, SidecarRows, check_sidecar, hash64
-from .images import Evaluation, ImagePool, ImageTask, Seen
+from .images import Evaluation, ImagePool, ImageResult, ImageTask
 
-BATCH = 4096  # images that are opened together
+BATCH = 4096  # images opened together
 
 
 class SourceCheck:
-    """One source of a configuration; after `run`, `findings` and `frame` hold what was found.
+    """Check one source of a configuration; after `run`, `findings` and `frame` hold the results.
 
     Args:
         role: `train_data` or `eval_data`.
-        evaluation: images that must not be trained on; those of `eval_data` are added to it.
+        evaluation: images that must not be trained on; the images of `eval_data` are added.
     """
 
     def __init__(self, source: DataSource, role: str, evaluation: Evaluation, pool: ImagePool) -> None:
@@ -43,14 +43,14 @@ class SourceCheck:
         self.name = Path(source.annotations).stem
         self.findings, self.frame = Findings(), FrameTest()
         self.images: set[int] = set()
-        # columns, one entry a question: hashes, number of the record, whether a region is missing without a sidecar
+        # columns, one entry per question: hashes, number of the record, whether only a sidecar can give its region
         self.ids, self.pairs, self.answers, self.records = array("Q"), array("Q"), array("Q"), array("Q")
         self.needs_row = array("b")
-        # columns, one entry an image that opened
+        # columns, one entry per image that opened
         self.opened, self.opened_in, self.opened_size = array("Q"), array("Q"), array("i")
 
     def run(self) -> None:
-        """Reads everything once: the sidecar, then the records with their images."""
+        """Read everything once: the sidecar, then the records with their images."""
         sidecar = None
         if self.source.regions is not None:
             sidecar = check_sidecar(Path(self.source.regions), self.findings)
@@ -69,15 +69,15 @@ class SourceCheck:
         self._compare_sidecar(sidecar)
 
     def _records(self) -> Iterator[tuple[int, str, dict[str, Any]]]:
-        """(number, name for messages, record); what is no record is counted and left out."""
+        """Yield (number, name for messages, record); anything that is not a record is counted and skipped."""
         annotations, findings = self.source.annotations, self.findings
         try:
             stream = record_stream(annotations)
             with tqdm(total=stream.size, desc=annotations, unit_scale=True, disable=None) as bar:
-                left_out = rejected_records(annotations, self.source.regions)
+                skipped = rejected_records(annotations, self.source.regions)
                 for number, raw in enumerate(stream):
                     bar.update(stream.position() - bar.n)
-                    if number in left_out:
+                    if number in skipped:
                         findings.add("left_out", f"{annotations}: record {number}")
                         continue
                     findings.totals["records"] += 1
@@ -89,7 +89,7 @@ class SourceCheck:
             findings.add("annotations", str(error))
 
     def _add_record(self, number: int, name: str, record: Mapping[str, Any]) -> list[ImageTask]:
-        """Notes the questions of a record; the images to open for it."""
+        """Add the questions of a record; return the images to open for it."""
         totals = self.findings.totals
         try:
             images = image_names(name, record)
@@ -120,7 +120,7 @@ class SourceCheck:
         self.needs_row.append(needs_row)
 
     def _record_boxes(self, name: str, record: Mapping[str, Any]) -> list[Any]:
-        """`objects.bbox`, of which the trainer makes a region; only pixels are known to it."""
+        """Return `objects.bbox`, from which the trainer makes a region; it supports only pixels."""
         objects = record.get("objects") or {}
         boxes = objects.get("bbox") or [] if isinstance(objects, dict) else None
         if not isinstance(boxes, list):
@@ -139,23 +139,23 @@ class SourceCheck:
         return ImageTask(number, name, image, new)
 
     def _open(self, tasks: Sequence[ImageTask]) -> None:
-        for task, seen in zip(tasks, self.pool.look(tasks, self.root), strict=True):
-            if seen.header is not None:
-                self.frame.add(task.text_boxes, seen.header.width, seen.header.height)
-            if seen.box_error is not None:
-                self.findings.add("record_boxes", f"{task.record}: objects.bbox: {seen.box_error}")
+        for task, result in zip(tasks, self.pool.inspect(tasks, self.root), strict=True):
+            if result.header is not None:
+                self.frame.add(task.text_boxes, result.header.width, result.header.height)
+            if result.box_error is not None:
+                self.findings.add("record_boxes", f"{task.record}: objects.bbox: {result.box_error}")
             if task.new:
-                self._add_image(task, seen)
+                self._add_image(task, result)
 
-    def _add_image(self, task: ImageTask, seen: Seen) -> None:
-        if seen.header is None:
-            check, message = seen.error
+    def _add_image(self, task: ImageTask, result: ImageResult) -> None:
+        if result.header is None:
+            check, message = result.error
             self.findings.add(check, f"{task.record}: {message}")
             return
         self.opened.append(hash64(task.image))
         self.opened_in.append(task.number)
-        self.opened_size.extend((seen.header.width, seen.header.height))
-        for flag in seen.header.flags:
+        self.opened_size.extend((result.header.width, result.header.height))
+        for flag in result.header.flags:
             self.findings.add(flag, f"{task.record}: {task.image}")
         path = existing_image(self.root, task.image)
         if self.role == "eval_data":
@@ -163,7 +163,7 @@ class SourceCheck:
         elif leak := self.evaluation.check(task.image, path):
             self.findings.add(leak, f"{task.record}: {task.image}")
 
-    # ---- comparisons over all of the source
+    # ---- comparisons over the whole source
 
     def _record(self, number: int) -> str:
         return f"{self.source.annotations}: record {number}"
@@ -182,8 +182,8 @@ class SourceCheck:
     def _compare_sidecar(self, sidecar: SidecarRows | None) -> None:
         findings, regions = self.findings, self.source.regions
         ids = np.array(self.ids)
-        found = np.isin(ids, sidecar.ids) if sidecar is not None else np.zeros(len(ids), bool)
-        without = np.flatnonzero(~found & np.array(self.needs_row, bool))
+        has_row = np.isin(ids, sidecar.ids) if sidecar is not None else np.zeros(len(ids), bool)
+        without = np.flatnonzero(~has_row & np.array(self.needs_row, bool))
         if len(without):
             findings.add("no_region", self._record(self.records[without[0]]), len(without))
         if sidecar is None:
@@ -195,28 +195,28 @@ class SourceCheck:
             findings.add("foreign_sidecar", f"{regions}: holds none of the questions of {self.source.annotations}")
         self._compare_sizes(sidecar)
         stated = {**sidecar.manifest.get("arguments", {}), **sidecar.manifest.get("measured", {})}.get("frame")
-        if stated == "padded_square" and self.frame.frame == "unit":  # in the other direction nothing is certain
+        if stated == "padded_square" and self.frame.frame == "unit":  # the other direction would prove nothing
             boxes = f"{self.frame.violations} of {self.frame.boxes} boxes in text"
             findings.add("frame_mismatch", f"{regions}: frame padded_square, but {boxes} cannot be on it")
 
     def _compare_sizes(self, sidecar: SidecarRows) -> None:
-        """Rows with another size than the file of their image."""
+        """Find rows with another size than their image's file."""
         keys, first = np.unique(np.array(self.opened), return_index=True)
         if not len(keys):
             return
-        place = np.minimum(np.searchsorted(keys, sidecar.images), len(keys) - 1)
-        opened = first[place]
+        position = np.minimum(np.searchsorted(keys, sidecar.images), len(keys) - 1)
+        opened = first[position]
         sizes = np.array(self.opened_size).reshape(-1, 2)[opened]
-        bad = np.flatnonzero((keys[place] == sidecar.images) & (sizes != sidecar.sizes).any(1))
+        bad = np.flatnonzero((keys[position] == sidecar.images) & (sizes != sidecar.sizes).any(1))
         if len(bad):
             row = bad[0]
             file, stated = ("x".join(map(str, size)) for size in (sizes[row], sidecar.sizes[row]))
-            example = f"{self._record(self.opened_in[opened[row]])}: the image is {file}, the sidecar says {stated}"
+            example = f"{self._record(self.opened_in[opened[row]])}: the image is {file}, the sidecar states {stated}"
             self.findings.add("size_mismatch", example, len(bad))
 
 
 def _repeats(keys: np.ndarray) -> np.ndarray:
-    """Places of all keys that stood before, in order."""
+    """Return the indices of all keys that occurred before, in order."""
     _, first = np.unique(keys, return_index=True)
     again = np.ones(len(keys), bool)
     again[first] = False
@@ -224,11 +224,11 @@ def _repeats(keys: np.ndarray) -> np.ndarray:
 
 
 def _lacks_answer(record: Mapping[str, Any]) -> bool:
-    """Whether an answer of a conversation is there, but empty."""
-    said = record.get("conversations") or record.get("messages")
-    if not isinstance(said, list):
+    """Check whether a conversation has an answer that is empty."""
+    entries = record.get("conversations") or record.get("messages")
+    if not isinstance(entries, list):
         return False
-    for entry in said:
+    for entry in entries:
         if isinstance(entry, dict) and ROLES.get(str(entry.get("from") or entry.get("role"))) == "assistant":
             text = entry.get("value") or entry.get("content") or ""
             if not text or (isinstance(text, str) and not text.strip()):

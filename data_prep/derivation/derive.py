@@ -1,13 +1,11 @@
-"""The cascade: which box a question gets, by which method, how sure.
+"""Derive a question's boxes by the first method of a cascade that yields any, with a score.
 
-    1 human          boxes that a person drew for the question
-      (joined)       or the annotation of the same question in its native source, whatever its method
-    2 ocr_match      text in the image that shows the answer
-    3 object_match   objects that the question names
-    4 localizer, 5 zero_shot: filled in later, where this leaves a question without a box
-    6 global         the whole image
-
-Flags of a row, each with what it says:
+1 human          boxes that a person drew for the question
+  (joined)       or the annotation of the same question in its native source, with its method
+2 ocr_match      text in the image that shows the answer
+3 object_match   objects that the question names
+4 localizer, 5 zero_shot: filled in later by `data_prep.localize`, for a question without a box
+6 global         the whole image
 """
 
 from collections.abc import Sequence
@@ -19,34 +17,35 @@ from data_prep.schema.question import Question, to_pixels
 
 from .text_match import Match, match_answer, match_objects
 
+# Flags of a row, with their meaning.
 FLAGS = {
-    # of boxes
-    "swapped_corners": "corners were in the wrong order and were put right",
+    # boxes
+    "swapped_corners": "corners were in the wrong order and were swapped",
     "oob_clipped": "a box reached beyond the image by more than a pixel and was clipped",
     "degenerate": "a box less than a pixel wide or high was widened to one",
-    "duplicate_box": "the same box more than once; once kept",
+    "duplicate_box": "a repeated box was dropped",
     "bad_box": "a box that is not finite or lies outside the image was dropped",
     "missing_object": "the question names an object that its scene graph does not have",
     "lost_box": "no box of the question could be used",
-    # of the image file
-    "size_mismatch": "the file has another size than its annotation says",
+    # the image file
+    "size_mismatch": "the file has another size than its annotation states",
     "exif_rotated": "the file carries an EXIF orientation, which is not applied",
     "format_mismatch": "the file's format is not what its name says",
     "cmyk": "the file is CMYK",
-    # of the region
-    "no_ocr": "the file of text in images does not know this image",
-    "leak_answer_box": "the box stands in the answer: do not show it to a model that is asked for it",
-    "low_confidence": "several places matched equally, or the match is weak",
-    "agreement": "two methods found the same place",
-    "no_evidence": "nothing told a place: the region is the whole image for want of better",
+    # the region
+    "no_ocr": "the file of text in images has no entry for this image",
+    "leak_answer_box": "the answer contains the box: do not show it to a model that must predict it",
+    "low_confidence": "several regions matched equally, or the match is weak",
+    "agreement": "two methods matched the same region",
+    "no_evidence": "no evidence of a region: the whole image is used as a fallback",
 }
 
-SAME_PLACE_IOU = 0.5
+SAME_REGION_IOU = 0.5
 ASPECT_TOLERANCE = 0.01
 
 
-class Place(NamedTuple):
-    """Where the answer is to be seen: the derived columns of a sidecar row."""
+class DerivedRegion(NamedTuple):
+    """Hold the derived columns of a sidecar row."""
 
     boxes: tuple[Box, ...]
     region: Box | None
@@ -55,31 +54,31 @@ class Place(NamedTuple):
     flags: tuple[str, ...]
 
 
-def derive(question: Question, width: int, height: int) -> Place:
-    """The place of a question in an image file of `width` x `height` pixels."""
+def derive(question: Question, width: int, height: int) -> DerivedRegion:
+    """Derive the region of a question in an image file of `width` x `height` pixels."""
     flags = list(question.flags)
     if question.joined is not None:
-        return _joined_place(question, flags, width, height)
+        return _joined_region(question, flags, width, height)
     if question.whole_image:
-        return Place((), None, "global", 1.0, _unique(flags))
+        return DerivedRegion((), None, "global", 1.0, _unique(flags))
     scale = _scale(question.size, (width, height), flags)
     if scale is not None:
         pixels = _Pixels(question, scale, width, height)
         if (boxes := pixels.sanitized(question.boxes, flags)) is not None:
-            return _place(boxes, "human", 1.0, flags)
+            return _region(boxes, "human", 1.0, flags)
         by_text = match_answer(question.answers, question.words, question.text) if question.words else None
         by_object = match_objects(question.text, question.objects) if question.objects else None
         matches = [("ocr_match", by_text), ("object_match", by_object)]
-        places = [place for method, match in matches if match and (place := _matched(method, match, pixels))]
-        if places:
-            return _agreed(places, flags, width, height)
+        candidates = [region for method, match in matches if match and (region := _matched(method, match, pixels))]
+        if candidates:
+            return _agreed(candidates, flags, width, height)
     flags += ["lost_box"] if question.boxes else []
-    return Place((), None, "global", 0.0, _unique([*flags, "no_evidence"]))
+    return DerivedRegion((), None, "global", 0.0, _unique([*flags, "no_evidence"]))
 
 
 @dataclass(slots=True)
 class _Pixels:
-    """From the boxes of a question to pixels of the image file."""
+    """Convert the boxes of a question to pixels of the image file."""
 
     question: Question
     scale: tuple[float, float]
@@ -87,8 +86,8 @@ class _Pixels:
     height: int
 
     def sanitized(self, boxes: Sequence[Sequence[float]], flags: list[str]) -> tuple[Box, ...] | None:
-        """The boxes that can be used, or None; what was wrong with them is added to `flags`."""
-        kept: dict[Box, None] = {}  # a set that keeps the order
+        """Return the usable boxes, or None; add to `flags` what was wrong with them."""
+        usable: dict[Box, None] = {}  # a set that keeps the order
         for box in boxes:
             try:
                 annotated = self._in_file(box)
@@ -98,10 +97,10 @@ class _Pixels:
                 continue
             if good != annotated:
                 flags += box_flags(annotated, self.width, self.height)
-            if good in kept:
+            if good in usable:
                 flags.append("duplicate_box")
-            kept[good] = None
-        return tuple(kept) or None
+            usable[good] = None
+        return tuple(usable) or None
 
     def _in_file(self, box: Sequence[float]) -> Box:
         if len(box) != 4:
@@ -113,7 +112,7 @@ class _Pixels:
 
 
 def box_flags(box: Box, width: int, height: int) -> list[str]:
-    """What `sanitize_box` will have put right."""
+    """Return the flags of the defects that `sanitize_box` corrects."""
     x1, y1, x2, y2 = box
     flags = []
     if x1 > x2 or y1 > y2:
@@ -126,7 +125,7 @@ def box_flags(box: Box, width: int, height: int) -> list[str]:
 
 
 def _scale(stated: tuple[int, int] | None, file: tuple[int, int], flags: list[str]) -> tuple[float, float] | None:
-    """From annotated pixels to the file's; None where the two images have another shape: no box can be trusted."""
+    """Return the scale from annotated pixels to the file's; None if the shapes differ and no box can be trusted."""
     if stated is None or stated == file:
         return 1.0, 1.0
     flags.append("size_mismatch")
@@ -134,48 +133,48 @@ def _scale(stated: tuple[int, int] | None, file: tuple[int, int], flags: list[st
     return (x, y) if abs(x / y - 1) <= ASPECT_TOLERANCE else None
 
 
-def _matched(method: str, match: Match, pixels: _Pixels) -> Place | None:
+def _matched(method: str, match: Match, pixels: _Pixels) -> DerivedRegion | None:
     flags: list[str] = []
     boxes = pixels.sanitized(match.boxes, flags)
     if boxes is None:
         return None
     score = match.score / 2 if match.ambiguous else match.score
-    return _place(boxes, method, score, flags, weak=score < 1)
+    return _region(boxes, method, score, flags, weak=score < 1)
 
 
-def _place(boxes: tuple[Box, ...], method: str, score: float, flags: list[str], weak: bool = False) -> Place:
-    return Place(boxes, union_box(boxes), method, score, _unique([*flags, *["low_confidence"] * weak]))
+def _region(boxes: tuple[Box, ...], method: str, score: float, flags: list[str], weak: bool = False) -> DerivedRegion:
+    return DerivedRegion(boxes, union_box(boxes), method, score, _unique([*flags, *["low_confidence"] * weak]))
 
 
-def _agreed(places: Sequence[Place], flags: list[str], width: int, height: int) -> Place:
-    """The first place; surer where the second method found the same one: both wrong is less likely than either."""
-    first, *others = places
+def _agreed(candidates: Sequence[DerivedRegion], flags: list[str], width: int, height: int) -> DerivedRegion:
+    """Return the first candidate, with a higher score if the other agrees: both wrong is less likely than either."""
+    first, *others = candidates
     score, more = first.score, [*flags, *first.flags]
     for other in others:
-        if first.region and other.region and grid_iou(first.region, other.region, width, height) >= SAME_PLACE_IOU:
+        if first.region and other.region and grid_iou(first.region, other.region, width, height) >= SAME_REGION_IOU:
             score = 1 - (1 - score) * (1 - other.score)
             more.append("agreement")
-    return Place(first.boxes, first.region, first.method, score, _unique(more))
+    return DerivedRegion(first.boxes, first.region, first.method, score, _unique(more))
 
 
 def grid_iou(first: Box, second: Box, width: int, height: int) -> float:
-    """Intersection over union of two boxes in cells of the 8x8 grid over the un-padded image."""
+    """Compute the intersection over union of two boxes in cells of the 8x8 grid over the un-padded image."""
     one, two = (covered_cells(pixels_to_cells(box, width, height)) for box in (first, second))
     return len(one & two) / len(one | two)
 
 
-def _joined_place(question: Question, flags: list[str], width: int, height: int) -> Place:
-    """The native annotation of the question, in pixels of this source's file of the same image."""
+def _joined_region(question: Question, flags: list[str], width: int, height: int) -> DerivedRegion:
+    """Convert the question's native annotation to pixels of this source's file of the same image."""
     native = question.joined
     assert native is not None
     scale = _scale((native.width, native.height), (width, height), flags)
     flags = [*native.flags, *flags]
     if scale is None or native.region is None:
-        return Place((), None, "global", native.score if scale else 0.0, _unique(flags))
-    found = _Pixels(replace(question, frame="pixels"), scale, width, height).sanitized(native.boxes, flags)
-    if found is None:
-        return Place((), None, "global", 0.0, _unique([*flags, "lost_box"]))
-    return Place(found, union_box(found), native.method, native.score, _unique(flags))
+        return DerivedRegion((), None, "global", native.score if scale else 0.0, _unique(flags))
+    boxes = _Pixels(replace(question, frame="pixels"), scale, width, height).sanitized(native.boxes, flags)
+    if boxes is None:
+        return DerivedRegion((), None, "global", 0.0, _unique([*flags, "lost_box"]))
+    return DerivedRegion(boxes, union_box(boxes), native.method, native.score, _unique(flags))
 
 
 def _unique(flags: Sequence[str]) -> tuple[str, ...]:

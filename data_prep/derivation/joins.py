@@ -1,4 +1,4 @@
-"""Questions that an instruction mix took from an annotated source, found again there by image and question.
+"""Find the regions of an instruction mix in the annotated sources it was made from, by image and question.
 
 A mix calls the image `coco/train2017/000000000009.jpg` and asks "What is red?\\nAnswer with a single word."; its source
 calls it `COCO_train2014_000000000009.jpg` and asks "What is red?". Both have the same key here.
@@ -21,23 +21,23 @@ _ROW = TypeAdapter(RegionAnnotation)
 
 
 def image_key(image: str) -> str:
-    """The part of an image's path by which data sets agree: its name without folder, extension and COCO's prefix."""
+    """Return the part of an image's path that data sets share: the name without folder, extension and COCO's prefix."""
     return _COCO_PREFIX.sub("", _EXTENSION.sub("", image.rpartition("/")[2]))
 
 
 def question_key(question: str) -> str:
-    """The first line of a question, without case and with single spaces."""
+    """Return the first line of a question, case-folded and with single spaces."""
     return " ".join(question.partition("\n")[0].casefold().split())
 
 
 class Joins:
-    """Sidecars of native sources, by the prefix of the paths that a mix gives their images.
+    """Hold sidecars of native sources, by the prefix of the image paths that a mix uses.
 
     Args:
-        specs: `PREFIX=FOLDER` each.
+        specs: one `PREFIX=FOLDER` per sidecar.
 
     Raises:
-        ConfigError: another form, a folder that is no sidecar, a prefix twice.
+        ConfigError: another form, a folder that is not a sidecar, a repeated prefix.
     """
 
     def __init__(self, specs: Sequence[str]) -> None:
@@ -52,24 +52,24 @@ class Joins:
             self.folders[prefix] = Path(folder)
 
     def files(self) -> list[Path]:
-        """The manifests, which tell one version of a sidecar from another."""
+        """Return the manifests, which distinguish one version of a sidecar from another."""
         return [folder / MANIFEST for folder in self.folders.values()]
 
     def build(self, work: Path) -> None:
-        """Makes the look-up tables in `work`."""
+        """Build the look-up tables in `work`."""
         for number, (prefix, folder) in enumerate(self.folders.items()):
             self.indexes[prefix] = Index.build(work / f"join-{number}.sqlite", _items(folder))
 
     def find(self, image: str, question: str) -> RegionAnnotation | None:
-        """The annotation of the same image and question; None where there is none. The longest prefix decides."""
+        """Return the annotation of the same image and question, or None; the longest matching prefix decides."""
         prefix = max((prefix for prefix in self.indexes if image.startswith(prefix)), key=len, default=None)
         if prefix is None:
             return None
-        found = self.indexes[prefix].get(f"{image_key(image)}\t{question_key(question)}")
-        if found is None:
+        row = self.indexes[prefix].get(f"{image_key(image)}\t{question_key(question)}")
+        if row is None:
             return None
         try:
-            return _ROW.validate_python(found)
+            return _ROW.validate_python(row)
         except ValidationError:
             raise RecordError(
                 "schema", f"the sidecar {self.folders[prefix]} has a damaged row", image, question
@@ -83,7 +83,7 @@ def _items(folder: Path) -> Iterator[tuple[str, dict[str, object]]]:
 
 
 def read_image_names(paths: Sequence[str]) -> frozenset[str]:
-    """Keys (`image_key`) of the images that text files name, one a line."""
+    """Read text files that name one image per line; return the images' keys (`image_key`)."""
     names: set[str] = set()
     for path in paths:
         with errors_as(path):

@@ -1,16 +1,16 @@
-"""Boxes written in text, as LLaVA writes them: [x1, y1, x2, y2], fractions with two or three decimals - but of what?
+"""Find boxes in text, as LLaVA writes them ([0.12, 0.2, 0.45, 0.789]), and measure which frame they are fractions of.
 
 On a padded square, a landscape image of r = height / width fills only part of the height:
 
     0 +-----------+
       |  padding  |        every y of a true box lies in [(1 - r) / 2, (1 + r) / 2];
       +-----------+        fractions of the image itself fill [0, 1] and leave that band,
-      |   image   |        so that counting boxes outside it tells the two apart
+      |   image   |        so that counting boxes outside it distinguishes the two
       +-----------+
       |  padding  |
     1 +-----------+
 
-LLaVA's own sets are said to use the padded square (LLaVA issue 606); others follow either. So it is measured.
+LLaVA's own sets are reported to use the padded square (LLaVA issue 606); others use either. So the frame is measured.
 """
 
 import re
@@ -22,15 +22,15 @@ from data_prep.schema.question import BoxFrame
 _NUMBER = r"\s*([01]?\.\d+|[01])\s*"
 _BOX = re.compile(rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]")
 
-MAX_VIOLATIONS = 0.01  # share of boxes outside the band above which a source is not on the padded square,
-MIN_VIOLATIONS = 5  # and of how many such boxes at least
-MIN_DECIMALS = 2  # numbers of a box that are written with a decimal point: [0, 0, 1, 1] is a list
+MAX_VIOLATIONS = 0.01  # largest share of boxes outside the band for a source on the padded square
+MIN_VIOLATIONS = 5  # fewest such boxes that count as evidence
+MIN_DECIMALS = 2  # fewest numbers of a box with a decimal point: [0, 0, 1, 1] is a list
 ROUNDING = 0.011  # two decimals, cut or rounded
-MIN_BAND = 0.02  # an image nearer to square than this tells nothing
+MIN_BAND = 0.02  # an image closer to a square than this is no evidence
 
 
 def find_boxes(text: str) -> list[tuple[float, float, float, float]]:
-    """All boxes of fractions in a text; four fractions whose corners are not in order are something else."""
+    """Return all boxes of fractions in a text; four fractions whose corners are out of order are not a box."""
     if "[" not in text:
         return []
     boxes = []
@@ -43,13 +43,13 @@ def find_boxes(text: str) -> list[tuple[float, float, float, float]]:
 
 @dataclass
 class FrameTest:
-    """Counts boxes that could not be on the padded square."""
+    """Count boxes that cannot be on the padded square."""
 
     boxes: int = 0
     violations: int = 0
 
     def add(self, boxes: Iterable[Sequence[float]], width: int, height: int) -> None:
-        """Boxes in fractions, of an image of `width` x `height`; a square one tells nothing and is not counted."""
+        """Count boxes in fractions of an image of `width` x `height`; a square image is no evidence and is skipped."""
         longest = max(width, height)
         left, top = (longest - width) / (2 * longest), (longest - height) / (2 * longest)
         if max(left, top) < MIN_BAND:
@@ -62,6 +62,6 @@ class FrameTest:
 
     @property
     def frame(self) -> BoxFrame:
-        """The frame that the boxes are in; without evidence LLaVA's own."""
+        """Return the frame that the boxes are in; without evidence, LLaVA's own."""
         enough = self.violations >= MIN_VIOLATIONS and self.violations > MAX_VIOLATIONS * self.boxes
         return "unit" if enough else "padded_square"

@@ -1,6 +1,6 @@
-"""Text in an image and the names of objects against the words of a question and its answer.
+"""Match text in an image and names of objects with the words of a question and its answer.
 
-Distances are rapidfuzz's, stems Snowball's; the rules around them are this project's.
+Distances come from rapidfuzz and stems from Snowball; the rules around them are this project's.
 """
 
 import math
@@ -14,15 +14,15 @@ from rapidfuzz.distance import Levenshtein
 
 from data_prep.schema.question import LabelledBox
 
-MIN_SIMILARITY = 0.8  # ANLS of an answer and the text read
-_CUTOFF = MIN_SIMILARITY - 1e-6  # in floats, 1 - 0.8 is below 0.2, and one letter of five would be too many
-MAX_ANSWER_WORDS = 12  # a longer answer is a sentence, not a place in the image
-EXTRA_WORDS = 1  # OCR splits and joins words: a run may have so many more or fewer words than the answer
+MIN_SIMILARITY = 0.8  # ANLS of an answer and the recognised text
+_CUTOFF = MIN_SIMILARITY - 1e-6  # in floats, 1 - 0.8 is below 0.2, so that one wrong letter of five would be too many
+MAX_ANSWER_WORDS = 12  # a longer answer is a sentence, not text in the image
+EXTRA_WORDS = 1  # OCR splits and joins words: a run may have this many more or fewer words than the answer
 _SPACES = re.compile(r"[\W_]+")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _EXACT = re.compile(
-    r"(?<![\w%])-(?=[^\w\s]?\.?\d)"  # a sign; a currency may stand behind it
-    r"|(?<!\w)\.(?=\d)|(?<=\d)[.,/:](?=\d)"  # what stands before or within a number
+    r"(?<![\w%])-(?=[^\w\s]?\.?\d)"  # a sign, which a currency may follow
+    r"|(?<!\w)\.(?=\d)|(?<=\d)[.,/:](?=\d)"  # marks before or within a number
     r"|\d+|[^\W\d_]+|%"
 )
 _STEMMER = snowballstemmer.stemmer("english")
@@ -35,7 +35,7 @@ _IRREGULAR = {
     "persons": "person",
 }
 
-# COCO's `person` goes by other names in questions.
+# Words for COCO's `person` in questions.
 PERSON_WORDS = frozenset(
     (
         "man",
@@ -59,7 +59,7 @@ COUNTING = re.compile(r"\bhow many\b|\bnumber of\b|\bcount\b", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Match:
-    """Boxes of what matched, how surely (0 to 1), and whether something else matched as well."""
+    """Hold the boxes of a match, its score (0 to 1), and whether something else matched as well."""
 
     boxes: tuple[Sequence[float], ...]
     score: float
@@ -67,12 +67,12 @@ class Match:
 
 
 def match_answer(answers: Sequence[str], words: Sequence[LabelledBox], question: str) -> Match | None:
-    """The run of words that shows one of the answers, as `Match` of its words' boxes; None where there is none.
+    """Find the run of words that shows one of the answers; return the `Match` of its words' boxes, or None.
 
-    A run counts where its normalised Levenshtein similarity to the answer, without case, spaces and punctuation, is at
-    least `MIN_SIMILARITY`; where the answer has digits, only where `exact` makes them equal: a letter misread is still
-    the word, a digit misread is another number. Answers are tried in their order. Of several equally good runs, the one
-    nearest to words of the question is taken, and `ambiguous` set where no such word tells them apart.
+    A run matches if its normalised Levenshtein similarity to the answer, without case, spaces and punctuation, is at
+    least `MIN_SIMILARITY`. If the answer has digits, `exact` must make both equal: with one misread letter a word is
+    still the same word, with one misread digit a number is another number. Answers are tried in their order. Among
+    equally good runs, the one nearest to words of the question is taken; `ambiguous` is set if no such word decides.
     """
     texts = [squeeze(word.text) for word in words]
     for answer in answers:
@@ -85,15 +85,15 @@ def match_answer(answers: Sequence[str], words: Sequence[LabelledBox], question:
         if not runs:
             continue
         best = max(score for score, _, _ in runs)
-        length = min(end - start for score, start, end in runs if score == best)  # of no more words than it needs
-        places = [(start, end) for score, start, end in runs if score == best and end - start == length]
-        place, ambiguous = _nearest_to_question(places, texts, words, question)
-        return Match(tuple(words[index].box for index in range(*place)), best, ambiguous)
+        length = min(end - start for score, start, end in runs if score == best)  # no more words than necessary
+        shortest = [(start, end) for score, start, end in runs if score == best and end - start == length]
+        run, ambiguous = _nearest_to_question(shortest, texts, words, question)
+        return Match(tuple(words[index].box for index in range(*run)), best, ambiguous)
     return None
 
 
 def _similar_runs(texts: Sequence[str], target: str, lengths: range) -> list[tuple[float, int, int]]:
-    """(similarity, first word, end) of every run of words that is similar enough."""
+    """Return (similarity, first word, end) of every run of words that is similar enough."""
     runs = []
     for length in lengths:
         for start in range(len(texts) - length + 1):
@@ -105,7 +105,7 @@ def _similar_runs(texts: Sequence[str], target: str, lengths: range) -> list[tup
 
 
 def _same_runs(words: Sequence[LabelledBox], target: str, lengths: range) -> list[tuple[float, int, int]]:
-    """As `_similar_runs`, of the runs that `exact` makes equal to the target."""
+    """Return, as `_similar_runs` does, the runs that `exact` makes equal to the target."""
     numbers = [exact(word.text) for word in words]
     return [
         (1.0, start, start + length)
@@ -119,36 +119,36 @@ def _same_runs(words: Sequence[LabelledBox], target: str, lengths: range) -> lis
 
 
 def _nearest_to_question(
-    places: Sequence[tuple[int, int]], texts: Sequence[str], words: Sequence[LabelledBox], question: str
+    runs: Sequence[tuple[int, int]], texts: Sequence[str], words: Sequence[LabelledBox], question: str
 ) -> tuple[tuple[int, int], bool]:
-    """The run that stands nearest to a word of the question, and whether that was no choice but a guess."""
-    if len(places) == 1:
-        return places[0], False
-    asked = {squeeze(word) for word in question.split() if len(squeeze(word)) > 2}
-    inside = {index for start, end in places for index in range(start, end)}
-    anchors = [_centre(word.box) for index, word in enumerate(words) if texts[index] in asked and index not in inside]
+    """Return the run nearest to a word of the question, and whether it is a guess, for want of such a word."""
+    if len(runs) == 1:
+        return runs[0], False
+    terms = {squeeze(word) for word in question.split() if len(squeeze(word)) > 2}
+    inside = {index for start, end in runs for index in range(start, end)}
+    anchors = [_centre(word.box) for index, word in enumerate(words) if texts[index] in terms and index not in inside]
     if not anchors:
-        return places[0], True
+        return runs[0], True
 
-    def distance(place: tuple[int, int]) -> float:
-        centres = [_centre(words[index].box) for index in range(*place)]
+    def distance(run: tuple[int, int]) -> float:
+        centres = [_centre(words[index].box) for index in range(*run)]
         return min(math.dist(centre, anchor) for centre in centres for anchor in anchors)
 
-    return min(places, key=distance), False
+    return min(runs, key=distance), False
 
 
 def match_objects(question: str, objects: Sequence[LabelledBox]) -> Match | None:
-    """The objects that the question names, as `Match` of their boxes; None where it names none.
+    """Find the objects that the question names; return the `Match` of their boxes, or None if it names none.
 
-    All objects of a named kind count. `ambiguous` where one kind has several objects and the question does not count
-    them. The score is 1 over the number of kinds named: a question about two things may need only one.
+    All objects of a named kind count. `ambiguous` is set if one kind has several objects and the question does not
+    count them. The score is 1 over the number of named kinds: a question about two things may need only one.
     """
-    asked = singular_words(question)
-    text = f" {' '.join(asked)} "
+    stems = singular_words(question)
+    text = f" {' '.join(stems)} "
     kinds: dict[str, list[Sequence[float]]] = {}
     for name, box in objects:
         kind = " ".join(singular_words(name))
-        if kind and (f" {kind} " in text or (kind == "person" and not _person_stems().isdisjoint(asked))):
+        if kind and (f" {kind} " in text or (kind == "person" and not _person_stems().isdisjoint(stems))):
             kinds.setdefault(kind, []).append(box)
     if not kinds:
         return None
@@ -158,7 +158,7 @@ def match_objects(question: str, objects: Sequence[LabelledBox]) -> Match | None
 
 
 def singular_words(text: str) -> list[str]:
-    """The stems of a text's words in lower case, so that a plural equals its singular."""
+    """Return the stems of a text's words in lower case, so that a plural equals its singular."""
     return [_stem(word) for word in re.findall(r"[a-z0-9]+", text.lower())]
 
 
@@ -173,13 +173,13 @@ def _stem(word: str) -> str:
 
 
 def squeeze(text: str) -> str:
-    """Case folded, without spaces and punctuation."""
+    """Return a text case-folded, without spaces and punctuation."""
     return _SPACES.sub("", text.casefold())
 
 
 @lru_cache(maxsize=100_000)
 def exact(text: str) -> str:
-    """Case folded, without what does not tell one number from another.
+    """Return a text case-folded, without what does not distinguish one number from another.
 
     Signs, decimal points, `/`, `:` and `%` stay, and a space between two numbers; currencies, a comma between thousands
     and other punctuation go: "-$1,500.5" is "-1500.5", and "50 %" is "50%".
@@ -188,7 +188,7 @@ def exact(text: str) -> str:
 
 
 def _joined(parts: Sequence[str]) -> str:
-    """One text, with a space between two parts only where their digits would become one number."""
+    """Join parts, with a space between two of them only if their digits would otherwise become one number."""
     text = ""
     for part in parts:
         text += f" {part}" if text[-1:].isdecimal() and part[:1].isdecimal() else part

@@ -17,42 +17,42 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from data_prep.common.errors import DataError, RecordError, one_line
 
-# What Pillow raises on damaged files, besides its own subclasses of OSError.
+# Errors that Pillow raises on damaged files, besides its own subclasses of OSError.
 IMAGE_ERRORS = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error, OverflowError,
     Image.DecompressionBombError,
 )  # fmt: skip
 MAX_IMAGE_PIXELS = 89_478_485  # Pillow's own warning limit
-# Read at all: another format may start a program, as EPS does. MPO files are opened as JPEG.
+# The formats that are read: another one may start a program, as EPS does. MPO files are opened as JPEG.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
-FILE_TYPES = {"JPEG": ".jpg", "MPO": ".jpg"}  # of other formats, the format's name
+FILE_TYPES = {"JPEG": ".jpg", "MPO": ".jpg"}  # other formats: the name of the format
 MISNAMED = "format_mismatch"
 
 
 class ImageFiles:
-    """Image paths below one root, each looked up on disk once."""
+    """Resolve image paths below one root, each of them on disk once."""
 
     def __init__(self, root: str | None) -> None:
         self.root = None if root is None else Path(os.path.normpath(Path(root).absolute()))
-        self.found: dict[str, str] = {}
+        self.resolved: dict[str, str] = {}
 
     def path(self, name: str, image: str) -> str:
-        """The file of `image`; DataError where it is a URL, lies outside the root or does not exist."""
-        if image not in self.found:
+        """Return the file of `image`; DataError if it is a URL, lies outside the root or does not exist."""
+        if image not in self.resolved:
             try:
-                self.found[image] = str(existing_image(self.root, image))
+                self.resolved[image] = str(existing_image(self.root, image))
             except RecordError as error:
                 raise DataError(f"{name}: {error}") from None
-        return self.found[image]
+        return self.resolved[image]
 
 
 def image_path(root: Path | None, image: str) -> Path:
-    """The path of `image`, which need not exist; RecordError where it is a URL, or would lie outside the root."""
+    """Return the path of `image`, which need not exist; RecordError if it is a URL or would lie outside the root."""
     if re.match(r"[A-Za-z][\w+.-]*:", image):
         raise RecordError("url", f"image {image!r} is a URL; only files below image_root are read", image)
     if root is None:
         raise RecordError("no_root", "has an image, but its source has no image_root", image)
-    # Lexical on purpose: links that the owner of the root made may lead elsewhere, a record's `..` may not.
+    # Lexical on purpose: links that the root's owner made may lead elsewhere, `..` in a record may not.
     root = Path(os.path.normpath(root))
     path = Path(os.path.normpath(root / image))
     if root not in path.parents or "\0" in image:
@@ -61,20 +61,20 @@ def image_path(root: Path | None, image: str) -> Path:
 
 
 def existing_image(root: Path | None, image: str) -> Path:
-    """As `image_path`; RecordError also where there is no such file."""
+    """Return the path of `image` as `image_path` does; RecordError also if there is no such file."""
     path = image_path(root, image)
     try:
-        found = path.is_file()
+        exists = path.is_file()
     except OSError:  # a name longer than the file system allows
-        found = False
-    if not found:
+        exists = False
+    if not exists:
         raise RecordError("no_image", f"no image file {path}", image)
     return path
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """Width and height as stored, not turned by an EXIF mark, and what is odd about the file."""
+    """Hold width and height as stored, with no EXIF orientation applied, and flags of what is odd about the file."""
 
     width: int
     height: int
@@ -95,13 +95,13 @@ def read_header(path: Path, max_pixels: int | None = MAX_IMAGE_PIXELS, decode: b
 def read_embedded(
     data: bytes, path: str | None, record_id: str | None, max_pixels: int = MAX_IMAGE_PIXELS
 ) -> tuple[str, ImageHeader]:
-    """An image that lies in the bytes of a table's cell: where it belongs below the image root, and its header.
+    """Read an image stored as bytes in a table's cell; return its path below the image root and its header.
 
     Args:
-        path: as the table tells it; None: the record's id, with the extension of the image's format.
+        path: path in the table; None: the record's id with the extension of the image's format.
 
     Raises:
-        RecordError: as of `read_header`; there is neither a path nor an id.
+        RecordError: as of `open_image`, or there is neither a path nor an id.
     """
     if not path and not record_id:
         raise RecordError("no_name", "the embedded image has no name: neither a path nor an id")
@@ -183,11 +183,11 @@ def _header_flags(image: Image.Image, path: PurePath) -> tuple[str, ...]:
 
 @cache
 def _extensions(form: str) -> frozenset[str]:
-    """What names of files of a format may end in. MPO is JPEG with more pictures behind the first, and called so."""
+    """Return the extensions of a format's files. MPO is JPEG with further pictures after the first, and named so."""
     forms = {form, "JPEG"} if form == "MPO" else {form}
     return frozenset(end for end, known in Image.registered_extensions().items() if known in forms)
 
 
 def expect_large_images() -> None:
-    """Silences Pillow's warning of large images in this process: their size is checked here, and told by name."""
+    """Silence Pillow's warning of large images in this process: their size is checked and reported by name here."""
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -1,6 +1,6 @@
-"""Look-up tables on disk for what belongs to a record but lies in another file: scene graphs, OCR, objects, regions.
+"""Look up on disk what belongs to a record but lies in another file: scene graphs, OCR, objects, regions.
 
-Such a file can be larger than memory. It is streamed once into an SQLite file, and every worker asks that.
+Such a file can be larger than memory. It is streamed once into an SQLite file that every worker queries.
 """
 
 import json
@@ -15,10 +15,10 @@ from data_prep.common.errors import DataError
 
 
 class Index:
-    """Text keys to JSON values, read-only once built; may be sent to another process.
+    """Map text keys to JSON values: read-only once built, and picklable.
 
     Args:
-        path: of the SQLite file.
+        path: the SQLite file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,9 +30,9 @@ class Index:
 
     @classmethod
     def build(cls, path: Path, items: Iterable[tuple[str, Any]]) -> "Index":
-        """Writes `items` unless `path` is there already; the first of two items with one key stays.
+        """Write `items` unless `path` exists; of two items with one key, the first is stored.
 
-        The file appears whole or not at all, so that a killed run and several machines at once do no harm.
+        The file appears whole or not at all, so that a killed run or several machines at once do no harm.
 
         Raises:
             DataError: the file cannot be written.
@@ -45,7 +45,7 @@ class Index:
         return cls(path)
 
     def get(self, key: str) -> Any | None:
-        """The value of `key`, or None."""
+        """Return the value of `key`, or None."""
         if not _is_text(key):
             return None
         with _errors_of(self.path):
@@ -69,7 +69,7 @@ def _write(path: Path, items: Iterable[tuple[str, Any]]) -> None:
 
 
 def _is_text(key: str) -> bool:
-    """Whether UTF-8 can say it: half a surrogate pair, which JSON can hold, is no key of anything."""
+    """Check that UTF-8 can encode a key: half a surrogate pair, which JSON can hold, is not a key of any item."""
     try:
         key.encode()
     except UnicodeEncodeError:

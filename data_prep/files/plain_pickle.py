@@ -1,10 +1,10 @@
-"""Pickles from the net, without the danger: nothing but plain data is made of them.
+"""Read downloaded pickles safely: only plain data is created from them.
 
-A pickle is a program. It reaches Python's functions and classes only by name, through `find_class`; here that knows
-sets alone, so that there is nothing to call. Lists, dicts, tuples, texts, bytes and numbers need no name.
+A pickle is a program. It reaches Python's functions and classes only by name, through `find_class`, which knows only
+sets here, so that there is nothing to call. Lists, dicts, tuples, texts, bytes and numbers need no name.
 
-The unpickler is the one written in Python: the fast one makes room for as many memos as the file claims, so that ten
-bytes could take 64 GB.
+The unpickler is the one written in Python: the fast one allocates as many memos as the file claims, so that ten bytes
+could take 64 GB.
 """
 
 import pickle
@@ -17,7 +17,7 @@ from data_prep.common.errors import DataError, one_line
 PLAIN = {"set": set, "frozenset": frozenset}
 BUILTINS = {"builtins", "__builtin__"}  # of Python 3 and 2
 
-# What `pickle` raises on a damaged file, besides its own error.
+# Errors that `pickle` raises on a damaged file, besides its own.
 PICKLE_ERRORS = (
     pickle.UnpicklingError, OSError, EOFError, AttributeError, IndexError, KeyError, TypeError, ValueError,
     AssertionError, MemoryError, OverflowError, RecursionError,
@@ -33,10 +33,10 @@ class _PlainUnpickler(pickle._Unpickler):
 
 
 def load_plain(path: str | Path, encoding: str = "latin1") -> Any:
-    """The plain data of a pickle file; `encoding` is that of Python 2's texts.
+    """Read the plain data of a pickle file; `encoding` is that of texts from Python 2.
 
     Raises:
-        DataError: the pickle is damaged, or asks for any function or class.
+        DataError: the pickle is damaged, or refers to a function or class.
     """
     try:
         with Path(path).open("rb") as file:

@@ -1,8 +1,8 @@
-"""Annotation files read one record at a time, whatever their size, with the place reached for a progress bar.
+"""Read annotation files of any size one record at a time, with the position reached for a progress bar.
 
-A record is handed on as cheaply as its form allows, since most of what a process reads belongs to another one:
+A record is passed on as cheaply as its form allows, because most records that a process reads belong to another one:
 
-    JSON list, JSON mapping   parsed on the way (ijson)         the item, or (key, value)
+    JSON list, JSON mapping   parsed while reading (ijson)      the item, or (key, value)
     JSON lines                not parsed                        a `JsonLine`, parsed by `load`
     parquet, `datasets`       not read                          a `LazyRow`, read by `load`
     CSV                       split                             {column: text}
@@ -27,16 +27,16 @@ import pyarrow.parquet as pq
 
 from data_prep.common.errors import DataError, one_line
 
-BLOCK = 100  # rows of a parquet file that are Python objects together
+BLOCK = 100  # rows of a parquet file that become Python objects together
 
 
 class Stream(Iterator[Any]):
-    """Records in the file's order.
+    """Iterate over records in the order of the file.
 
     Args:
         records: the records.
-        size: of all of it, in a unit of its own (bytes, rows, files).
-        position: tells how much of `size` was read.
+        size: of all records, in the stream's own unit (bytes, rows, files).
+        position: returns how much of `size` was read.
     """
 
     def __init__(self, records: Iterable[Any], size: int, position: Callable[[], int]) -> None:
@@ -48,7 +48,7 @@ class Stream(Iterator[Any]):
 
 
 class LazyRow:
-    """A row that is read when `load` is called."""
+    """Hold a row that is read when `load` is called."""
 
     __slots__ = ("_index", "_load")
 
@@ -60,7 +60,7 @@ class LazyRow:
 
 
 class JsonLine(NamedTuple):
-    """A line of a JSONL file; `name` is the file and the line's number, from 1."""
+    """Hold a line of a JSONL file; lines count from 1."""
 
     file: str
     number: int
@@ -73,22 +73,22 @@ class JsonLine(NamedTuple):
 
 @contextmanager
 def errors_as(name: str) -> Iterator[None]:
-    """A file that cannot be opened or understood becomes a `DataError` that begins with `name`."""
+    """Turn the error of a file that cannot be opened or parsed into a `DataError` that begins with `name`."""
     try:
         yield
     except DataError:
-        raise  # it has its name
+        raise  # it is named already
     except (OSError, ValueError, RecursionError, csv.Error, pa.ArrowException, ijson.JSONError) as error:
         raise DataError(f"{name}: {one_line(error)}") from None
 
 
 def json_list(path: str | Path, prefix: str = "item") -> Stream:
-    """The items of a JSON list; `prefix` is ijson's, such as `data.item` for the list in {"data": [...]}."""
+    """Read the items of a JSON list; `prefix` is ijson's, such as `data.item` for the list in {"data": [...]}."""
     return _json(path, lambda file: ijson.items(file, prefix, use_float=True), b"[" if prefix == "item" else b"{")
 
 
 def json_mapping(path: str | Path, prefix: str = "") -> Stream:
-    """The (key, value) pairs of a JSON mapping, or of the one that ijson's `prefix` names."""
+    """Read the (key, value) pairs of a JSON mapping, or of the one that ijson's `prefix` names."""
     return _json(path, lambda file: ijson.kvitems(file, prefix, use_float=True), b"{")
 
 
@@ -112,13 +112,13 @@ def _json(path: str | Path, parse: Callable[[io.BufferedReader], Iterable[Any]],
 
 
 def chained(streams: Sequence[Stream]) -> Stream:
-    """The records of one stream after the other."""
+    """Read one stream after the other."""
     size = sum(stream.size for stream in streams)
     return Stream(chain.from_iterable(streams), size, lambda: sum(stream.position() for stream in streams))
 
 
 def json_lines(path: str | Path) -> Stream:
-    """A `JsonLine` for each line of a JSONL file that is not blank."""
+    """Read a `JsonLine` for each line of a JSONL file that is not blank."""
     read = 0
 
     def records() -> Iterator[JsonLine]:
@@ -135,7 +135,7 @@ def json_lines(path: str | Path) -> Stream:
 
 
 def csv_rows(path: str | Path, encoding: str = "utf-8-sig") -> Stream:
-    """The rows of a CSV file with a header."""
+    """Read the rows of a CSV file with a header."""
     with errors_as(str(path)):
         file = Path(path).open("rb")  # noqa: SIM115 - the stream closes it
 
@@ -149,11 +149,11 @@ def csv_rows(path: str | Path, encoding: str = "utf-8-sig") -> Stream:
 
 
 def parquet_rows(paths: Sequence[str | Path], columns: Sequence[str] | None = None, block: int = BLOCK) -> Stream:
-    """A `LazyRow` for each row of the files, to be loaded in order; one row group is in memory at a time.
+    """Read a `LazyRow` for each row of the files, to be loaded in order; one row group is in memory at a time.
 
     Args:
-        columns: to read; None: all.
-        block: rows that are Python objects together; 1 where a row is large, as those with images in them are.
+        columns: columns to read; None: all.
+        block: rows that become Python objects together; 1 for large rows, such as those that hold images.
     """
     starts: list[tuple[str | Path, int, int]] = []  # file, row group, rows
     for path in paths:
@@ -174,12 +174,12 @@ def parquet_rows(paths: Sequence[str | Path], columns: Sequence[str] | None = No
 
 
 def saved_dataset(folder: str) -> Stream:
-    """A `LazyRow` for each row of a folder saved by `datasets`; images stay as they are stored."""
+    """Read a `LazyRow` for each row of a folder saved by `datasets`; images stay as they are stored."""
     with errors_as(f"{folder}: not a folder saved by `datasets` (parquet files are named by a glob)"):
         records = datasets.load_from_disk(folder)
     if isinstance(records, datasets.DatasetDict):
         raise DataError(f"{folder}: holds splits {sorted(records)}; name the folder of one of them")
-    stored = records.with_format("arrow")  # else `datasets` decodes images, turned by their EXIF mark
+    stored = records.with_format("arrow")  # otherwise `datasets` decodes images and applies their EXIF orientation
     read = 0
 
     def load(index: int) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def saved_dataset(folder: str) -> Stream:
 
 
 class _RowGroup:
-    """One row group, read at the first row that is asked for, and turned into Python objects block by block."""
+    """Read one row group at its first requested row, and turn it into Python objects block by block."""
 
     def __init__(self, path: str | Path, group: int, columns: Sequence[str] | None, size: int) -> None:
         self.path, self.group, self.columns, self.size = path, group, columns, size
@@ -204,7 +204,7 @@ class _RowGroup:
         self.block, self.rows = -1, list[dict[str, Any]]()
 
     def row(self, index: int) -> dict[str, Any]:
-        block, place = divmod(index, self.size)
+        block, offset = divmod(index, self.size)
         if block != self.block:
             with errors_as(f"{self.path}: not parquet"):
                 if self.table is None:
@@ -212,5 +212,5 @@ class _RowGroup:
                         self.table = parquet.read_row_group(self.group, columns=self.columns)
                 self.block, self.rows = block, self.table.slice(block * self.size, self.size).to_pylist()
             if (block + 1) * self.size >= self.table.num_rows:
-                self.table = None  # a reader goes on to the next one, while it still holds the rows of this one
-        return self.rows[place]
+                self.table = None  # the reader continues with the next group while it still holds these rows
+        return self.rows[offset]

@@ -1,4 +1,4 @@
-"""The README.md of a published data set of regions, as the Hub reads it."""
+"""Write the README.md of a published data set of regions, as the Hub reads it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,10 +20,11 @@ CARD = """---
 
 # {title}
 
-Contextual regions of {rows:,} questions about images: where in the image the answer is to be seen. They are made for
-pre-LLM compression of visual tokens (PLC, one stage of CROP, EMNLP 2025), and serve any grounded question answering.
+Contextual regions of {rows:,} questions about images: the part of the image that shows the answer. They are made for
+pre-LLM compression of visual tokens (PLC, one stage of CROP, EMNLP 2025) and are useful for any grounded question
+answering.
 
-**No image is in here.** Get the images from their owners; `image` is a path below the folder you put them in.
+**This data set contains no images.** Get them from their owners; `image` is a path below the folder you put them in.
 
 ## Load
 
@@ -33,24 +34,24 @@ from datasets import load_dataset
 regions = load_dataset("{place}", "{first}", split="train"){where}
 ```
 
-Each source is a configuration. Where the questions with their answers are published too, they are `<source>-samples`.
+Each source is a configuration. If its questions and answers are published too, they are `<source>-samples`.
 
 ## Columns
 
 | column | meaning |
 |---|---|
 | `sample_id` | sha1 of the JSON list source, image, turn, question |
-| `source`, `image`, `turn`, `question` | where it is from; `turn` counts the questions of a record from 0 |
-| `width`, `height` | of the image file in pixels |
-| `boxes` | what was annotated or matched: pixels x1, y1, x2, y2 |
-| `region` | the union of the boxes; null: the whole image |
-| `method` | how it was found: {methods} |
-| `score` | how sure that is, 0 to 1 |
-| `flags` | what was put right, and what is doubtful: see below |
+| `source`, `image`, `turn`, `question` | origin of the question; `turn` counts the questions of a record from 0 |
+| `width`, `height` | size of the image file in pixels |
+| `boxes` | annotated or matched boxes: pixels x1, y1, x2, y2 |
+| `region` | union of the boxes; null: the whole image |
+| `method` | origin of the boxes: {methods} |
+| `score` | confidence, 0 to 1 |
+| `flags` | corrections and doubts: see below |
 
 Samples: `id` (as `sample_id`), `images`, `messages` of `role` and `content`.
 
-Boxes are half-open pixels of the stored image; x2 - x1 is a width:
+Boxes are half-open pixels of the stored image; x2 - x1 is the width:
 
     0    x1      x2     width
     +----+-------+--------+--> x
@@ -72,8 +73,8 @@ EXIF: {exif}.
 
 ## Licences
 
-These are questions and boxes of other people's data sets. What is known of them here may be wrong or out of date:
-**check each at its source before you use or pass on any of it.** Images have licences of their own.
+The questions and boxes come from other people's data sets. The licences stated here may be wrong or out of date:
+**check each at its source before you use or redistribute it.** Images have licences of their own.
 
 {licences}
 
@@ -91,7 +92,7 @@ SIZES = [(10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "1
 
 
 class Manifest(BaseModel):
-    """What a card needs of a sidecar's manifest."""
+    """Hold the entries of a sidecar's manifest that a card needs."""
 
     schema_version: Annotated[int, Field(ge=SCHEMA_VERSION, le=SCHEMA_VERSION)]
     source: Annotated[str, Field(pattern=r"^[\w.-]+$")]  # it becomes a folder and a configuration's name
@@ -102,10 +103,10 @@ class Manifest(BaseModel):
 
 
 def card_manifest(folder: Path) -> Manifest:
-    """What a card needs of the manifest of a sidecar.
+    """Read the entries of a sidecar's manifest that a card needs.
 
     Raises:
-        DataError: there is none, or none of this version.
+        DataError: there is no manifest, or one of another version.
     """
     try:
         return Manifest.model_validate(read_manifest(folder))
@@ -123,15 +124,15 @@ def write_card(
     title: str,
     data_license: str,
 ) -> None:
-    """Writes README.md beside `regions/` and `samples/`.
+    """Write README.md beside `regions/` and `samples/`.
 
     Args:
-        folder: of the published data set.
-        manifests: of its sidecars.
-        folder_name: of it once it is complete.
+        folder: the published data set.
+        manifests: the manifests of its sidecars.
+        folder_name: name of the folder once it is complete.
         repository: on the Hub, owner/name; None: it stays a folder.
-        title: of the card.
-        data_license: of the whole, in the Hub's words.
+        title: title of the card.
+        data_license: licence of the whole, as the Hub writes it.
     """
     rows = sum(manifest.rows for manifest in manifests)
     has_samples = {manifest.source for manifest in manifests if (folder / SAMPLES / manifest.source).is_dir()}

@@ -1,11 +1,12 @@
-"""Uploads a folder to the Hub in one commit, and of it only what the repository does not have.
+"""Upload a folder to the Hub in one commit that contains only what the repository lacks.
 
-    look      whether the repository is there and ours, and the size and hash of each of its files
-    compare   what it lacks; what an earlier upload left that the folder has no more
-    send      repository and branch if need be, large files, the commit, the tag
+    look      check that the repository is absent or ours, and read the size and hash of each of its files
+    compare   find the files that it lacks, and those of an earlier upload that the folder no longer has
+    send      create repository and branch if necessary, send large files, commit, tag
 
-Each step may be done again: after a broken connection all are. A large file that arrived whole is in the Hub's store,
-which says so and does not get it twice, in this call or the next. The login is that of `hf auth login`.
+Every step can be repeated: after a broken connection all are. The Hub's store reports a large file that arrived whole,
+so that it is not sent twice, in this call or the next. The login is that of `hf auth login`. `HfApi.upload_folder` is
+not used because it cannot list what it would send, and asks the Hub to prepare an upload even if nothing has changed.
 """
 
 import sys
@@ -30,12 +31,12 @@ from huggingface_hub.utils import validate_repo_id
 
 from data_prep.common.errors import ConfigError, RunError
 
-TRIES, WAIT_S = 4, 2.0  # waits of 2, 4 and 8 s, beside those that huggingface_hub makes for a single request
+TRIES, WAIT_S = 4, 2.0  # waits of 2, 4 and 8 s, besides those of huggingface_hub for a single request
 OF_A_NEW_REPOSITORY = {".gitattributes", "README.md"}
 REASONS = {
-    401: "the Hub does not take this login; see `hf auth login`",
+    401: "the Hub does not accept this login; see `hf auth login`",
     403: "this login may not write there: the name is somebody else's, or the token only reads",
-    404: "not there, or not for this login: the name may be somebody else's",
+    404: "not found, or not for this login: the name may be somebody else's",
     409: "the name is taken",
 }
 T = TypeVar("T")
@@ -43,7 +44,7 @@ T = TypeVar("T")
 
 @dataclass(kw_only=True)
 class PushArguments:
-    """Whether a folder goes to the Hub, and where."""
+    """Say whether and where to upload a folder."""
 
     push_to: str | None = field(
         default=None,
@@ -74,14 +75,14 @@ class PushArguments:
 
 @dataclass(frozen=True)
 class HubFolderKind:
-    """What a folder is for the Hub.
+    """Describe a kind of folder to the Hub.
 
     Args:
         repo_type: model or dataset.
-        called: what messages call it.
+        called: name of the kind in messages.
         mark: pattern of a file that every such folder has, and no other.
-        own: patterns of files that go when the folder has them no more: left there, old weights would be loaded.
-        message: of the commit.
+        own: patterns of files that are deleted once the folder no longer has them; old weights would still be loaded.
+        message: message of the commit.
     """
 
     repo_type: str
@@ -109,14 +110,14 @@ REGIONS = HubFolderKind(
 
 @dataclass(frozen=True)
 class Difference:
-    """What the repository lacks, what it has, and what must go."""
+    """Hold the files that the repository lacks, those that it has, and those to delete."""
 
     send: list[CommitOperationAdd]
     there: list[CommitOperationAdd]
     stale: list[str]
 
     def listing(self) -> str:
-        """A line a file: bytes, name, what becomes of it."""
+        """List one file per line: bytes, name, and what happens to it."""
         rows = [(f"{file.upload_info.size:,}", file.path_in_repo, "send") for file in self.send]
         rows += [(f"{file.upload_info.size:,}", file.path_in_repo, "there already") for file in self.there]
         rows += [("", name, "delete") for name in self.stale]
@@ -128,21 +129,21 @@ class Difference:
 
 
 def check_push(arguments: PushArguments, kind: HubFolderKind) -> None:
-    """Before the work: whether there is a login, and nothing else under that name.
+    """Check, before the work, that there is a login and that the name is free or ours.
 
     Raises:
-        RunError: there is not, there is, or the Hub does not answer.
+        RunError: there is no login, the name is taken, or the Hub does not answer.
     """
     if arguments.push_to is not None:
         _Push(arguments, kind).run(lambda push: push.look())
 
 
 def push_folder(folder: Path, arguments: PushArguments, kind: HubFolderKind) -> None:
-    """Upload, or list what an upload would send.
+    """Upload the folder, or list what an upload would send.
 
     Raises:
         RunError: no login, a name or tag that is taken, or the Hub refused or did not answer, in one line without the
-            token. The folder is not touched.
+            token. The folder is not changed.
     """
     files = [
         CommitOperationAdd(path.relative_to(folder).as_posix(), path)
@@ -153,7 +154,7 @@ def push_folder(folder: Path, arguments: PushArguments, kind: HubFolderKind) -> 
 
 
 class _Push:
-    """The steps for one repository, and what surrounds them: the login, more tries, one line of error."""
+    """Run the steps for one repository with the login, retries and one line of error."""
 
     def __init__(self, arguments: PushArguments, kind: HubFolderKind) -> None:
         self.arguments = arguments
@@ -165,17 +166,17 @@ class _Push:
         token = get_token()
         if token is None:
             raise RunError(f"push_to {self.arguments.push_to}: not logged in to the Hub; see `hf auth login`")
-        hub_logging.set_verbosity_error()  # its warnings name signed addresses
+        hub_logging.set_verbosity_error()  # its warnings contain signed addresses
         try:
             retried(lambda: steps(self))
         except (HTTPError, OSError, RuntimeError, ValueError) as error:
-            # scrubbed: a server may repeat what it was sent
+            # the token is removed: a server may echo what it was sent
             reason = error_line(error).replace(token, "***")
             raise RunError(f"push_to {self.arguments.push_to}: {reason}") from None
 
     def look(self) -> Any:
-        """The repository with its files; None where there is none. RunError where it is something else."""
-        for branch in (self.arguments.revision, None):  # a branch that does not exist will be made from main
+        """Return the repository with its files, or None; RunError if it is something else."""
+        for branch in (self.arguments.revision, None):  # a branch that does not exist will be created from main
             try:
                 info = self.api.repo_info(**self.where, revision=branch, files_metadata=True)
                 break
@@ -190,14 +191,14 @@ class _Push:
         return info
 
     def compare(self, files: Sequence[CommitOperationAdd], info: Any) -> Difference:
-        """RunError where there is something to send, but the tag stands on something else."""
+        """Compare with the repository; RunError if there is something to send and the tag is on another commit."""
         remote = {} if info is None else {file.rfilename: file for file in info.siblings}
         there = [file for file in files if _same(file, remote.get(file.path_in_repo))]
-        gone = sorted(remote.keys() - {file.path_in_repo for file in files})
+        others = sorted(remote.keys() - {file.path_in_repo for file in files})
         difference = Difference(
             send=[file for file in files if file not in there],
             there=there,
-            stale=[name for name in gone if any(fnmatch(name, pattern) for pattern in self.kind.own)],
+            stale=[name for name in others if any(fnmatch(name, pattern) for pattern in self.kind.own)],
         )
         tagged = None if info is None else self._tagged()
         if tagged is not None and (difference.send or difference.stale or tagged != info.sha):
@@ -205,7 +206,7 @@ class _Push:
         return difference
 
     def _tagged(self) -> str | None:
-        """The commit that the tag is on."""
+        """Return the commit that the tag is on."""
         if self.arguments.tag is None:
             return None
         tags = self.api.list_repo_refs(**self.where).tags
@@ -240,13 +241,13 @@ class _Push:
         ).oid
 
     def _name(self, info: Any) -> str:
-        """With who may read it: an existing repository stays what it is, whatever `private` says."""
+        """Name the repository and its visibility: an existing one keeps its own, whatever `private` is."""
         private = self.arguments.private if info is None else info.private
         return f"{self.arguments.push_to} ({'new, ' if info is None else ''}{'private' if private else 'public'})"
 
 
 def _same(file: CommitOperationAdd, remote: Any) -> bool:
-    """Whether a file of the repository has this content: by SHA-256 in the large files' store, else by git's hash."""
+    """Check that a file of the repository has this content, by SHA-256 for a large file, else by git's hash."""
     if remote is None or remote.size != file.upload_info.size:
         return False
     if remote.lfs is not None:
@@ -256,7 +257,7 @@ def _same(file: CommitOperationAdd, remote: Any) -> bool:
 
 
 def retried(call: Callable[[], T]) -> T:
-    """Call again, after a pause, where the connection broke or the Hub had a fault of its own (5xx)."""
+    """Call again after a pause if the connection broke or the Hub failed (5xx)."""
     for attempt in range(1, TRIES):
         try:
             return call()
@@ -277,17 +278,17 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """huggingface_hub wraps what stopped a large file in a RuntimeError."""
+    """Return the error that stopped a large file, which huggingface_hub wraps in a RuntimeError."""
     return error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ is not None else error
 
 
 def error_line(error: BaseException) -> str:
-    """One line of what went wrong: what an HTTP status means here, and what the Hub said."""
+    """Describe an error in one line: what an HTTP status means here, and the Hub's message."""
     cause = _cause(error)
     if isinstance(cause, HfHubHTTPError):
         status = cause.response.status_code
-        said = " ".join((cause.server_message or "").split())
-        return f"{REASONS.get(status, 'the Hub failed')} (status {status}{': ' if said else ''}{said})"
+        message = " ".join((cause.server_message or "").split())
+        return f"{REASONS.get(status, 'the Hub failed')} (status {status}{': ' if message else ''}{message})"
     if isinstance(cause, HTTPError):
-        return f"no connection to the Hub: {type(cause).__name__}: {cause}; call again to go on"
+        return f"no connection to the Hub: {type(cause).__name__}: {cause}; call again to resume"
     return next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__).strip()

@@ -1,4 +1,4 @@
-"""What a configuration says of one data set: its annotations, its images, its regions."""
+"""Hold a configuration's entry for one data set: its annotations, images and regions."""
 
 import argparse
 import dataclasses
@@ -11,17 +11,17 @@ from data_prep.common.errors import ConfigError
 
 
 def existing_paths(pattern: str) -> list[Path]:
-    """The file or folder of that name, or the files that its last part matches as a glob."""
+    """Return the file or folder of that name, or the files that its last component matches as a glob."""
     path = Path(pattern)
     return [path] if path.exists() else sorted(path.parent.glob(path.name))
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """One data set: annotations, where their images are, and the sidecar with their regions.
+    """Hold one data set: its annotations, the folder of their images, and the sidecar with their regions.
 
     Given one text that starts with a brace, it is filled from that JSON mapping. A `weight` of 2 shows every sample
-    twice an epoch, 0.5 a fixed half of them.
+    twice per epoch, 0.5 a fixed half of them.
 
     Raises:
         argparse.ArgumentTypeError: an unknown or missing key, a path that does not exist, a weight not above 0.
@@ -54,7 +54,7 @@ class DataSource:
 
 @dataclass(frozen=True)
 class DataLists:
-    """The data, as a training configuration names it."""
+    """Hold the data that a training configuration names."""
 
     train_data: list[DataSource] = field(
         default_factory=list,

@@ -1,4 +1,4 @@
-"""What a reader tells of one question, before anybody decides where its answer is to be seen.
+"""Describe one question as its source annotates it, before its region is derived.
 
 public file ─► sources/<reader> ─► Question ─► derive ─► row of the region sidecar
                                         └─ or RecordError ─► line of rejected.jsonl
@@ -18,7 +18,7 @@ BoxFrame = Literal["pixels", "unit", "padded_square"]
 
 
 class LabelledBox(NamedTuple):
-    """A word that stands in an image, or the name of an object in it."""
+    """Hold a word that was read in an image, or the name of an object in it, with its box."""
 
     text: str
     box: Sequence[float]
@@ -26,23 +26,23 @@ class LabelledBox(NamedTuple):
 
 @dataclass(slots=True)
 class Question:
-    """One question about one image, with everything its source tells that may lead to its region.
+    """Hold one question about one image, with every annotation that may lead to its region.
 
     Args:
-        image: path relative to the image root; regions are of this one.
-        text, answer: as they are trained on; an empty answer makes a question that only a localizer learns from.
-        turn: counts the questions of the record from 0.
-        kind: sort of question, where the source tells.
+        image: path relative to the image root; regions refer to this image.
+        text, answer: the texts to train on; with an empty answer, only a localizer learns from the question.
+        turn: number of the question in its record, from 0.
+        kind: type of the question, if the source states it.
         size: width and height that the annotation states.
-        frame: of all boxes here.
-        boxes: drawn by a person, x1, y1, x2, y2, not yet checked.
-        answers: the right answers that text in the image may show; the first is preferred.
+        frame: coordinate frame of all boxes here.
+        boxes: boxes that a person drew, x1, y1, x2, y2, not yet checked.
+        answers: the correct answers that text in the image may show; the first is preferred.
         words: text read in the image (OCR), in reading order.
         objects: named objects.
-        whole_image: the source says that the question needs the whole image.
+        whole_image: whether the source states that the question needs the whole image.
         joined: the annotation of the same question in its native source.
-        flags: defects and doubts the reader saw.
-        other_images: what the record shows besides `image`.
+        flags: defects and doubts that the reader noticed.
+        other_images: further images of the record.
     """
 
     image: str
@@ -63,7 +63,7 @@ class Question:
 
 
 def to_pixels(box: Sequence[float], frame: BoxFrame, width: int, height: int) -> Box:
-    """The box in pixels of an image of `width` x `height`; unclipped.
+    """Convert a box to pixels of an image of `width` x `height`, unclipped.
 
     A padded square is the image with bars that make its shorter side as long as the longer one, L:
 

@@ -1,11 +1,11 @@
-"""Annotation files as their owners publish them: records, their conversations and the paths of their images.
+"""Read annotation files as their owners publish them: records, their conversations and the paths of their images.
 
 Known forms of a record:
     LLaVA      {"image": "a.jpg" or ["a.jpg", ...], "conversations": [{"from": "human", "value": "<image>\nWhat is it?",
                "type": "kind of question, optional"}, {"from": "gpt", "value": "A cat."}, ...]}
     messages   {"images": ["a.jpg", ...], "messages": [{"role": "user", "content": "<image>What is it?"},
                {"role": "assistant", "content": "A cat."}, ...], "objects": {"bbox": [[x1, y1, x2, y2], ...]}}
-               where a content may also be a list of parts: [{"type": "image"}, {"type": "text", "text": "What is it?"}]
+               a content may also be a list of parts: [{"type": "image"}, {"type": "text", "text": "What is it?"}]
 
 All errors are `DataError`s that name file and record.
 """
@@ -36,29 +36,29 @@ ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assi
 
 @dataclass(frozen=True)
 class Turn:
-    """One question, without image tags, and its answer; `kind` of question where the record tells."""
+    """Hold one question without image tags, its answer, and its type (`kind`) if the record states it."""
 
     question: str
     answer: str
     kind: str | None
 
 
-def read_records(annotations: str, left_out: Container[int] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(name for messages, record) of a JSON list, a JSONL file, parquet by path or glob, or a `datasets` folder.
+def read_records(annotations: str, skipped: Container[int] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read (name for messages, record) from a JSON list, JSONL, parquet by path or glob, or a `datasets` folder.
 
     Args:
-        left_out: numbers of records to pass over, as of `rejected_records`.
+        skipped: numbers of records to skip, as of `rejected_records`.
     """
     for number, raw in enumerate(record_stream(annotations)):
-        if number not in left_out:
+        if number not in skipped:
             yield named_record(annotations, number, raw)
 
 
 def rejected_records(annotations: str, regions: str | None) -> frozenset[int]:
-    """Numbers of the records of `annotations` that became no region, as its sidecar's rejected.jsonl tells.
+    """Return the numbers of the records in `annotations` that got no region, from its sidecar's rejected.jsonl.
 
-    Only where the sidecar was made of this very file, whose records it counts; of samples made beside a sidecar nothing
-    was rejected. A duplicate has its region: that of the first.
+    The set is empty unless the sidecar was derived from this file, whose records the list counts: no sample written
+    beside a sidecar was rejected. A duplicate does have a region, that of the first record.
     """
     path = Path(regions or "") / REJECTED
     if regions is None or not path.is_file():
@@ -70,7 +70,7 @@ def rejected_records(annotations: str, regions: str | None) -> frozenset[int]:
 
 
 def named_record(annotations: str, number: int, raw: Any) -> tuple[str, dict[str, Any]]:
-    """(name for messages, record) of what `record_stream` handed on; DataError where it is no mapping."""
+    """Return (name for messages, record) of a raw record from `record_stream`; DataError if it is not a mapping."""
     name = f"{annotations}: record {number}"
     with errors_as(name):
         record = raw.load() if isinstance(raw, JsonLine | LazyRow) else raw
@@ -80,7 +80,7 @@ def named_record(annotations: str, number: int, raw: Any) -> tuple[str, dict[str
 
 
 def record_stream(annotations: str) -> Stream:
-    """The records of any form of annotations, as `data_prep.files.streams` hands them on."""
+    """Read the raw records of any form of annotations, as `data_prep.files.streams` passes them on."""
     if Path(annotations).is_dir():
         return saved_dataset(annotations)
     if annotations.endswith(".parquet"):
@@ -91,21 +91,22 @@ def record_stream(annotations: str) -> Stream:
 
 
 def conversation(name: str, record: Mapping[str, Any], images: int) -> tuple[str | None, list[Turn]]:
-    """System text and turns of a record called `name` that has that many images."""
+    """Return the system text and the turns of a record called `name` that has `images` images."""
     entries = record.get("conversations") or record.get("messages") or []
     if not isinstance(entries, list):
         raise DataError(f"{name}: expected a list of questions and answers, got {entries!r}")
-    said = [_utterance(name, entry) for entry in entries]
-    system = said.pop(0)[1] if said and said[0][0] == "system" else None
-    tags = sum(text.count(IMAGE_TAG) for role, text, _ in said if role == "user")
+    utterances = [_utterance(name, entry) for entry in entries]
+    system = utterances.pop(0)[1] if utterances and utterances[0][0] == "system" else None
+    tags = sum(text.count(IMAGE_TAG) for role, text, _ in utterances if role == "user")
     if tags not in (0, images):
         raise DataError(f"{name}: {tags} {IMAGE_TAG} in the text for {images} images")
-    roles = [role for role, _, _ in said]
+    roles = [role for role, _, _ in utterances]
     if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
         raise DataError(f"{name}: expected questions, each with its answer, got {roles}")
     turns = []
-    for number, ((_, asked, kind), (_, answered, _)) in enumerate(zip(said[::2], said[1::2], strict=True)):
-        turn = Turn(asked.replace(IMAGE_TAG, "").strip(), answered.strip(), kind)
+    pairs = zip(utterances[::2], utterances[1::2], strict=True)
+    for number, ((_, question, kind), (_, answer, _)) in enumerate(pairs):
+        turn = Turn(question.replace(IMAGE_TAG, "").strip(), answer.strip(), kind)
         if not turn.question or not turn.answer:
             raise DataError(f"{name}: question {number} has no {'answer' if turn.question else 'text'}")
         turns.append(turn)
@@ -113,7 +114,7 @@ def conversation(name: str, record: Mapping[str, Any], images: int) -> tuple[str
 
 
 def _utterance(name: str, entry: Any) -> tuple[str, str, str | None]:
-    """(role, text, kind) of one entry of a conversation."""
+    """Return (role, text, kind) of one entry of a conversation."""
     if isinstance(entry, dict):
         role = ROLES.get(str(entry.get("from") or entry.get("role")))
         text = _text(entry.get("value") or entry.get("content") or "")
@@ -124,15 +125,15 @@ def _utterance(name: str, entry: Any) -> tuple[str, str, str | None]:
 
 
 def first_text(record: Mapping[str, Any]) -> str | None:
-    """The first text of a conversation, without image tags, also where it is otherwise not one that can be used."""
-    said = record.get("conversations") or record.get("messages")
-    entry = said[0] if isinstance(said, list) and said else None
+    """Return the first text of a conversation, without image tags, even if the conversation cannot be used."""
+    entries = record.get("conversations") or record.get("messages")
+    entry = entries[0] if isinstance(entries, list) and entries else None
     text = _text(entry.get("value") or entry.get("content")) if isinstance(entry, dict) else None
     return text.replace(IMAGE_TAG, "").strip() if text else None
 
 
 def _text(content: Any) -> str | None:
-    """A content as text, where every image is a tag: of the parts of a list, one after the other. None: neither."""
+    """Return a content, a text or a list of parts, as text with a tag per image; None if it is neither."""
     if not isinstance(content, list):
         return content if isinstance(content, str) else None
     texts = []
@@ -148,7 +149,7 @@ def _text(content: Any) -> str | None:
 
 
 def image_names(name: str, record: Mapping[str, Any]) -> list[str]:
-    """Paths as the record writes them: `image` (one or a list) or `images`."""
+    """Return paths as the record writes them: `image` (one or a list) or `images`."""
     value = record.get("image") or record.get("images") or []
     names = []
     for item in value if isinstance(value, list) else [value]:

@@ -1,11 +1,11 @@
-"""Samples and their contextual regions: the schema, its writing and its reading.
+"""Define, write and read samples and their contextual regions.
 
 Annotations stay as their owners publish them. Regions lie beside them in a sidecar,
 
     regions/<source>/part-00000.parquet ...   rows sorted by sample_id
                     /manifest.json            schema version, arguments, input hashes, counts, EXIF policy
 
-which this file writes whole or not at all.
+which appears whole or not at all.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ EXIF_POLICY = "stored pixels: width, height and boxes ignore EXIF orientation"
 
 REGION_METHODS = ("human", "ocr_match", "object_match", "localizer", "zero_shot", "global")
 
-# xmin, ymin, xmax, ymax. No list of a fixed size, which pyarrow below 26 neither writes nor reads where one is null.
+# xmin, ymin, xmax, ymax. Not a list of fixed size: pyarrow below 26 neither writes nor reads those that contain nulls.
 _BOX = pa.list_(pa.float32())
 
 SCHEMA = pa.schema(
@@ -57,15 +57,18 @@ SCHEMA = pa.schema(
 
 
 def sample_id(source: str, image: str, turn: int, question: str) -> str:
-    """The key of a question in every file: sha1 (hex) of source, image path, turn and question as a JSON list."""
+    """Return the key of a question in every file: sha1 (hex) of the JSON list source, image path, turn, question."""
     texts = quoted(source), quoted(image), quoted(question)
     return hashlib.sha1(f"[{texts[0]}, {texts[1]}, {turn}, {texts[2]}]".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One question about one image. `image` is relative to the image root, `turn` counts the record's questions from 0,
-    `kind` names the sort of question where a source tells it."""
+    """Hold one question about one image.
+
+    `image` is relative to the image root, `turn` counts the record's questions from 0, and `kind` names the type of the
+    question if the source states it.
+    """
 
     source: str
     image: str
@@ -81,10 +84,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class RegionAnnotation:
-    """Where the answer to one question is to be seen.
+    """Hold the region of the image that answers one question.
 
     `boxes` and `region` are pixel xyxy, half-open, in the un-rotated image of `width` x `height`; `region` is the
-    clipped union of the boxes, or None where the question needs the whole image; `method` is one of `REGION_METHODS`.
+    clipped union of the boxes, or None if the question needs the whole image; `method` is one of `REGION_METHODS`.
     """
 
     sample_id: str
@@ -102,7 +105,7 @@ class RegionAnnotation:
 
 
 class RegionTable(Mapping[str, RegionAnnotation]):
-    """The regions of one source by sample_id; rows become Python objects only when asked for."""
+    """Map sample_id to the regions of one source; a row becomes a Python object only when it is looked up."""
 
     def __init__(self, table: pa.Table, source: str) -> None:
         self.source = source
@@ -128,14 +131,15 @@ def write_regions(
     manifest: Mapping[str, Any],
     rows_per_part: int = ROWS_PER_PART,
 ) -> None:
-    """Writes the sidecar `folder` with all its parts and manifest, replacing an older one in one rename.
+    """Write the sidecar `folder` with all its parts and its manifest, replacing an older one in one rename.
 
     Args:
-        annotations: all of one source, in any order; they are held in memory (`data_prep.annotate` does without).
-        manifest: what only the caller knows: `arguments`, and `inputs` as of `file_hashes`; counts are added to it.
+        annotations: all annotations of one source, in any order; they are held in memory, unlike in
+            `data_prep.annotate`.
+        manifest: the caller's part, `arguments` and `inputs` (as of `file_hashes`); counts are added to it.
 
     Raises:
-        DataError: no rows, more than one source, an unknown method or a sample_id twice.
+        DataError: no rows, more than one source, an unknown method or a repeated sample_id.
     """
     folder = Path(folder)
     rows = sorted(annotations, key=lambda row: row.sample_id)
@@ -153,10 +157,10 @@ def write_regions(
 
 
 def write_parts(folder: Path, source: str, tables: Iterable[pa.Table], manifest: Mapping[str, Any]) -> None:
-    """Writes the parts of one sidecar and, last, its manifest, to which counts are added.
+    """Write the parts of one sidecar and then its manifest, to which counts are added.
 
     Args:
-        tables: one a part, with the columns of `SCHEMA`, sorted by sample_id over all parts.
+        tables: one per part, with the columns of `SCHEMA`, sorted by sample_id over all parts.
     """
     rows, methods, flags = 0, Counter[str](), Counter[str]()
     for number, table in enumerate(tables):
@@ -180,9 +184,9 @@ def _counts(values: pa.ChunkedArray) -> dict[str, int]:
 
 
 def file_hashes(paths: Iterable[str | Path]) -> dict[str, str]:
-    """sha256 (hex) of each file by its name, for a manifest's `inputs`; of a folder, over its files and their names.
+    """Compute the sha256 (hex) of each file by name, for a manifest's `inputs`; a folder's covers its files and names.
 
-    Files of one name are told apart by the names of as many parent folders as it takes.
+    Files of the same name are distinguished by the names of as many parent folders as necessary.
     """
     given = list(dict.fromkeys(map(Path, paths)))
     depths = range(1, max((len(path.parts) for path in given), default=0) + 1)
@@ -191,7 +195,7 @@ def file_hashes(paths: Iterable[str | Path]) -> dict[str, str]:
 
 
 def _unique_tail(path: Path, tails: Sequence[Counter[tuple[str, ...]]]) -> tuple[str, ...]:
-    """The shortest end of a path that occurs once; `tails` counts the ends of one part, of two, ..."""
+    """Return the shortest tail of a path that occurs once; `tails` counts the tails of one component, two, ..."""
     ends = (path.parts[-depth:] for depth in range(1, len(tails) + 1))
     return next(end for end, counts in zip(ends, tails, strict=True) if counts[end] == 1)
 
@@ -206,11 +210,11 @@ def _hash(path: Path) -> str:
 
 
 def read_regions(folder: str | Path) -> RegionTable:
-    """Reads a sidecar folder.
+    """Read a sidecar folder.
 
     Raises:
         DataError: no manifest or parts, another schema version, a missing or differently typed column, a box that is
-            not of four numbers, rows missing, a sample_id twice.
+            not four numbers, missing rows, a repeated sample_id.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
@@ -222,10 +226,10 @@ def read_regions(folder: str | Path) -> RegionTable:
 
 
 def sidecar_batches(folder: Path) -> Iterator[pa.RecordBatch]:
-    """The rows of a sidecar in batches, with the columns of `SCHEMA`.
+    """Read the rows of a sidecar in batches, with the columns of `SCHEMA`.
 
     Raises:
-        DataError: no parts, not parquet, a missing or differently typed column, a box that is not of four numbers.
+        DataError: no parts, not parquet, a missing or differently typed column, a box that is not four numbers.
     """
     parts = sorted(folder.glob("part-*.parquet"))
     if not parts:
@@ -245,9 +249,9 @@ def _check_columns(part: Path, schema: pa.Schema) -> None:
     for column in SCHEMA:
         if column.name not in schema.names:
             raise DataError(f"{part}: no column {column.name!r}")
-        found = schema.field(column.name).type
-        if found != column.type:
-            raise DataError(f"{part}: column {column.name!r} is {found}, not {column.type}")
+        stored = schema.field(column.name).type
+        if stored != column.type:
+            raise DataError(f"{part}: column {column.name!r} is {stored}, not {column.type}")
 
 
 def _check_boxes(part: Path, batch: pa.RecordBatch) -> None:
@@ -260,7 +264,7 @@ def _check_rows(folder: Path, rows: Sequence[RegionAnnotation]) -> None:
     if not rows:
         raise DataError(f"{folder}: no annotations to write")
     if others := {row.source for row in rows} - {rows[0].source}:
-        raise DataError(f"{folder}: one source a sidecar, found {rows[0].source!r} and {min(others)!r}")
+        raise DataError(f"{folder}: one source per sidecar, got {rows[0].source!r} and {min(others)!r}")
     for row in rows:
         if row.method not in REGION_METHODS:
             known = ", ".join(REGION_METHODS)
@@ -275,7 +279,7 @@ def _check_unique(folder: Path, ids: list[str]) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a sidecar; DataError where there is none, or none of this version."""
+    """Read the manifest of a sidecar; DataError if there is none, or one of another version."""
     path = folder / MANIFEST
     if not path.is_file():
         raise DataError(f"{folder}: no {MANIFEST}, not a region sidecar")
@@ -284,8 +288,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise DataError(f"{path}: not JSON: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION:
-        found = manifest.get("schema_version") if isinstance(manifest, dict) else None
-        raise DataError(f"{path}: schema version {found!r}, this program reads {SCHEMA_VERSION}: derive it anew")
+        version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+        raise DataError(f"{path}: schema version {version!r}, this program reads {SCHEMA_VERSION}: derive it anew")
     if missing := {"source", "rows"} - manifest.keys():
         raise DataError(f"{path}: no key {min(missing)!r}")
     return manifest

@@ -1,4 +1,4 @@
-"""Readers of public data sets, one a file, and the names they are chosen by."""
+"""Read public data sets: one reader per file, chosen by name."""
 
 from .aokvqa import Aokvqa
 from .base import Source

@@ -1,9 +1,9 @@
-"""A-OKVQA, `aokvqa_v1p0_<split>.json`: questions about COCO 2017 images that ask for knowledge of the world.
+"""Read A-OKVQA, `aokvqa_v1p0_<split>.json`: questions about COCO 2017 images that require world knowledge.
 
     [{"split", "image_id", "question_id", "question", "choices": [four], "correct_choice_idx", "direct_answers": [ten],
       "difficult_direct_answer", "rationales"}, ...]
 
-The test split has no answers. No boxes: the objects that a question names are looked for among COCO's instances.
+The test split has no answers. There are no boxes: a question's objects are matched with COCO's instances.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ class Record(BaseModel):
 
 @dataclass(frozen=True)
 class Aokvqa(CocoQuestions):
-    """A-OKVQA's questions with the annotators' most frequent direct answer."""
+    """Read A-OKVQA's questions with the annotators' most frequent direct answer."""
 
     annotations: str = field(kw_only=True, metadata={"help": "aokvqa_v1p0_<split>.json."})
 

@@ -1,7 +1,7 @@
-"""What every reader is: files in, questions out.
+"""Define a reader, which turns the files of a data set into questions.
 
-A reader is a dataclass whose fields are its keys in a configuration. It is asked in two steps, since records are read
-in order by every process, while only the one that owns a record turns it into questions:
+A reader is a dataclass whose fields are its keys in a configuration. It works in two steps, because every process reads
+the records in order, while only the process that owns a record turns it into questions:
 
     records()  ─► raw record ─► parse() ─► record as `schema` ─► questions() ─► Question, Question, ...
     every process               the record's owner
@@ -22,14 +22,14 @@ from data_prep.files.streams import JsonLine, LazyRow, Stream
 from data_prep.schema.data_source import existing_paths
 from data_prep.schema.question import Question
 
-# Types of schemas.
+# Types for schemas.
 Pixels = Annotated[int, Field(gt=0, le=1_000_000)]  # a side of an image
 Id = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]  # 7 as well as "7"
 XYXY = tuple[float, float, float, float]
 
 
 class Corner(BaseModel):
-    """A box by its corner and size, which sources call either w and h or width and height."""
+    """Hold a box by its corner and size, which sources call either w and h or width and height."""
 
     x: float
     y: float
@@ -41,21 +41,21 @@ class Corner(BaseModel):
 
 
 class Embedded(BaseModel):
-    """An image in a cell of a table, as `datasets` stores one."""
+    """Hold an image in a table's cell, as `datasets` stores it."""
 
     path: str | None = None
     data: bytes | None = Field(default=None, alias="bytes")
 
 
 class ImageCells(BaseModel):
-    """The cells of a table's row that hold and name its image; `image_of` makes one of them."""
+    """Hold the cells of a table's row that contain and name its image."""
 
     id: Id | None = None
     image: Embedded | str | None = None
     imgname: str | None = None
 
     def image_of(self) -> Embedded:
-        """The image with the path that the row tells, in `image` or else as `imgname`."""
+        """Return the image with the row's path, from `image` or else from `imgname`."""
         if isinstance(self.image, Embedded):
             return Embedded(path=self.image.path or self.imgname, bytes=self.image.data)
         return Embedded(path=self.image or self.imgname)
@@ -63,13 +63,13 @@ class ImageCells(BaseModel):
 
 @dataclass(frozen=True)
 class Source(ABC):
-    """A reader. Subclasses are frozen dataclasses.
+    """Read one data set. Subclasses are frozen dataclasses.
 
     Class attributes:
-        schema: of one record; what does not fit is rejected by name.
+        schema: schema of a record; a record that does not fit is rejected by name.
         file_keys: the fields that name files (a path or a glob); optional ones may be None.
-        licence: of the annotations, from memory of their publisher's page, which a published card says.
-        trains_itself: the trainer reads the source's own file, so that no samples are written beside the regions.
+        licence: licence of the annotations, as remembered from their publisher's page; a published card states it.
+        trains_itself: whether the trainer reads the source's own file, so that no samples are written.
     """
 
     schema: ClassVar[TypeAdapter[Any]]
@@ -84,15 +84,15 @@ class Source(ABC):
                 raise ConfigError(f"{key}: no such file or folder: {value}")
 
     def files(self) -> list[Path]:
-        """Every file and folder of annotations that is read, for the manifest's hashes."""
+        """Return every file and folder of annotations that is read, for the manifest's hashes."""
         return [path for key in self.file_keys if (value := getattr(self, key)) for path in existing_paths(value)]
 
     def prepare(self, folder: Path, image_root: Path | None) -> Self:
-        """The reader that workers get: with look-up tables built in `folder`, with a frame measured on the data."""
+        """Return the reader for the workers, with look-up tables built in `folder` or a frame measured on the data."""
         return self
 
     def having(self, **tables: Any) -> Self:
-        """A copy with fields set that are no keys: what `prepare` made."""
+        """Return a copy with the fields that `prepare` fills, which are not keys of the configuration."""
         ready = copy(self)
         for name, value in tables.items():
             object.__setattr__(ready, name, value)
@@ -100,18 +100,18 @@ class Source(ABC):
 
     @abstractmethod
     def records(self) -> Stream:
-        """Raw records in the file's order."""
+        """Read raw records in the order of the file."""
 
     @abstractmethod
     def questions(self, record: Any) -> Iterator[Question | RecordError]:
-        """The questions of a record that fits `schema`, or in place of one of them why it cannot be used.
+        """Yield the questions of a record that fits `schema`, with an error in place of each unusable one.
 
         Raises:
-            RecordError: nothing of the record can be used.
+            RecordError: the whole record is unusable.
         """
 
     def parse(self, raw: Any) -> Any:
-        """A raw record as `schema` has it; RecordError where it does not fit."""
+        """Parse a raw record by `schema`; RecordError if it does not fit."""
         try:
             if isinstance(raw, JsonLine):
                 return self.schema.validate_json(raw.text)
@@ -121,7 +121,7 @@ class Source(ABC):
 
 
 def look_up(adapter: TypeAdapter[Any], value: Any, name: str) -> Any:
-    """A value of a look-up table as its schema has it; RecordError names it where it does not fit."""
+    """Parse a value of a look-up table by its schema; RecordError names it if it does not fit."""
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
@@ -129,36 +129,36 @@ def look_up(adapter: TypeAdapter[Any], value: Any, name: str) -> Any:
 
 
 def first_error(error: ValidationError, *name: str) -> str:
-    """The first thing wrong with a value of that name: its place and what is wrong."""
+    """Describe the first defect of a value called `name`: its location and the reason."""
     first = error.errors(include_url=False, include_input=False)[0]
     return f"{'.'.join([*name, *map(str, first['loc'])]) or 'record'}: {first['msg']}"
 
 
 def keyed(items: Iterable[Any], key: str) -> Iterator[tuple[str, Any]]:
-    """Items of a look-up table by the value of `key`; those without cannot be asked for."""
+    """Yield items of a look-up table by the value of `key`; items without it are skipped."""
     for item in items:
         if isinstance(item, dict) and isinstance(item.get(key), int | str):
             yield str(item[key]), item
 
 
 def below(folder: str, path: str) -> str:
-    """A path as it is below image_root, where `folder` may be ""."""
+    """Return a path below image_root; `folder` may be ""."""
     return f"{folder}/{path}" if folder else path
 
 
 def merged(questions: Iterable[Question | RecordError]) -> Iterator[Question | RecordError]:
-    """The questions of one image, of those in the same words one.
+    """Merge the questions of one image that have the same text.
 
-    Where they have the same answer, it gets the boxes of all, and `low_confidence` where these differ: nobody can tell
-    which place is meant. Of several answers the first stays, and in place of each other one comes an error `ambiguous`;
-    in place of one that tells nothing new, `duplicate`.
+    Questions with the same answer become one with the boxes of all, flagged `low_confidence` if these differ, because
+    the intended box is unknown. Among different answers the first is used; each other one becomes an error `ambiguous`.
+    A question that adds nothing becomes an error `duplicate`.
     """
-    kept: dict[str, Question] = {}
+    by_text: dict[str, Question] = {}
     for question in questions:
         if isinstance(question, RecordError):
             yield question
             continue
-        first = kept.setdefault(question.text.strip(), question)
+        first = by_text.setdefault(question.text.strip(), question)
         if first is question:
             continue
         new = set(map(tuple, question.boxes)) - set(map(tuple, first.boxes))
@@ -170,13 +170,13 @@ def merged(questions: Iterable[Question | RecordError]) -> Iterator[Question | R
             first.flags = [*first.flags, *question.flags, "low_confidence"]
         else:
             yield RecordError("duplicate", "the image has the same question already", question.image, question.text)
-    yield from kept.values()
+    yield from by_text.values()
 
 
 def votes(answers: Sequence[str]) -> dict[str, int]:
-    """How many annotators gave each answer: the most frequent first, of equally frequent ones the first given.
+    """Count the annotators per answer: the most frequent first, and the first given among equally frequent ones.
 
-    Case and blanks around it make no other answer, which is spelled as it was first; blank ones are left out.
+    Case and surrounding blanks do not make another answer, which is spelled as it first was; blank ones are skipped.
     """
     spelled: dict[str, str] = {}
     for answer in answers:
@@ -186,12 +186,12 @@ def votes(answers: Sequence[str]) -> dict[str, int]:
 
 
 def by_votes(answers: Sequence[str]) -> list[str]:
-    """The different answers, as `votes` counts and orders them."""
+    """Return the different answers in the order of `votes`."""
     return list(votes(answers))
 
 
 def majority(answers: Sequence[str]) -> str:
-    """The first of `votes`; "" where there is none."""
+    """Return the first of `votes`, or ""."""
     return next(iter(votes(answers)), "")
 
 
@@ -200,5 +200,5 @@ def _folded(answer: str) -> str:
 
 
 def xywh(x: float, y: float, width: float, height: float) -> XYXY:
-    """A box given by its corner and size."""
+    """Convert a box from corner and size."""
     return x, y, x + width, y + height

@@ -1,11 +1,11 @@
-"""ChartQA: `<split>_human.json` and `<split>_augmented.json`, lists of {imgname, query, label}.
+"""Read ChartQA: `<split>_human.json` and `<split>_augmented.json`, lists of {imgname, query, label}.
 
-    annotations/<name>.json   what is drawn in a chart, nested: {"text", "bbox": {x, y, w, h}} for titles and labels,
+    annotations/<name>.json   the elements of a chart, nested: {"text", "bbox": {x, y, w, h}} for titles and labels,
                               {"values": [...], "bboxes": [...]} for an axis, {"name", "y": [...], "bboxes": [...]} for
                               the bars, points or slices of a series; pixels
 
-These tell what stands where: all of them are matched to the answer, and to the words of the question. A series by its
-name is where all of its bars, points or slices are.
+All elements are matched with the answer and with the words of the question. A series, by its name, covers all of its
+bars, points or slices.
 """
 
 from collections.abc import Iterator
@@ -33,11 +33,11 @@ class Record(BaseModel):
 
 @dataclass(frozen=True)
 class ChartQA(Source):
-    """ChartQA's questions about charts."""
+    """Read ChartQA's questions about charts."""
 
     annotations: str = field(metadata={"help": "<split>_human.json or <split>_augmented.json."})
     elements: str | None = field(
-        default=None, metadata={"help": "Folder annotations/ of the same split; without it no region is found."}
+        default=None, metadata={"help": "Folder annotations/ of the same split; without it there are no regions."}
     )
     folder: str = field(default="", metadata={"help": "Folder of the images below image_root, such as train/png."})
 
@@ -73,28 +73,28 @@ class ChartQA(Source):
 
 
 def _elements(chart: Any) -> Iterator[LabelledBox]:
-    """The texts, series and values of a chart that have a box, in the order of the file."""
-    waiting = [chart]
-    while waiting:
-        node = waiting.pop()
+    """Yield the texts, series and values of a chart that have a box, in the order of the file."""
+    pending = [chart]
+    while pending:
+        node = pending.pop()
         if isinstance(node, list):
-            waiting += reversed(node)
+            pending += reversed(node)
         if not isinstance(node, dict):
             continue
-        waiting += reversed(node.values())
+        pending += reversed(node.values())
         if isinstance(node.get("bbox"), dict):
-            yield from _located([node.get("text")], [node["bbox"]])
+            yield from _labelled([node.get("text")], [node["bbox"]])
         boxes = node.get("bboxes")
         if not isinstance(boxes, list):
             continue
-        if isinstance(node.get("name"), str) and (found := [box for box in map(_corners, boxes) if box is not None]):
-            yield LabelledBox(node["name"], union_box(found))
+        if isinstance(node.get("name"), str) and (usable := [box for box in map(_corners, boxes) if box is not None]):
+            yield LabelledBox(node["name"], union_box(usable))
         for key in ("values", "y"):
             if isinstance(node.get(key), list):
-                yield from _located(node[key], boxes)
+                yield from _labelled(node[key], boxes)
 
 
-def _located(texts: list[Any], boxes: list[Any]) -> Iterator[LabelledBox]:
+def _labelled(texts: list[Any], boxes: list[Any]) -> Iterator[LabelledBox]:
     for text, value in zip(texts, boxes, strict=False):
         if isinstance(text, str | int | float) and (box := _corners(value)) is not None:
             yield LabelledBox(text if isinstance(text, str) else f"{text:.10g}", box)

@@ -1,7 +1,7 @@
-"""Questions about COCO images, with the objects that COCO annotated there: what their readers share.
+"""Read questions about COCO images, with the objects that COCO annotates: the shared part of such readers.
 
-COCO's `instances_<split>.json` lists annotations of all images mixed, so each becomes an item of its own in the look-up
-table: image 42's are `42/0`, `42/1`, ..., and `42` is its size.
+COCO's `instances_<split>.json` mixes the annotations of all images, so each annotation becomes an item of the look-up
+table: those of image 42 are `42/0`, `42/1`, ..., and `42` is its size.
 """
 
 from collections import Counter
@@ -48,7 +48,7 @@ _SIZE, _NAMED = TypeAdapter(tuple[Pixels, Pixels]), TypeAdapter(Named)
 
 @dataclass(frozen=True)
 class CocoQuestions(Source):
-    """Questions about images that are called by their number in COCO."""
+    """Read questions about images that are named by their number in COCO."""
 
     image_name: str = field(
         default="{image_id:012}.jpg",
@@ -56,7 +56,7 @@ class CocoQuestions(Source):
     )
     instances: str | None = field(
         default=None,
-        metadata={"help": "COCO's instances_<split>.json of the same images; without it no region is found."},
+        metadata={"help": "COCO's instances_<split>.json of the same images; without it there are no regions."},
     )
     objects: Index | None = field(init=False, default=None, repr=False, compare=False)
 
@@ -80,20 +80,20 @@ class CocoQuestions(Source):
         return self.having(objects=Index.build(folder / "coco.sqlite", _items(self.instances)))
 
     def size_of(self, image_id: int) -> tuple[int, int] | None:
-        """Width and height that COCO states; None where it does not know the image."""
-        found = self.objects.get(str(image_id)) if self.objects else None
-        return None if found is None else look_up(_SIZE, found, f"instances: image {image_id}")
+        """Return width and height as COCO states them; None if it does not list the image."""
+        size = self.objects.get(str(image_id)) if self.objects else None
+        return None if size is None else look_up(_SIZE, size, f"instances: image {image_id}")
 
     def objects_of(self, image_id: int) -> list[LabelledBox]:
-        """The annotated objects of an image, crowds included."""
-        found: list[LabelledBox] = []
-        while self.objects and (value := self.objects.get(f"{image_id}/{len(found)}")) is not None:
-            found.append(LabelledBox(*look_up(_NAMED, value, f"instances: image {image_id}: object {len(found)}")))
-        return found
+        """Return the annotated objects of an image, crowds included."""
+        objects: list[LabelledBox] = []
+        while self.objects and (value := self.objects.get(f"{image_id}/{len(objects)}")) is not None:
+            objects.append(LabelledBox(*look_up(_NAMED, value, f"instances: image {image_id}: object {len(objects)}")))
+        return objects
 
 
 def _items(instances: str) -> Iterator[tuple[str, Any]]:
-    """The items of the look-up table; an annotation that is not of COCO's form is left out, it has nothing to tell."""
+    """Yield the items of the look-up table; an annotation that does not have COCO's form is skipped."""
     for raw in json_list(instances, "images.item"):
         if (image := fitting(ImageRecord, raw)) is not None:
             yield str(image.id), (image.width, image.height)
@@ -101,15 +101,15 @@ def _items(instances: str) -> Iterator[tuple[str, Any]]:
     names = {category.id: category.name for category in categories if category is not None}
     counts = Counter[int]()
     for raw in json_list(instances, "annotations.item"):
-        found = fitting(Instance, raw)
-        if found is not None and found.category_id in names:
-            key = f"{found.image_id}/{counts[found.image_id]}"
-            counts[found.image_id] += 1
-            yield key, (names[found.category_id], xywh(*found.bbox))
+        instance = fitting(Instance, raw)
+        if instance is not None and instance.category_id in names:
+            key = f"{instance.image_id}/{counts[instance.image_id]}"
+            counts[instance.image_id] += 1
+            yield key, (names[instance.category_id], xywh(*instance.bbox))
 
 
 def fitting(model: type[Model], raw: Any) -> Model | None:
-    """An item of a file on its way into a look-up table, as `model` has it; None where it does not fit."""
+    """Parse an item for a look-up table by `model`; None if it does not fit."""
     try:
         return model.model_validate(raw)
     except ValidationError:

@@ -1,4 +1,4 @@
-"""DocVQA: `<split>_v1.0.json` (`<split>_v1.0_withQT.json`), with a folder of the text of its pages.
+"""Read DocVQA: `<split>_v1.0.json` (`<split>_v1.0_withQT.json`), with a folder of the text of its pages.
 
     {"data": [{"questionId", "question", "question_types"?, "image": "documents/<page>.png", "answers", ...}, ...]}
     <page>.json: {"recognitionResults": [{"width", "height", "lines": [{"words": [{"text", "boundingBox": [x1, y1,
@@ -56,10 +56,12 @@ _RECOGNIZED = TypeAdapter(Recognized)
 
 @dataclass(frozen=True)
 class DocVqa(Source):
-    """DocVQA's questions; the region is where the page's text has the answer."""
+    """Read DocVQA's questions; the region is the text of the page that shows the answer."""
 
     annotations: str = field(metadata={"help": "<split>_v1.0.json."})
-    ocr: str | None = field(default=None, metadata={"help": "Folder of the text of the images, a JSON file each."})
+    ocr: str | None = field(
+        default=None, metadata={"help": "Folder of the text of the images, one JSON file per image."}
+    )
     folder: str = field(default="", metadata={"help": "Folder below image_root that the paths of images start from."})
 
     schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
@@ -74,26 +76,26 @@ class DocVqa(Source):
         yield text.question(image, record.question, by_votes(record.answers), kind)
 
     def text_of(self, folder: Path, record: Any) -> ImageText:
-        """The text of a record's image; flag `no_ocr` where `folder` has no file of it."""
+        """Return the text of a record's image, flagged `no_ocr` if `folder` has no file for it."""
         return read_page(folder / f"{PurePosixPath(record.image).stem}.json")
 
 
 @lru_cache(maxsize=CACHED_PAGES)
 def read_page(path: Path) -> ImageText:
-    """The text of a page; RecordError where the file is of another form."""
-    found = read_ocr(_RECOGNIZED, path)
-    if found is None:
+    """Read the text of a page; RecordError if the file has another form."""
+    recognized = read_ocr(_RECOGNIZED, path)
+    if recognized is None:
         return NO_OCR
-    page = found.pages[0]  # a file is one page
+    page = recognized.pages[0]  # a file holds one page
     words = [LabelledBox(word.text, _bounds(word.quad)) for line in page.lines for word in line.words]
     return ImageText(words, "pixels", (page.width, page.height))
 
 
 def read_ocr(adapter: TypeAdapter[Any], path: Path) -> Any | None:
-    """A JSON file as its schema has it; None where there is no such file."""
+    """Parse a JSON file by its schema; None if there is no such file."""
     try:
         content = path.read_bytes()
-    except (OSError, ValueError):  # ValueError: a name that no file can have
+    except (OSError, ValueError):  # ValueError: an impossible file name
         return None
     try:
         return adapter.validate_json(content)

@@ -1,12 +1,12 @@
-"""Flickr30k Entities: the phrases of five captions an image, and the boxes of what they name.
+"""Read Flickr30k Entities: the phrases of five captions per image, and the boxes of what they name.
 
-    Sentences/<id>.txt     [/EN#283585/people A man] in [/EN#283588/clothing a red shirt] ...       a caption a line
+    Sentences/<id>.txt     [/EN#283585/people A man] in [/EN#283588/clothing a red shirt] ...       one caption per line
     Annotations/<id>.xml   <annotation> <size> <width/> <height/> </size>
                              <object> <name>283585</name> <bndbox> <xmin/> <ymin/> <xmax/> <ymax/> </bndbox> </object>
                              <object> <name>283590</name> <scene>1</scene> <nobox>0</nobox> </object> ...
 
-An object may carry several names, an entity several objects. Corners are counted from 1 and inclusive, as in VOC:
-xmin .. xmax is xmin - 1 .. xmax half-open. Entity 0 is nothing to be seen.
+An object may have several names, and an entity several objects. Corners count from 1 and are inclusive, as in VOC:
+xmin .. xmax is xmin - 1 .. xmax half-open. Entity 0 is not visible.
 """
 
 import re
@@ -53,12 +53,12 @@ _ANNOTATION = TypeAdapter(Annotation)
 
 @dataclass(frozen=True)
 class Flickr30k(Source):
-    """Flickr30k Entities: every phrase with the boxes of its entity; phrases serve a localizer."""
+    """Read every phrase with the boxes of its entity; phrases are for a localizer."""
 
     annotations: str = field(metadata={"help": "The folder Annotations."})
     sentences: str = field(metadata={"help": "The folder Sentences."})
     split: str | None = field(
-        default=None, metadata={"help": "train.txt, val.txt or test.txt: ids of images, one a line; null: all."}
+        default=None, metadata={"help": "train.txt, val.txt or test.txt: ids of images, one per line; null: all."}
     )
 
     licence: ClassVar[str] = "research and education, not commercial"
@@ -66,12 +66,12 @@ class Flickr30k(Source):
     file_keys: ClassVar[tuple[str, ...]] = ("annotations", "sentences", "split")
 
     def records(self) -> Stream:
-        """The images' ids; their files are read by whoever owns the record."""
+        """Yield the images' ids; their files are read by the process that owns the record."""
         read, ids = 0, self._ids()
 
         def counted() -> Iterator[str]:
             nonlocal read
-            for read, image_id in enumerate(ids, start=1):  # noqa: B007 - told by the stream's position
+            for read, image_id in enumerate(ids, start=1):  # noqa: B007 - the stream's position
                 yield image_id
 
         return Stream(counted(), len(ids), lambda: read)
@@ -86,16 +86,16 @@ class Flickr30k(Source):
         image = f"{record}.jpg"
         phrases = _phrases(Path(self.sentences) / f"{record}.txt", image)
         annotation = _read_annotation(Path(self.annotations) / f"{record}.xml", image)
-        entities: dict[str, set[str]] = {}  # that a phrase names in this image
+        entities: dict[str, set[str]] = {}  # entities in this image by phrase
         for entity, _, phrase in phrases:
             entities.setdefault(phrase.casefold(), set()).add(entity)
-        asked = set[tuple[str, str]]()
+        seen = set[tuple[str, str]]()
         for entity, kind, phrase in phrases:
-            if (entity, phrase.casefold()) in asked:
+            if (entity, phrase.casefold()) in seen:
                 continue
-            asked.add((entity, phrase.casefold()))
+            seen.add((entity, phrase.casefold()))
             if entity == _NOT_VISIBLE:
-                yield RecordError("not_visible", f"{image}: {phrase!r} is marked as nothing to be seen", image, phrase)
+                yield RecordError("not_visible", f"{image}: {phrase!r} is marked as not visible", image, phrase)
                 continue
             objects = [item for item in annotation.objects if entity in item.name]
             boxes = [_half_open(item.bndbox) for item in objects if item.bndbox]
@@ -103,7 +103,7 @@ class Flickr30k(Source):
             yield Question(
                 image=image,
                 text=phrase,
-                turn=len(asked) - 1,
+                turn=len(seen) - 1,
                 kind=kind,
                 size=(annotation.width, annotation.height),
                 boxes=boxes,
@@ -113,7 +113,7 @@ class Flickr30k(Source):
 
 
 def _phrases(path: Path, image: str) -> list[tuple[str, str, str]]:
-    """(entity, type, phrase) of every marked phrase of the captions."""
+    """Return (entity, type, phrase) of every marked phrase of the captions."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:

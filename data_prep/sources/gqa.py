@@ -1,4 +1,4 @@
-"""GQA: `<split>_balanced_questions.json` or the ten `train_all_questions_*.json`, with `<split>_sceneGraphs.json`.
+"""Read GQA: `<split>_balanced_questions.json` or the ten `train_all_questions_*.json`, with `<split>_sceneGraphs.json`.
 
     {qid: {"imageId", "question", "answer", "types": {"structural", "semantic", "detailed"},
            "annotations": {"question": {word: ids}, "answer": {...}, "fullAnswer": {...}},
@@ -63,9 +63,9 @@ _GRAPH = TypeAdapter(Graph)
 
 @dataclass(frozen=True)
 class Gqa(Source):
-    """GQA's questions, with the objects of its scene graphs."""
+    """Read GQA's questions, with the objects of its scene graphs."""
 
-    annotations: str = field(metadata={"help": "<split>_<balanced|all>_questions.json; a glob where they are several."})
+    annotations: str = field(metadata={"help": "<split>_<balanced|all>_questions.json; a glob for several."})
     scene_graphs: str | None = field(
         default=None, metadata={"help": "<split>_sceneGraphs.json; the test splits have none."}
     )
@@ -85,35 +85,35 @@ class Gqa(Source):
         return chained([json_mapping(path) for path in existing_paths(self.annotations)])
 
     def questions(self, record: tuple[str, Record]) -> Iterator[Question | RecordError]:
-        _, asked = record
-        graph = self._graph(asked.image_id)
-        ids = [] if asked.types.semantic == "global" or _asks_of_scene(asked) else object_ids(asked)
-        found = [graph.objects[key] for key in ids if key in graph.objects] if graph else []
+        _, values = record
+        graph = self._graph(values.image_id)
+        ids = [] if values.types.semantic == "global" or _asks_of_scene(values) else object_ids(values)
+        objects = [graph.objects[key] for key in ids if key in graph.objects] if graph else []
         yield Question(
-            image=f"{self.folder}/{asked.image_id}.jpg",
-            text=asked.question,
-            answer=asked.answer,
-            kind=asked.types.structural,
+            image=f"{self.folder}/{values.image_id}.jpg",
+            text=values.question,
+            answer=values.answer,
+            kind=values.types.structural,
             size=(graph.width, graph.height) if graph else None,
-            boxes=[item.box() for item in found],
-            whole_image=bool(asked.answer) and not ids,  # a test split tells neither
-            flags=["missing_object"] if self.graphs and len(found) < len(ids) else [],
+            boxes=[item.box() for item in objects],
+            whole_image=bool(values.answer) and not ids,  # a test split has neither
+            flags=["missing_object"] if self.graphs and len(objects) < len(ids) else [],
         )
 
     def _graph(self, image_id: str) -> Graph | None:
-        found = self.graphs.get(image_id) if self.graphs else None
-        return None if found is None else look_up(_GRAPH, found, f"scene graph of image {image_id}")
+        graph = self.graphs.get(image_id) if self.graphs else None
+        return None if graph is None else look_up(_GRAPH, graph, f"scene graph of image {image_id}")
 
 
-def object_ids(asked: Record) -> list[str]:
-    """Ids of the objects that question, answer and full answer speak of, each once."""
-    notes = asked.annotations
+def object_ids(record: Record) -> list[str]:
+    """Return the ids of the objects that question, answer and full answer mention, each once."""
+    notes = record.annotations
     lists = [*notes.question.values(), *notes.answer.values(), *notes.full_answer.values()]
-    for step in asked.semantic:
+    for step in record.semantic:
         lists += _IDS.findall(step.argument)
     ids = (key.strip() for text in lists for key in text.split(","))
     return list(dict.fromkeys(key for key in ids if key))
 
 
-def _asks_of_scene(asked: Record) -> bool:
-    return any(step.argument.partition("(")[0].strip() == "scene" for step in asked.semantic)
+def _asks_of_scene(record: Record) -> bool:
+    return any(step.argument.partition("(")[0].strip() == "scene" for step in record.semantic)

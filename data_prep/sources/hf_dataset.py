@@ -1,8 +1,8 @@
-"""Any data set in the form of `datasets`: a saved folder or parquet files, with columns as the configuration says.
+"""Read any data set in the form of `datasets`: a saved folder or parquet files, with columns from the configuration.
 
-An image is a path, {"bytes", "path"} as `datasets` stores one, or a list of either, of which the first counts. Its file
-must lie below image_root all the same, where the path says: the trainer reads it there. Only `images: trust` opens
-none, and takes the size from the embedded bytes.
+An image is a path, {"bytes", "path"} as `datasets` stores it, or a list of either, of which the first counts. Its file
+must exist below image_root at that path in any case, because the trainer reads it there. Only `images: trust` opens
+none and takes the size from the embedded bytes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ _NUMBERS = TypeAdapter(list[float] | list[list[float]] | None)
 
 @dataclass(frozen=True)
 class HfDataset(Source):
-    """A folder saved by `datasets`, or parquet files; columns are named here."""
+    """Read a folder saved by `datasets`, or parquet files, by the columns named here."""
 
     data: str = field(metadata={"help": "The folder, or parquet by path or glob."})
     image_column: str = field(default="image", metadata={"help": "Column of images: paths, or {bytes, path}."})
@@ -56,10 +56,10 @@ class HfDataset(Source):
         return [column for column in named if column is not None]
 
     def prepare(self, folder: Path, image_root: Path | None) -> Self:
-        """Checks on the first row that the columns are there.
+        """Check on the first row that the columns exist.
 
         Raises:
-            ConfigError: one of them is not.
+            ConfigError: one of them does not.
         """
         for raw in self.records():
             if missing := sorted(set(self.columns) - set(row := raw.load())):
@@ -92,14 +92,14 @@ class HfDataset(Source):
 
 
 def _boxes(value: Sequence[Any] | None) -> Sequence[Sequence[float]]:
-    """One box, several or none, as several."""
+    """Return one box, several or none as a list."""
     if not value:
         return []
     return [value] if isinstance(value[0], float) else value
 
 
 def _image(value: str | Embedded | Sequence[str | Embedded]) -> tuple[str, tuple[int, int] | None]:
-    """The path of the (first) image, and its size where its bytes tell."""
+    """Return the path of the (first) image, and its size if its bytes are embedded."""
     first = value
     if isinstance(value, list):
         if not value:

@@ -1,10 +1,10 @@
-"""InfographicVQA: `infographicsVQA_<split>_v1.0.json`, with a folder of Amazon Textract's text of its images.
+"""Read InfographicVQA: `infographicsVQA_<split>_v1.0.json`, with a folder of Amazon Textract's text of its images.
 
     {"data": [{"questionId", "question", "image_local_name", "ocr_output_file", "answers", "answer_type"?, ...}, ...]}
     <file>.json: {"PAGE": [...], "LINE": [...], "WORD": [{"BlockType": "WORD", "Text", "Geometry": {"BoundingBox":
                  {"Left", "Top", "Width", "Height"}}, ...}, ...]}, or Textract's own {"Blocks": [...]}; fractions
 
-Four of ten answers are not in the text: counted, compared, or put together of several places. The test split has none.
+Four of ten answers do not occur in the text: they are counted, compared or combined. The test split has no answers.
 """
 
 from dataclasses import dataclass, field
@@ -55,7 +55,7 @@ _TEXTRACT = TypeAdapter(Textract)
 
 @dataclass(frozen=True)
 class InfographicVqa(DocVqa):
-    """InfographicVQA's questions; the region is where Textract read the answer."""
+    """Read InfographicVQA's questions; the region is the text in which Textract read the answer."""
 
     folder: str = field(default="infographicsvqa_images", metadata={"help": "Folder of the images below image_root."})
 
@@ -67,9 +67,9 @@ class InfographicVqa(DocVqa):
 
 @lru_cache(maxsize=CACHED_PAGES)
 def read_textract(path: Path) -> ImageText:
-    """The text of an image; RecordError where the file is of another form."""
-    found = read_ocr(_TEXTRACT, path)
-    if found is None:
+    """Read the text of an image; RecordError if the file has another form."""
+    textract = read_ocr(_TEXTRACT, path)
+    if textract is None:
         return NO_OCR
-    boxes = [(block.text, block.geometry.box) for block in found.blocks if block.kind == "WORD"]
+    boxes = [(block.text, block.geometry.box) for block in textract.blocks if block.kind == "WORD"]
     return ImageText([LabelledBox(text, xywh(box.left, box.top, box.width, box.height)) for text, box in boxes])

@@ -1,7 +1,7 @@
-"""LLaVA-1.5's instruction mix, `llava_v1_5_mix665k.json`, and any file of its form.
+"""Read LLaVA-1.5's instruction mix, `llava_v1_5_mix665k.json`, and any file of its form.
 
 A JSON list of {"id", "image"?, "conversations": [{"from": "human" | "gpt", "value"}, ...]}; text-only records have no
-`image`. Ids are not unique, and are not used.
+`image`. Ids are not unique and are not used.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Record(TypedDict):
 
 @dataclass(frozen=True)
 class LlavaMix(LlavaText):
-    """LLaVA's instruction mix, a JSON list of conversations."""
+    """Read LLaVA's instruction mix, a JSON list of conversations."""
 
     licence: ClassVar[str] = "CC BY 4.0; answers of GPT-4 fall under OpenAI's terms"
     schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)

@@ -1,4 +1,4 @@
-"""LLaVA-NeXT-Data, `data/train-*.parquet`: conversations with their images in the table.
+"""Read LLaVA-NeXT-Data, `data/train-*.parquet`: conversations with their images in the table.
 
 Columns: id, conversations, data_source, image {bytes, path}; image is null in text-only records. The trainer reads
 files: `python -m data_prep.unpack` puts the images below the image root, and the conversations beside them as JSONL.
@@ -35,7 +35,7 @@ class Record(TypedDict):
 
 @dataclass(frozen=True)
 class LlavaNext(LlavaText):
-    """LLaVA-NeXT-Data: parquet with conversations and images."""
+    """Read LLaVA-NeXT-Data: parquet with conversations and images."""
 
     schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
 
@@ -43,11 +43,11 @@ class LlavaNext(LlavaText):
         return parquet_rows(existing_paths(self.annotations), COLUMNS, block=1)
 
     def boxed_records(self, limit: int) -> Iterator[Any]:
-        """As of every reader of conversations; of records without a box the image is not read."""
+        """Yield records with boxes as every reader of conversations does, without reading the image of any other."""
         texts = parquet_rows(existing_paths(self.annotations), ("conversations",))
         for text, row in islice(zip(texts, self.records(), strict=True), limit):
-            with suppress(DataError):  # it is rejected by name when its turn comes
-                if find_boxes(str(text.load()["conversations"])):  # how str() shows the rest does not matter
+            with suppress(DataError):  # `annotate` rejects it by name
+                if find_boxes(str(text.load()["conversations"])):  # str() suffices to find boxes
                     yield row
 
     def questions(self, record: Mapping[str, Any]) -> Iterator[Question | RecordError]:

@@ -1,4 +1,4 @@
-"""Conversations as LLaVA writes them, with boxes in the text: what the readers of such files share."""
+"""Read conversations as LLaVA writes them, with boxes in the text: the shared part of such readers."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -24,21 +24,21 @@ Utterance = TypedDict("Utterance", {"from": str, "value": str, "type": NotRequir
 
 @dataclass(frozen=True)
 class LlavaText(Source):
-    """A file of conversations, with the regions of the sets that it was made of."""
+    """Read a file of conversations, with the regions of the data sets that it was made from."""
 
     annotations: str = field(metadata={"help": "The conversations."})
     joins: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "PREFIX=SIDECAR each: a question on an image below PREFIX takes its region from that sidecar, "
-            "where its own source has it."
+            "help": "List of PREFIX=SIDECAR: a question on an image below PREFIX takes its region from that sidecar, "
+            "if its native source has it."
         },
     )
     frame: str = field(
         default="auto",
         metadata={
-            "help": "Of boxes in the text: fractions of the padded square, or (unit) of the image; auto: as the first "
-            f"{FRAME_TEST_QUESTIONS} questions with boxes show.",
+            "help": "Frame of boxes in the text: fractions of the padded square, or (unit) of the image; auto: as "
+            f"measured on the first {FRAME_TEST_QUESTIONS} questions with boxes.",
             "choices": ("auto", "padded_square", "unit"),
         },
     )
@@ -61,7 +61,7 @@ class LlavaText(Source):
         return ready
 
     def boxed_records(self, limit: int) -> Iterator[Any]:
-        """Raw records for the measurement of the frame: of the first `limit`, at least those with boxes in the text."""
+        """Yield raw records for measuring the frame: from the first `limit`, at least those with boxes in the text."""
         return islice(self.records(), limit)
 
     def questions(self, record: Mapping[str, Any]) -> Iterator[Question | RecordError]:
@@ -75,7 +75,7 @@ class LlavaText(Source):
             yield question
 
     def _question(self, image: str, number: int, turn: Turn) -> Question:
-        """A box in the question is what it is about; one in the answer is what it asks for."""
+        """Make a question: a box in its text is its subject, a box in its answer is what it asks for."""
         boxes, flags = find_boxes(turn.question), []
         if not boxes and (boxes := find_boxes(turn.answer)):
             flags = ["leak_answer_box"]
@@ -84,7 +84,7 @@ class LlavaText(Source):
 
 
 def measured_frame(source: LlavaText, image_root: Path | None) -> BoxFrame:
-    """The frame of the boxes in the text, as the first questions that have some show; see `text_boxes`."""
+    """Measure the frame of boxes in the text on the first questions that have some; see `text_boxes`."""
     test = FrameTest()
     for boxes, (width, height) in islice(_boxes_with_sizes(source, image_root), FRAME_TEST_QUESTIONS):
         test.add(boxes, width, height)
@@ -101,5 +101,5 @@ def _boxes_with_sizes(source: LlavaText, image_root: Path | None) -> Iterator[tu
                         header = read_header(existing_image(image_root, question.image))
                         size = header.width, header.height
                     yield question.boxes, size
-        except DataError:  # it is rejected by name when its turn comes
+        except DataError:  # `annotate` rejects it by name
             continue

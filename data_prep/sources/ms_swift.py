@@ -1,16 +1,16 @@
-"""ms-swift's grounding data: JSONL of conversations, with boxes beside them that the text points to.
+"""Read ms-swift's grounding data: JSONL of conversations, with boxes beside them to which the text refers.
 
     {"messages": [{"role": "user", "content": "<image>Find <ref-object>"}, {"role": "assistant", "content": "<bbox>"}],
      "images": ["a.jpg", ...],
      "objects": {"ref": ["a dog"], "bbox": [[x1, y1, x2, y2], ...], "bbox_type": "real", "image_id": [0, ...]}}
 
 `real` (the default) is pixels, `norm1` fractions of the image; two numbers are a point. The n-th <bbox> of the text is
-the n-th box; without marks, or with another number of them, all boxes belong to every question. `image_id` says of
-which image a box is; a region is always of the first.
+the n-th box; without marks, or with another number of them, all boxes belong to every question. `image_id` names the
+image of each box; a region always refers to the first image.
 
-ms-swift fills the marks in as it trains. Here <ref-object> is filled from `ref` in its order; a question that holds
-<bbox> is rejected, and an answer that does is empty: its question serves a localizer. Every turn becomes a sample of
-its own, without the turns before it.
+ms-swift fills the marks in during training. Here <ref-object> is filled from `ref` in order; a question that contains
+<bbox> is rejected, and an answer that does becomes empty, so that its question is for a localizer. Every turn becomes a
+separate sample, without the turns before it.
 """
 
 import re
@@ -59,7 +59,7 @@ class Record(BaseModel):
 
 @dataclass(frozen=True)
 class MsSwift(Source):
-    """ms-swift's grounding data (JSONL)."""
+    """Read ms-swift's grounding data (JSONL)."""
 
     annotations: str = field(metadata={"help": "The conversations."})
 
@@ -93,28 +93,29 @@ class MsSwift(Source):
 
 
 def _named(turns: Sequence[Turn], names: Sequence[str]) -> list[Turn]:
-    """The turns with names in place of their marks."""
+    """Replace the marks of the turns by names."""
     marks = sum(turn.question.count(NAME) + turn.answer.count(NAME) for turn in turns)
     if marks > len(names):
         raise RecordError("marks", f"{marks} {NAME} in the text for {len(names)} in objects.ref")
-    left = iter(names)
+    remaining = iter(names)
 
     def fill(text: str) -> str:
-        return re.sub(NAME, lambda _: next(left), text)
+        return re.sub(NAME, lambda _: next(remaining), text)
 
     return [replace(turn, question=fill(turn.question), answer=fill(turn.answer)) for turn in turns]
 
 
 def _boxes_of_turn(objects: Objects, turns: Sequence[Turn], number: int) -> tuple[list[Sequence[float]], list[str]]:
-    """The boxes of one question without marks in the first image, and a flag where the answer is what shows them."""
+    """Return a turn's boxes in the first image, and a flag if its marks refer to them."""
     marks = [turn.question.count(MARK) + turn.answer.count(MARK) for turn in turns]
     first, last, flags = 0, len(objects.bbox), list[str]()
     if sum(marks) == len(objects.bbox):
         first = sum(marks[:number])
         last = first + marks[number]
         flags = ["leak_answer_box"] if marks[number] else []
-    of = objects.image_id or []
-    return [_corners(objects.bbox[at]) for at in range(first, last) if (of[at] if at < len(of) else 0) == 0], flags
+    ids = objects.image_id or []
+    boxes = [objects.bbox[index] for index in range(first, last) if (ids[index] if index < len(ids) else 0) == 0]
+    return [_corners(box) for box in boxes], flags
 
 
 def _corners(box: Sequence[float]) -> Sequence[float]:

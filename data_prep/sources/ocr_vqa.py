@@ -1,9 +1,9 @@
-"""OCR-VQA: `dataset.json`, questions about covers of books.
+"""Read OCR-VQA: `dataset.json`, questions about book covers.
 
     {key: {"imageURL", "title", "authorName", "genre", "questions": [...], "answers": [...], "split": 1 | 2 | 3}}
 
-The image of a record is called by its key, with the extension of its URL; several hundred are missing, and others are
-GIFs whatever their name. A cover shows its title, author and year, not its genre.
+A record's image is named by its key and the extension of its URL; several hundred are missing, and others are GIFs
+under another name. A cover shows its title, author and year, but not its genre.
 """
 
 from collections.abc import Iterator
@@ -34,13 +34,14 @@ class Cover(BaseModel):
 
 @dataclass(frozen=True)
 class OcrVqa(RosettaText):
-    """OCR-VQA's questions; the region is where the answer was read, where `rosetta` (image_id: the key) tells."""
+    """Read OCR-VQA's questions; the region is the text in which `rosetta` (image_id: the key) has the answer."""
 
     annotations: str = field(kw_only=True, metadata={"help": "dataset.json."})
     split: str = field(default="train", metadata={"help": "Which questions.", "choices": tuple(SPLITS)})
     folder: str = field(default="images", metadata={"help": "Folder of the images below image_root."})
     extension: str | None = field(
-        default=None, metadata={"help": "Of every image, such as .jpg for LLaVA's copy; null: as in its URL."}
+        default=None,
+        metadata={"help": "Extension of every image, such as .jpg for LLaVA's copy; null: that of its URL."},
     )
 
     schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(tuple[str, Cover])
@@ -58,8 +59,8 @@ class OcrVqa(RosettaText):
             counts = f"{len(cover.questions)} questions, {len(cover.answers)} answers"
             raise RecordError("answers", f"{key}: {counts}", image)
         text = self.text_in(key)
-        for turn, (asked, answer) in enumerate(zip(cover.questions, cover.answers, strict=True)):
-            question = text.question(image, asked, [answer])
+        for turn, (question_text, answer) in enumerate(zip(cover.questions, cover.answers, strict=True)):
+            question = text.question(image, question_text, [answer])
             question.turn = turn
             question.whole_image = answer.casefold() in (*YES_OR_NO, cover.genre.casefold())
             yield question

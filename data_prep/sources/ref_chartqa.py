@@ -1,6 +1,6 @@
-"""RefChartQA, parquet: ChartQA's questions with the boxes of the elements that give the answer.
+"""Read RefChartQA, parquet: ChartQA's questions with the boxes of the elements that give the answer.
 
-Columns: id, image {bytes, path} or imgname, query, label, and one with boxes, whose name and form are read from the
+Columns: id, image {bytes, path} or imgname, query, label, and a column of boxes, whose name and form are read from the
 file: a list of lists of four numbers, or of {x, y, w, h}. Pixels. The trainer reads files: `python -m data_prep.unpack`
 puts the images below the image root.
 """
@@ -32,14 +32,14 @@ class Record(ImageCells):
 
 @dataclass(frozen=True)
 class RefChartQA(Source):
-    """RefChartQA's questions about charts."""
+    """Read RefChartQA's questions about charts."""
 
     annotations: str = field(metadata={"help": "The parquet files, by path or glob."})
     boxes: str | None = field(
-        default=None, metadata={"help": "Column of the boxes; null: the only one that could hold boxes."}
+        default=None, metadata={"help": "Column of the boxes; null: the only column that could hold boxes."}
     )
     box_form: str = field(
-        default="xywh", metadata={"help": "Of boxes that are four numbers.", "choices": ("xywh", "xyxy")}
+        default="xywh", metadata={"help": "Form of boxes that are four numbers.", "choices": ("xywh", "xyxy")}
     )
 
     schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
@@ -78,10 +78,10 @@ class RefChartQA(Source):
 
 
 def box_column(path: Path, named: str | None) -> str:
-    """The column of a parquet file that holds boxes: `named`, or the only one of such a type.
+    """Return the column of a parquet file that holds boxes: `named`, or the only one of such a type.
 
     Raises:
-        ConfigError: it has no such column, or several.
+        ConfigError: the file has no such column, or several.
     """
     with errors_as(f"{path}: not parquet"):
         schema = pq.read_schema(path)
@@ -94,7 +94,7 @@ def box_column(path: Path, named: str | None) -> str:
 
 
 def _holds_boxes(kind: pa.DataType) -> bool:
-    """Whether it is a list of lists of numbers, or of {x, y, w, h}."""
+    """Check for a list of lists of numbers, or of {x, y, w, h}."""
     if not _is_list(kind):
         return False
     item = kind.value_type

@@ -1,13 +1,13 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg: expressions that each refer to one object of a COCO image.
+"""Read RefCOCO, RefCOCO+ and RefCOCOg: expressions that each refer to one object of a COCO image.
 
     <folder>/refs(unc|google|umd).p   pickle, a list of {ref_id, ann_id, file_name, image_id, split,
                                       sentences: [{raw, sent}]}; read as plain data (data_prep.files.plain_pickle)
              instances.json           COCO: images [{id, file_name, width, height}], annotations [{id, bbox}]; corner
                                       and size in pixels
 
-`file_name` of a reference has the annotation's number in it and names no file: COCO's own name is used. There are no
-answers: the expressions are for a localizer. One that was given to two objects of an image stands in two records: the
-first object's stays, and the other is rejected as `duplicate`.
+`file_name` of a reference contains the annotation's number and names no file: COCO's own name is used. There are no
+answers: the expressions are for a localizer. An expression for two objects of an image occurs in two records: that of
+the first object is used, and the other is rejected as `duplicate`.
 """
 
 from collections.abc import Iterator
@@ -48,11 +48,12 @@ _IMAGE, _BBOX = TypeAdapter(ImageRecord), TypeAdapter(tuple[float, float, float,
 
 @dataclass(frozen=True)
 class RefCoco(Source):
-    """RefCOCO, RefCOCO+ or RefCOCOg."""
+    """Read RefCOCO, RefCOCO+ or RefCOCOg."""
 
     folder: str = field(metadata={"help": "Folder of one of the sets, with its refs(<split_by>).p and instances.json."})
     split_by: str = field(
-        default="unc", metadata={"help": "Whose splits: refs(<split_by>).p.", "choices": ("unc", "google", "umd")}
+        default="unc",
+        metadata={"help": "Author of the splits: refs(<split_by>).p.", "choices": ("unc", "google", "umd")},
     )
     split: str | None = field(default="train", metadata={"help": "train, val, test, testA or testB; null: all."})
     image_folder: str = field(default="", metadata={"help": "Folder of COCO's images below image_root: train2014."})
@@ -96,11 +97,11 @@ class RefCoco(Source):
     def questions(self, record: Ref) -> Iterator[Question | RecordError]:
         if self.split not in (None, record.split):
             return
-        found, bbox = self.images.get(str(record.image_id)), self.boxes.get(str(record.ann_id))
-        if found is None or bbox is None:
-            what = f"image {record.image_id}" if found is None else f"annotation {record.ann_id}"
+        item, bbox = self.images.get(str(record.image_id)), self.boxes.get(str(record.ann_id))
+        if item is None or bbox is None:
+            what = f"image {record.image_id}" if item is None else f"annotation {record.ann_id}"
             raise RecordError("missing_instance", f"{what} is not in instances.json")
-        image = look_up(_IMAGE, found, f"instances.json: image {record.image_id}")
+        image = look_up(_IMAGE, item, f"instances.json: image {record.image_id}")
         box = xywh(*look_up(_BBOX, bbox, f"instances.json: annotation {record.ann_id}"))
         name = below(self.image_folder, image.file_name)
         for sentence in dict.fromkeys(sentence.sent for sentence in record.sentences):

@@ -1,4 +1,4 @@
-"""Text in images as the OCR system Rosetta wrote it down for TextVQA; other sources' text comes in its form as well.
+"""Read text in images in the form of the OCR system Rosetta, made for TextVQA; other sources use this form as well.
 
 {"data": [{"image_id", "ocr_info": [{"word", "bounding_box": {"top_left_x", "top_left_y", "width", "height",
  "rotation"}}, ...], ...}, ...]}       fractions of the image, some outside [0, 1]
@@ -19,7 +19,7 @@ from .base import Source, look_up, xywh
 
 
 class ImageText(NamedTuple):
-    """What was read in an image: words in reading order, the frame of their boxes, the size that pixels refer to."""
+    """Hold the text of an image: words in reading order, the frame of their boxes, the size that pixels refer to."""
 
     words: Sequence[LabelledBox] = ()
     frame: BoxFrame = "unit"
@@ -27,7 +27,7 @@ class ImageText(NamedTuple):
     flags: tuple[str, ...] = ()
 
     def question(self, image: str, text: str, answers: Sequence[str], kind: str | None = None) -> Question:
-        """A question whose answer is looked for in this text; the first answer is trained on, if there is one."""
+        """Make a question whose answer is matched with this text; the first answer, if any, is trained on."""
         return Question(
             image=image,
             text=text,
@@ -62,10 +62,10 @@ _ROSETTA = TypeAdapter(list[RosettaWord])
 
 @dataclass(frozen=True)
 class RosettaText(Source):
-    """Questions about images whose text was read into a file of Rosetta's form."""
+    """Read questions about images whose text is in a file of Rosetta's form."""
 
     rosetta: str | None = field(
-        default=None, metadata={"help": "Text in the images, as TextVQA_Rosetta_OCR_v0.2_<split>.json has it."}
+        default=None, metadata={"help": "Text in the images, in the form of TextVQA_Rosetta_OCR_v0.2_<split>.json."}
     )
     table: Index | None = field(init=False, default=None, repr=False, compare=False)
 
@@ -77,13 +77,13 @@ class RosettaText(Source):
         return self.having(table=Index.build(folder / "rosetta.sqlite", _rosetta_items(self.rosetta)))
 
     def text_in(self, image_id: str) -> ImageText:
-        """The text in an image; flag `no_ocr` where the file does not know it."""
+        """Return the text in an image, flagged `no_ocr` if the file does not have it."""
         if self.table is None:
             return UNREAD
-        found = self.table.get(image_id)
-        if found is None:
+        words = self.table.get(image_id)
+        if words is None:
             return NO_OCR
-        return ImageText([_located(word) for word in look_up(_ROSETTA, found, f"rosetta: image {image_id}")])
+        return ImageText([_labelled(word) for word in look_up(_ROSETTA, words, f"rosetta: image {image_id}")])
 
 
 def _rosetta_items(path: str) -> Iterator[tuple[str, Any]]:
@@ -93,7 +93,7 @@ def _rosetta_items(path: str) -> Iterator[tuple[str, Any]]:
                 yield str(image_id), words
 
 
-def _located(word: RosettaWord) -> LabelledBox:
-    """A word and its upright box; the rotation, which is mostly near 0, is left out."""
+def _labelled(word: RosettaWord) -> LabelledBox:
+    """Return a word with its upright box; the rotation, which is mostly near 0, is ignored."""
     box = word.bounding_box
     return LabelledBox(word.word, xywh(box.top_left_x, box.top_left_y, box.width, box.height))

@@ -1,10 +1,10 @@
-"""ScienceQA's `problems.json`: school questions with choices, about half of them with an image.
+"""Read ScienceQA's `problems.json`: school questions with choices, about half of them with an image.
 
     {"<id>": {"question", "choices": [...], "answer": index, "hint", "image": "image.png" or null, "split", "subject",
               "lecture", "solution", ...}, ...}         image at <split>/<id>/image.png
 
-No boxes and no named objects: every region is the whole image for want of better, until a localizer has been there.
-A question is put with its hint and its lettered choices, and answered by the letter.
+There are no boxes and no named objects: every region is the whole image until a localizer fills it in. The text of a
+question includes its hint and its lettered choices, and the answer is the letter.
 """
 
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ class Problem(BaseModel):
 
 @dataclass(frozen=True)
 class ScienceQa(Source):
-    """ScienceQA's questions of one split that have an image."""
+    """Read ScienceQA's questions of one split that have an image."""
 
     annotations: str = field(metadata={"help": "problems.json."})
     split: str = field(

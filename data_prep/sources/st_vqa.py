@@ -1,9 +1,9 @@
-"""ST-VQA: `<split>_task_<n>.json`, questions about text in images of several sets.
+"""Read ST-VQA, `<split>_task_<n>.json`: questions about text in images of several data sets.
 
     {"data": [{"file_path": "coco-text/COCO_train2014_000000000081.jpg", "question", "question_id", "answers",
                "dataset", ...}, ...]}
 
-Question ids repeat, and are not used. The tests of the tasks have no answers.
+Question ids repeat and are not used. The test files of the tasks have no answers.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ class Record(BaseModel):
 
 @dataclass(frozen=True)
 class StVqa(RosettaText):
-    """ST-VQA's questions; the region is where the answer was read, where `rosetta` (image_id: the file_path) tells."""
+    """Read ST-VQA's questions; the region is the text in which `rosetta` (image_id: file_path) has the answer."""
 
     annotations: str = field(kw_only=True, metadata={"help": "<split>_task_<n>.json."})
     folder: str = field(default="", metadata={"help": "Folder below image_root that file_path starts from."})

@@ -1,4 +1,4 @@
-"""TextVQA: `TextVQA_0.5.1_<split>.json`, with the text that Rosetta or TextOCR's annotators read in the images.
+"""Read TextVQA: `TextVQA_0.5.1_<split>.json`, with the text that Rosetta or TextOCR's annotators read in the images.
 
     {"data": [{"question_id", "question", "image_id", "image_width", "image_height", "answers": [ten], ...}, ...]}
 
@@ -25,7 +25,7 @@ from .base import Id, Pixels, look_up, votes, xywh
 from .rosetta import NO_OCR, ImageText, RosettaText
 
 NO_ANSWER = frozenset(("unanswerable", "answering does not require reading text in the image"))
-ENOUGH_ANNOTATORS = 3  # of ten: VQA's accuracy calls an answer that so many gave fully right
+ENOUGH_ANNOTATORS = 3  # of ten: an answer that so many gave is fully correct by VQA's accuracy
 
 
 class TextOcrImage(BaseModel):
@@ -51,11 +51,12 @@ class Record(BaseModel):
 
 @dataclass(frozen=True)
 class TextVqa(RosettaText):
-    """TextVQA's questions; the region is where Rosetta or TextOCR has the answer."""
+    """Read TextVQA's questions; the region is the text in which Rosetta or TextOCR has the answer."""
 
     annotations: str = field(kw_only=True, metadata={"help": "TextVQA_0.5.1_<split>.json."})
     textocr: str | None = field(
-        default=None, metadata={"help": "Text in the images, as TextOCR_0.1_<split>.json has it, instead of rosetta."}
+        default=None,
+        metadata={"help": "Text in the images, in the form of TextOCR_0.1_<split>.json, instead of rosetta."},
     )
     folder: str = field(default="train_images", metadata={"help": "Folder of the images below image_root."})
 
@@ -111,7 +112,7 @@ def _textocr_text(table: Index, image_id: str) -> ImageText:
 
 
 def in_reading_order(words: Sequence[LabelledBox]) -> list[LabelledBox]:
-    """Words line by line: a line goes on while words are centred above the bottom of its topmost-centred one."""
+    """Sort words line by line: a line extends while words are centred above the bottom of its topmost-centred word."""
     lines: list[list[LabelledBox]] = []
     for word in sorted(words, key=lambda word: word.box[1] + word.box[3]):
         if lines and (word.box[1] + word.box[3]) / 2 < lines[-1][0].box[3]:

@@ -1,7 +1,7 @@
-"""WSDM Cup 2023's visual question answering by Toloka: questions whose answer is a box, not a text.
+"""Read Toloka's visual question answering of WSDM Cup 2023: questions whose answer is a box, not a text.
 
-CSV with the columns image, width, height, left, top, right, bottom, question. As published, `image` is a URL; nothing
-is fetched: the file of that name is read below image_root.
+CSV with the columns image, width, height, left, top, right, bottom, question. As published, `image` is a URL, but
+nothing is fetched: the file of that name is read below image_root.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ class Record(BaseModel):
 
 @dataclass(frozen=True)
 class Toloka(Source):
-    """WSDM Cup 2023: questions that a box answers; they serve a localizer."""
+    """Read questions that a box answers; they are for a localizer."""
 
     annotations: str = field(metadata={"help": "train.csv, test_public.csv or test_private.csv."})
 
@@ -51,7 +51,7 @@ class Toloka(Source):
 
 
 def _file_name(image: str) -> str:
-    """The last part of a URL, without its query; a path stays as it is."""
+    """Return the last part of a URL, without its query; a path stays as it is."""
     if "://" not in image:
         return image
     return image.partition("?")[0].partition("#")[0].rpartition("/")[2]

@@ -1,9 +1,9 @@
-"""Visual7W, `dataset_v7w_telling.json` and `dataset_v7w_pointing.json`.
+"""Read Visual7W, `dataset_v7w_telling.json` and `dataset_v7w_pointing.json`.
 
     {"images": [{image_id, filename, split, qa_pairs: [{qa_id, question, answer, multiple_choices, type}]}],
      "boxes": [{box_id, name, x, y, width, height}]}
 
-The answer of a pointing question (`which`) is the number of a box: the region, and no words to train on. Telling
+The answer to a pointing question (`which`) is the number of a box: its region, without words to train on. Telling
 questions are answered in words and have no box.
 """
 
@@ -39,10 +39,10 @@ _BOX = TypeAdapter(Corner)
 
 @dataclass(frozen=True)
 class Visual7W(Source):
-    """Visual7W, telling or pointing."""
+    """Read Visual7W, telling or pointing."""
 
     annotations: str = field(metadata={"help": "dataset_v7w_telling.json or dataset_v7w_pointing.json."})
-    split: str | None = field(default="train", metadata={"help": "Of the images: train, val or test; null: all."})
+    split: str | None = field(default="train", metadata={"help": "Split of the images: train, val or test; null: all."})
     boxes: Index = field(init=False, repr=False, compare=False)
 
     schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(ImageRecord)
@@ -56,7 +56,7 @@ class Visual7W(Source):
         return json_list(self.annotations, "images.item")
 
     def questions(self, record: ImageRecord) -> Iterator[Question | RecordError]:
-        """ "Which man?" may be asked of several: see `merged`."""
+        """Merge questions of the same text: "Which man?" may refer to several."""
         yield from merged(self._questions(record))
 
     def _questions(self, record: ImageRecord) -> Iterator[Question | RecordError]:
@@ -74,8 +74,8 @@ class Visual7W(Source):
             yield question
 
     def _box(self, box_id: int) -> XYXY:
-        found = self.boxes.get(str(box_id))
-        if found is None:
+        item = self.boxes.get(str(box_id))
+        if item is None:
             raise RecordError("missing_box", f"box {box_id}, the answer, is not in boxes")
-        box: Corner = look_up(_BOX, found, f"box {box_id}")
+        box: Corner = look_up(_BOX, item, f"box {box_id}")
         return box.box()

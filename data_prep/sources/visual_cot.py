@@ -1,7 +1,8 @@
-"""Visual-CoT's metadata, `metadata/<set>_cot_train.jsonl`: one question a line, with the boxes that lead to its answer.
+"""Read Visual-CoT's metadata, `metadata/<set>_cot_train.jsonl`: one question per line, with the boxes of its evidence.
 
-Known defects: 7 % of dude's boxes out of bounds, degenerate ones in docvqa and dude, duplicates, TextCaps' images below
-`cot/textvqa`, and two names for Visual7W's folder (`FOLDERS`). No box at all: nothing is told of the place.
+Known defects: 7 % of dude's boxes are out of bounds, docvqa and dude have degenerate boxes, questions are repeated,
+TextCaps' images lie below `cot/textvqa`, and Visual7W's folder has two names (`FOLDERS`). A question without a box has
+no evidence.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from data_prep.schema.question import Question
 
 from .base import Id, Pixels, Source, below
 
-# Folders of sets whose images may lie in one of another name; the first that image_root has is taken, else the first.
+# Folders of sets whose images may lie under another name: the first that exists below image_root, else the first.
 FOLDERS = {"textcap": ("textvqa", "textcap"), "v7w": ("v7w", "visual7w"), "visual7w": ("v7w", "visual7w")}
 
 
@@ -36,7 +37,7 @@ class Record(BaseModel):
 
 @dataclass(frozen=True)
 class VisualCot(Source):
-    """Visual-CoT's metadata of one set (JSONL)."""
+    """Read Visual-CoT's metadata of one set or several (JSONL)."""
 
     annotations: str = field(metadata={"help": "metadata/<set>_cot_train.jsonl, or a glob for several sets."})
     folder: str = field(

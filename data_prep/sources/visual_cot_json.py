@@ -1,11 +1,11 @@
-"""Visual-CoT's training file, `viscot_363k.json`: each question twice, first for its box, then for its answer.
+"""Read Visual-CoT's training file, `viscot_363k.json`: each question twice, first for its box, then for its answer.
 
     {"image": ["cot/gqa/1.jpg", "cot/gqa/1.jpg###[x1, y1, x2, y2]"],
      "conversations": [human: "<image>\\nWhat is it? Please provide the bounding box coordinate of the region ...",
                        gpt:   "[0.123, 0.200, 0.456, 0.789]"          fractions of the padded square
                        human: "<image>", gpt: "A cat."]}
 
-Behind ### stands the same box in pixels, which serves where the text has none. The second <image> is the cut-out.
+The same box in pixels follows ###, and is used if the text has none. The second <image> is the crop.
 """
 
 import re
@@ -24,7 +24,7 @@ from data_prep.schema.records import Turn, conversation
 from .base import XYXY, Source
 from .llava_text import Utterance
 
-# What the question about the box ends in.
+# The end of the question about the box.
 _REQUEST = re.compile(
     r"\s*please provide the bounding box coordinates? of the region "
     r"that can help you answer the question better\.?\s*$",
@@ -39,7 +39,7 @@ class Record(BaseModel):
     conversations: Annotated[list[Utterance], Field(min_length=1)]
 
     def turn(self, name: str) -> Turn:
-        """The question, without the request for its box, and its answer; DataError where it has none."""
+        """Return the question, without the request for its box, and its answer; DataError if it has none."""
         ends = [self.conversations[0], self.conversations[-1]]
         _, (turn,) = conversation(name, {"conversations": ends}, images=1)
         return replace(turn, question=_REQUEST.sub("", turn.question))
@@ -47,7 +47,7 @@ class Record(BaseModel):
 
 @dataclass(frozen=True)
 class VisualCotJson(Source):
-    """Visual-CoT's training file in LLaVA's form (JSON list)."""
+    """Read Visual-CoT's training file in LLaVA's form (JSON list)."""
 
     annotations: str = field(metadata={"help": "viscot_363k.json."})
 
@@ -65,7 +65,7 @@ class VisualCotJson(Source):
             image=image,
             text=turn.question,
             answer=turn.answer,
-            kind=folders[1] if len(folders) > 2 else None,  # of cot/gqa/1.jpg: gqa
+            kind=folders[1] if len(folders) > 2 else None,  # cot/gqa/1.jpg: gqa
             frame="padded_square",
             boxes=find_boxes(record.conversations[1]["value"]) if len(record.conversations) > 2 else [],
         )
@@ -75,7 +75,7 @@ class VisualCotJson(Source):
 
 
 def pixel_boxes(images: list[str]) -> list[XYXY]:
-    """Boxes in pixels behind the ### of paths."""
+    """Return the boxes in pixels that follow ### in paths."""
     boxes = []
     for image in images:
         if match := _PIXELS.fullmatch(image.partition("###")[2]):

@@ -1,12 +1,12 @@
-"""Visual Genome: questions (`question_answers.json`) and phrases (`region_descriptions.json`), with boxes on the image.
+"""Read Visual Genome: questions (`question_answers.json`) and phrases (`region_descriptions.json`), with boxes.
 
-    image_data.json             [{image_id, url, width, height}]    the url tells the folder: VG_100K or VG_100K_2
+    image_data.json             [{image_id, url, width, height}]    the url names the folder: VG_100K or VG_100K_2
     question_answers.json       [{id, qas: [{qa_id, image_id, question, answer, q_objects, a_objects}]}]
     qa_to_region_mapping.json   {qa_id: region_id}
     region_descriptions.json    [{id, regions: [{region_id, image_id, phrase, x, y, width, height}]}]
     objects.json                [{image_id, objects: [{object_id, x, y, w, h, names}]}]
 
-Boxes are pixels: corner and size, called width and height in one file, w and h in the other; some are negative.
+Boxes are pixels, corner and size, called width and height in one file and w and h in the other; some are negative.
 """
 
 from collections.abc import Iterator
@@ -61,7 +61,7 @@ _IMAGE, _CORNER, _ID = TypeAdapter(ImageData), TypeAdapter(Corner), TypeAdapter(
 
 @dataclass(frozen=True)
 class _VisualGenome(Source):
-    """Sizes and folders of the images, which both readers need."""
+    """Read sizes and folders of the images, which both readers need."""
 
     annotations: str = field(metadata={"help": "question_answers.json, or region_descriptions.json for the phrases."})
     image_data: str = field(metadata={"help": "image_data.json."})
@@ -77,17 +77,17 @@ class _VisualGenome(Source):
         return json_list(self.annotations)
 
     def image(self, image_id: str) -> tuple[str, tuple[int, int]]:
-        """The path of an image, and its size."""
-        found = self.images.get(image_id)
-        if found is None:
+        """Return the path of an image and its size."""
+        item = self.images.get(image_id)
+        if item is None:
             raise RecordError("no_image_data", f"image {image_id} is not in {self.image_data}")
-        image = look_up(_IMAGE, found, f"{self.image_data}: image {image_id}")
+        image = look_up(_IMAGE, item, f"{self.image_data}: image {image_id}")
         return "/".join(image.url.split("/")[-2:]), (image.width, image.height)
 
 
 @dataclass(frozen=True)
 class VisualGenome(_VisualGenome):
-    """Visual Genome's questions; the region is the mapped one, else the objects of question and answer."""
+    """Read Visual Genome's questions; the region is the mapped one, else the objects of question and answer."""
 
     qa_to_region: str | None = field(default=None, metadata={"help": "qa_to_region_mapping.json."})
     regions: str | None = field(default=None, metadata={"help": "region_descriptions.json."})
@@ -110,7 +110,7 @@ class VisualGenome(_VisualGenome):
         return super().prepare(folder, image_root).having(tables=tables)
 
     def questions(self, record: QAs) -> Iterator[Question | RecordError]:
-        """ "What color is the shirt?" may be asked of two shirts: see `merged`."""
+        """Merge questions of the same text: "What color is the shirt?" may refer to two shirts."""
         yield from merged(self._questions(record))
 
     def _questions(self, record: QAs) -> Iterator[Question | RecordError]:
@@ -125,7 +125,7 @@ class VisualGenome(_VisualGenome):
             yield Question(image, qa.question, qa.answer, size=size, boxes=boxes, flags=flags)
 
     def _boxes(self, qa: QA, flags: list[str]) -> list[XYXY]:
-        region_id = self._find("mapping", qa.qa_id)
+        region_id = self._item("mapping", qa.qa_id)
         if region_id is not None:
             region = self._box("region", look_up(_ID, region_id, f"{self.qa_to_region}: {qa.qa_id}"))
             if region is not None:
@@ -139,17 +139,17 @@ class VisualGenome(_VisualGenome):
                 flags.append("missing_object")
         return boxes
 
-    def _find(self, table: str, key: str) -> Any | None:
+    def _item(self, table: str, key: str) -> Any | None:
         return self.tables[table].get(key) if table in self.tables else None
 
     def _box(self, table: str, key: str) -> XYXY | None:
-        found = self._find(table, key)
-        return None if found is None else look_up(_CORNER, found, f"{table} {key}").box()
+        item = self._item(table, key)
+        return None if item is None else look_up(_CORNER, item, f"{table} {key}").box()
 
 
 @dataclass(frozen=True)
 class VisualGenomeRegions(_VisualGenome):
-    """Visual Genome's phrases, each with the box it describes; without answers, for a localizer."""
+    """Read Visual Genome's phrases, each with the box it describes; without answers, for a localizer."""
 
     schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Regions)
     file_keys: ClassVar[tuple[str, ...]] = ("annotations", "image_data")
@@ -160,7 +160,7 @@ class VisualGenomeRegions(_VisualGenome):
 
 
 def _members(path: str, key: str) -> Iterator[Any]:
-    """The members of the list `key` of every record."""
+    """Yield the members of the list `key` of every record."""
     for record in json_list(path):
         members = record.get(key) if isinstance(record, dict) else None
         yield from members if isinstance(members, list) else []

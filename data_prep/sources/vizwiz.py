@@ -1,9 +1,9 @@
-"""VizWiz-VQA-Grounding, `<split>_grounding.json`: what blind people asked, with a polygon around the answer.
+"""Read VizWiz-VQA-Grounding, `<split>_grounding.json`: questions of blind people, with a polygon around the answer.
 
     {"<file>.jpg": {"question", "most_common_answer", "answers": [...], "width", "height",
                     "answer_grounding": [{"x", "y"}, ...]}, ...}
 
-A polygon of fewer than three points encloses nothing: rejected. The test split has neither answers nor polygons.
+A polygon of fewer than three points encloses nothing and is rejected. The test split has neither answers nor polygons.
 """
 
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ class Grounding(BaseModel):
 
 @dataclass(frozen=True)
 class VizWiz(Source):
-    """VizWiz-VQA-Grounding; the box is that around the answer's polygon."""
+    """Read VizWiz-VQA-Grounding; the box encloses the answer's polygon."""
 
     annotations: str = field(metadata={"help": "<split>_grounding.json."})
 
@@ -46,16 +46,16 @@ class VizWiz(Source):
         return json_mapping(self.annotations)
 
     def questions(self, record: tuple[str, Grounding]) -> Iterator[Question | RecordError]:
-        image, found = record
-        polygon = found.answer_grounding
+        image, grounding = record
+        polygon = grounding.answer_grounding
         if polygon is not None and len(polygon) < 3:
             message = f"{image}: the polygon has {len(polygon)} points"
-            raise RecordError("polygon", message, image, found.question)
+            raise RecordError("polygon", message, image, grounding.question)
         yield Question(
             image=image,
-            text=found.question,
-            answer=found.most_common_answer,
-            size=(found.width, found.height),
+            text=grounding.question,
+            answer=grounding.most_common_answer,
+            size=(grounding.width, grounding.height),
             boxes=[] if polygon is None else [_bounds(polygon)],
         )
 

@@ -1,11 +1,11 @@
-"""VQAv2: `v2_OpenEnded_mscoco_<split>_questions.json` and `v2_mscoco_<split>_annotations.json`, joined by question_id.
+"""Read VQAv2, `v2_OpenEnded_mscoco_<split>_questions.json` joined with `v2_mscoco_<split>_annotations.json`.
 
     {"questions": [{"image_id", "question", "question_id"}, ...], ...}
     {"annotations": [{"question_id", "image_id", "question_type", "answer_type", "multiple_choice_answer",
                       "answers": [{"answer", "answer_confidence", "answer_id"}, ... ten]}, ...], ...}
 
-No boxes: the objects that a question names are looked for among COCO's instances of the image. Of the test splits there
-are no annotations.
+There are no boxes: a question's objects are matched with COCO's instances of the image. The test splits have no
+annotations.
 """
 
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ _ANSWER = TypeAdapter(Answer)
 
 @dataclass(frozen=True)
 class VqaV2(CocoQuestions):
-    """VQAv2's questions, with its answers and COCO's instances."""
+    """Read VQAv2's questions, with its answers and COCO's instances."""
 
     question_file: str = field(kw_only=True, metadata={"help": "v2_OpenEnded_mscoco_<split>_questions.json."})
     annotations: str | None = field(
@@ -78,10 +78,10 @@ class VqaV2(CocoQuestions):
     def questions(self, record: Record) -> Iterator[Question | RecordError]:
         answer = Answer("", None)
         if self.answers is not None:
-            found = self.answers.get(str(record.question_id))
-            if found is None:
+            item = self.answers.get(str(record.question_id))
+            if item is None:
                 raise RecordError("no_answer", f"question {record.question_id} has no annotation", "", record.question)
-            answer = look_up(_ANSWER, found, f"annotations: question {record.question_id}")
+            answer = look_up(_ANSWER, item, f"annotations: question {record.question_id}")
         yield Question(
             image=self.image_of(record.image_id),
             text=record.question,
@@ -93,7 +93,7 @@ class VqaV2(CocoQuestions):
 
 
 def _items(annotations: str) -> Iterator[tuple[str, Any]]:
-    """Answers by question; an annotation of another form is left out, and its question has no answer."""
+    """Yield answers by question; an annotation of another form is skipped, so that its question has no answer."""
     for raw in json_list(annotations, "annotations.item"):
-        if (found := fitting(AnswerRecord, raw)) is not None:
-            yield str(found.question_id), (majority([item.answer for item in found.answers]), found.answer_type)
+        if (record := fitting(AnswerRecord, raw)) is not None:
+            yield str(record.question_id), (majority([item.answer for item in record.answers]), record.answer_type)

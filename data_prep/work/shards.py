@@ -1,16 +1,16 @@
-"""Pieces of a sidecar in the making: written by many processes in any order, put together once all are there.
+"""Build a sidecar from shards, which many processes write in any order and one of them assembles.
 
-    <out>.work/plan.json              what is being made: arguments, hashes of inputs; another plan is refused
+    <out>.work/plan.json              the plan: arguments and hashes of inputs; another plan is refused
                tables/                look-up tables (data_prep.files.lookup)
                shard-00000.parquet    the rows of the first records, sorted by sample_id
-               shard-00000.jsonl      what of them was rejected; written first: a shard is whole once it is there
+               shard-00000.jsonl      their rejections; written first, so that a shard is whole once its rows exist
                ...
-               count                  how many shards there are; written by whoever reached the end of the input
-               ranges/, fresh/        while all is put together; then fresh/ becomes <out>
-               rejected.jsonl         alone, where no question could be used
+               count                  the number of shards; written by the process that reached the end of the input
+               ranges/, fresh/        during assembly; then fresh/ becomes <out>
+               rejected.jsonl         the only file if no question could be used
 
-Every shard holds the questions of a fixed number of records, so its bytes depend on nothing else. Whoever puts the
-sidecar together removes the folder; others that are still at work in it then find that all is done.
+Every shard holds the questions of a fixed number of records, so that its bytes depend on nothing else. The process that
+assembles the sidecar removes the folder; others that still work in it then notice that all is done.
 """
 
 import json
@@ -43,15 +43,15 @@ from data_prep.schema.sample import (
     write_parts,
 )
 
-SHARD_VERSION = 1  # of what the shards hold; shards of another version are refused
+SHARD_VERSION = 1  # version of the shards' contents; other versions are refused
 
-ROW_GROUP = 5_000  # rows of samples
+ROW_GROUP = 5_000  # samples
 
 PLAN, COUNT, LOCK = "plan.json", "count", "lock"
 
 SAMPLES = "samples"
 
-# A shard's rows carry what the sidecar leaves out: what the samples need, and the record's name.
+# A shard's rows also carry the columns that only the samples need, and the number of the record.
 SHARD_SCHEMA = pa.schema(
     [
         *SCHEMA,
@@ -66,12 +66,12 @@ UTTERANCE = ("role", "content", "type")
 
 
 class Work:
-    """The folder of shards beside the sidecar `out`.
+    """Manage the folder of shards beside the sidecar `out`.
 
     Args:
         out: folder of the finished sidecar.
         source: name of the sidecar's source.
-        plan: what is being made: `arguments`, and `inputs` as of `file_hashes`; the manifest carries it.
+        plan: `arguments`, and `inputs` as of `file_hashes`; becomes part of the manifest.
         records_per_shard: shards of another size are refused; the sidecar does not depend on it.
 
     Raises:
@@ -81,25 +81,25 @@ class Work:
     def __init__(self, out: Path, source: str, plan: Mapping[str, Any], records_per_shard: int) -> None:
         self.out, self.source, self.plan = out, source, plan
         self.folder = out.with_name(f"{out.name}.work")
-        if out.exists():  # asked first: it appears whole, with its manifest
+        if out.exists():  # checked first: it appears whole, with its manifest
             if not self.is_done():
                 raise DataError(f"{out}: holds something else, or was made from other input; remove it or change out")
-            self._remove()  # of a run that was killed at its very end
+            self._remove()  # left by a run that was killed at its very end
             return
         versions = {"schema_version": SCHEMA_VERSION, "shard_version": SHARD_VERSION}
         text = json.dumps({**plan, "source": source, **versions, "records_per_shard": records_per_shard}, indent=2)
         with self._unless_done():
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / PLAN
-            there = path.read_text() if path.exists() else None
-            if there != text and (there is not None or any(self.folder.glob("shard-*"))):
+            stored = path.read_text() if path.exists() else None
+            if stored != text and (stored is not None or any(self.folder.glob("shard-*"))):
                 raise DataError(
                     f"{self.folder}: shards of other arguments, inputs or program; remove it, or choose another out"
                 )
             write_atomically(path, text)
 
     def is_done(self) -> bool:
-        """Whether the sidecar is there, made by this very plan."""
+        """Check that the sidecar exists and was made by this plan."""
         if not (self.out / MANIFEST).exists():
             return False
         manifest = read_manifest(self.out)
@@ -108,15 +108,15 @@ class Work:
 
     @property
     def tables(self) -> Path:
-        """Folder of look-up tables."""
+        """Return the folder of look-up tables."""
         return self.folder / "tables"
 
     def has_shard(self, number: int) -> bool:
-        """Whether the shard needs no work any more."""
+        """Check that the shard needs no more work."""
         return self._shard(number).exists() or self.is_done()
 
     def write_shard(self, number: int, rows: Sequence[tuple[Any, ...]], rejected: Sequence[Mapping[str, Any]]) -> None:
-        """Writes a shard whole, of rows with the columns of `SHARD_SCHEMA`; it is there once its parquet file is."""
+        """Write a shard whole, from rows with the columns of `SHARD_SCHEMA`; it exists once its parquet file does."""
         columns = zip(*rows, strict=True) if rows else [[] for _ in SHARD_SCHEMA]
         table = pa.Table.from_pydict(dict(zip(SHARD_SCHEMA.names, columns, strict=True)), schema=SHARD_SCHEMA)
         sink = pa.BufferOutputStream()
@@ -126,19 +126,19 @@ class Work:
             write_atomically(self._shard(number), sink.getvalue().to_pybytes())
 
     def write_count(self, shards: int) -> None:
-        """How many shards the input has, told by whoever read it to its end."""
+        """Write the number of shards that the input has, as the process that read it to its end knows."""
         with self._unless_done():
             write_atomically(self.folder / COUNT, str(shards))
 
     def finish(self, samples: bool, more: Mapping[str, Any]) -> bool:
-        """Puts the sidecar together if every shard is there; False where some are not.
+        """Assemble the sidecar if every shard exists; return False if some are missing.
 
         Args:
             samples: write the questions as well, for the trainer to read.
-            more: for the manifest, besides the plan.
+            more: further entries of the manifest.
 
         Raises:
-            DataError: every question was rejected; the shards are gone then, the list of rejections stays.
+            DataError: every question was rejected; the shards are removed, the list of rejections stays.
         """
         with self._unless_done(), FileLock(self.folder / LOCK):
             if not self.is_done():  # by another process, while this one waited
@@ -150,7 +150,7 @@ class Work:
         return True
 
     def summary(self) -> str:
-        """A finished sidecar in a few lines."""
+        """Describe a finished sidecar in a few lines."""
         manifest = json.loads((self.out / MANIFEST).read_text())
         lines = [f"{self.out}: {manifest['rows']:,} questions"]
         for name in ("methods", "flags", "rejected"):
@@ -166,7 +166,7 @@ class Work:
 
     @contextmanager
     def _unless_done(self) -> Iterator[None]:
-        """The folder may be missing, once another process has put the sidecar together and removed it."""
+        """Tolerate a missing folder once another process has assembled the sidecar and removed it."""
         try:
             yield
         except FileNotFoundError:
@@ -174,7 +174,7 @@ class Work:
                 raise
 
     def _remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)  # others may do so too, or still write there
+        shutil.rmtree(self.folder, ignore_errors=True)  # other processes may do so too, or still write to it
 
     def _assemble(self, shards: range, samples: bool, more: Mapping[str, Any]) -> None:
         fresh = _fresh_folder(self.folder / "fresh")
@@ -195,7 +195,7 @@ class Work:
         fresh.rename(self.out)
 
     def _give_up(self, rejected: Path) -> NoReturn:
-        """Leaves nothing but the list of rejections: a corrected run, which is another plan, starts afresh."""
+        """Leave only the list of rejections, so that a corrected run, which has another plan, starts afresh."""
         rejected = rejected.replace(self.folder / REJECTED)
         for path in self.folder.iterdir():
             if path.is_dir():
@@ -207,7 +207,7 @@ class Work:
         raise DataError(f"{self.out}: no question could be used, see {rejected}{worst}")
 
     def _ranges(self, shards: range, count: int) -> list[Path]:
-        """One file for each of `count` ranges of ids; ids are hashes, so that ranges hold about equally many rows.
+        """Write one file per range of ids; ids are hashes, so that ranges hold about equally many rows.
 
         shard 0   ───┼──────┼────        every shard is sorted, read once, cut at the same ids,
         shard 1   ─────┼───┼─────
@@ -230,13 +230,13 @@ class Work:
 
 
 def _fresh_folder(path: Path) -> Path:
-    shutil.rmtree(path, ignore_errors=True)  # of a run that was killed here
+    shutil.rmtree(path, ignore_errors=True)  # left by a run that was killed here
     path.mkdir()
     return path
 
 
 def _parts(ranges: Sequence[Path], rejected: IO[bytes], samples: Path | None) -> Iterator[pa.Table]:
-    """A table sorted by sample_id of each range of ids, without repeated ones; these are added to the rejections."""
+    """Yield the table of each range of ids, sorted by sample_id; repeated ids become rejections instead."""
     for number, path in enumerate(tqdm(ranges, desc="parts written", disable=None)):
         with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as stream:
             table = stream.read_all()
@@ -249,12 +249,12 @@ def _parts(ranges: Sequence[Path], rejected: IO[bytes], samples: Path | None) ->
 
 
 def _by_id(table: pa.Table) -> pa.Table:
-    """Sorted by sample_id; of equal ones in the order of the input."""
+    """Sort by sample_id, and equal ones in the order of the input."""
     return table.take(pc.sort_indices(table, [("sample_id", "ascending"), ("record", "ascending")]))
 
 
 def _split_repeated(table: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """The first row of every sample_id, and the others."""
+    """Return the first row of every sample_id, and the other rows."""
     ids = table.column("sample_id")
     if len(ids) < 2:
         return table, table.slice(0, 0)
@@ -270,7 +270,7 @@ def _repeated(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rejection(record: int, reason: str, message: str, image: str, question: str) -> dict[str, Any]:
-    """A line of `rejected.jsonl`; records count from 0 in the order of the input."""
+    """Return a line of `rejected.jsonl`; records count from 0 in the order of the input."""
     return {"record": record, "reason": reason, "message": message, "image": image, "question": question}
 
 
@@ -284,18 +284,18 @@ def _line(value: Mapping[str, Any]) -> str:
 
 
 def _write_samples(folder: Path, number: int, table: pa.Table) -> None:
-    """The questions that have an answer as the trainer reads them: {id, images, messages}."""
+    """Write the questions that have an answer as the trainer reads them: {id, images, messages}."""
     table = table.filter(pc.not_equal(table.column("answer"), ""))
     rows = table.num_rows
     if not rows:
         return
     tags = pc.binary_repeat(IMAGE_TAG, pc.list_value_length(table.column("images")))
-    asked = pc.binary_join_element_wise(tags, table.column("question"), "\n").combine_chunks()
-    said = pa.concat_arrays([asked, table.column("answer").combine_chunks()])
+    questions = pc.binary_join_element_wise(tags, table.column("question"), "\n").combine_chunks()
+    texts = pa.concat_arrays([questions, table.column("answer").combine_chunks()])
     order = pa.array(np.arange(2 * rows).reshape(2, rows).T.ravel())  # question, answer, question, answer, ...
     roles = pa.array(np.array(["user", "assistant"])[np.arange(2 * rows) % 2])
     kinds = pa.concat_arrays([table.column("kind").combine_chunks(), pa.nulls(rows, pa.string())])
-    utterances = pa.StructArray.from_arrays([roles, said.take(order), kinds.take(order)], names=UTTERANCE)
+    utterances = pa.StructArray.from_arrays([roles, texts.take(order), kinds.take(order)], names=UTTERANCE)
     messages = pa.ListArray.from_arrays(pa.array(np.arange(rows + 1) * 2, pa.int32()), utterances)
     folder.mkdir(exist_ok=True)
     samples = pa.table({"id": table.column("sample_id"), "images": table.column("images"), "messages": messages})

@@ -1,7 +1,7 @@
-"""The same job in several processes, each doing its share, with one progress bar.
+"""Run one job in several processes, each with its share, behind one progress bar.
 
-A worker that fails ends the run with its error; one that is killed ends it too. A worker whose parent is gone stops.
-Ctrl-C reaches the parent alone, which ends the workers.
+A worker that fails ends the run with its error, and so does one that is killed. A worker whose parent is gone stops.
+Ctrl-C reaches only the parent, which ends the workers.
 """
 
 import gc
@@ -18,13 +18,13 @@ from tqdm import tqdm
 from data_prep.common.errors import DataError, RunError
 
 POLL_SECONDS = 1.0
-GC_THRESHOLD = 100_000  # a shard is many objects and no cycles, which the default would search again and again
+GC_THRESHOLD = 100_000  # a shard has many objects and no cycles, and the default would search for these again and again
 
 
 class Progress(NamedTuple):
-    """How far a worker has read, and what it did since it last told.
+    """Report how far a worker has read, and what it did since its last report.
 
-    `position` of `size` is in the stream's unit; `records` leaves out what others do and what was done before.
+    `position` of `size` is in the stream's unit; `records` counts neither other workers' records nor finished ones.
     """
 
     position: int
@@ -34,18 +34,18 @@ class Progress(NamedTuple):
 
 
 class Job(Protocol):
-    """Work that `workers` processes share; must be picklable."""
+    """Define work that processes share; an instance must be picklable."""
 
     def run(self, worker: int, workers: int) -> Iterator[Progress]:
-        """Does a share, step by step."""
+        """Do the share of `worker` step by step."""
 
 
 def run_workers(job: Job, workers: int) -> None:
-    """Runs the job in `workers` processes, in this one where it is one.
+    """Run the job in `workers` processes, or in this one if `workers` is 1.
 
     Raises:
-        DataError: as a worker raised it.
-        RunError: a worker was killed, or met an OSError.
+        DataError: raised by a worker.
+        RunError: a worker was killed or met an OSError.
     """
     with _Bar(workers) as bar:
         if workers == 1:
@@ -57,12 +57,12 @@ def run_workers(job: Job, workers: int) -> None:
 
 def _run_processes(job: Job, workers: int, bar: "_Bar") -> None:
     context = multiprocessing.get_context("spawn")  # a fork would copy the locks of pyarrow's threads
-    told = context.Queue()
+    reports = context.Queue()
     processes = [
-        context.Process(target=_work, args=(job, worker, workers, told, os.getpid()), daemon=True)
+        context.Process(target=_work, args=(job, worker, workers, reports, os.getpid()), daemon=True)
         for worker in range(workers)
     ]
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as the workers have it from their first moment
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited by the workers
     for process in processes:
         process.start()
     signal.signal(signal.SIGINT, handler)
@@ -70,7 +70,7 @@ def _run_processes(job: Job, workers: int, bar: "_Bar") -> None:
         running = workers
         while running:
             try:
-                worker, progress = told.get(timeout=POLL_SECONDS)
+                worker, progress = reports.get(timeout=POLL_SECONDS)
             except queue.Empty:
                 if dead := [process.exitcode for process in processes if process.exitcode]:
                     raise RunError(f"a worker died (exit code {dead[0]}); what it finished stays, run again") from None
@@ -87,27 +87,27 @@ def _run_processes(job: Job, workers: int, bar: "_Bar") -> None:
             process.join()
 
 
-def _work(job: Job, worker: int, workers: int, told: "multiprocessing.Queue", parent: int) -> None:
-    """The life of a worker: progress, then None; or what stopped it."""
+def _work(job: Job, worker: int, workers: int, reports: "multiprocessing.Queue", parent: int) -> None:
+    """Report a worker's progress, then None, or the error that stopped it."""
     gc.set_threshold(GC_THRESHOLD)
     try:
         for progress in job.run(worker, workers):
             if os.getppid() != parent:
                 return
-            told.put((worker, progress))
+            reports.put((worker, progress))
     except DataError as error:
-        told.put((worker, DataError(str(error))))  # subclasses with more fields cannot be pickled
+        reports.put((worker, DataError(str(error))))  # subclasses with more fields cannot be pickled
     except OSError as error:
-        told.put((worker, RunError(str(error))))
+        reports.put((worker, RunError(str(error))))
     else:
-        told.put((worker, None))
+        reports.put((worker, None))
 
 
 class _Bar:
-    """Place in the input, time left, records and their rate since the first one, rejections."""
+    """Show the position in the input, the remaining time, records and their rate since the first one, rejections."""
 
     def __init__(self, workers: int) -> None:
-        self.places = [0] * workers
+        self.positions = [0] * workers
         self.records = self.rejected = 0
         self.start = time.monotonic()
 
@@ -119,13 +119,13 @@ class _Bar:
         self.bar.close()
 
     def update(self, worker: int, progress: Progress) -> None:
-        if not self.records and not progress.records:  # passing over what was done before
+        if not self.records and not progress.records:  # finished shards are being skipped
             self.start = time.monotonic()
-        self.places[worker] = progress.position
+        self.positions[worker] = progress.position
         self.records += progress.records
         self.rejected += progress.rejected
         self.bar.total = progress.size
         seconds = time.monotonic() - self.start
         rate = f"{self.records / seconds:,.0f}" if seconds else "?"
         self.bar.set_postfix_str(f"{self.records:,} records, {rate}/s, {self.rejected:,} rejected", refresh=False)
-        self.bar.update(sum(self.places) // len(self.places) - self.bar.n)
+        self.bar.update(sum(self.positions) // len(self.positions) - self.bar.n)

@@ -118,7 +118,7 @@ def test_the_card(published: Path) -> None:
     assert "| source | questions | global | human | object_match |" in tables
     assert "| toloka | 5 | 1 | 4 | 0 |" in tables
     assert "| vqav2 | 6 | 2 | 0 | 4 |" in tables
-    assert "| no_evidence | 3 | nothing told a place: the region is the whole image for want of better |" in tables
+    assert "| no_evidence | 3 | no evidence of a region: the whole image is used as a fallback |" in tables
     assert "| vqav2 | CC BY 4.0 |" in tables
     assert "annotations: DATA/samples/vqav2/part-*.parquet" in card.text
     assert "annotations: DATA/samples/toloka" not in card.text

@@ -168,7 +168,7 @@ ERRORS = [
     (image_called("missing.png"), "no_image", 1, "record 3 (id r3): no image file"),
     (no_root, "no_root", 4, "record 0 (id r0): has an image"),
     (text_for_image, "bad_image", 1, "record 1 (id r1): "),
-    (other_size, "size_mismatch", 1, "record 1: the image is 80x41, the sidecar says 80x40"),
+    (other_size, "size_mismatch", 1, "record 1: the image is 80x41, the sidecar states 80x40"),
     (one_box(-5, 0, 10, 10), "box_outside", 1, "image pic1.png"),
     (one_box(70, 30, 80.5, 40), "box_outside", 1, "image pic1.png"),
     (one_box(10, 10, 10.5, 20), "box_degenerate", 1, "image pic1.png"),

@@ -178,7 +178,7 @@ def test_a_commit_whose_answer_was_lost_is_not_made_twice(hub: Hub, export: Path
 
 def test_a_bad_token_is_one_line_that_does_not_repeat_it(hub: Hub, export: Path) -> None:
     line = refused(hub, export, token="hf_anothers9876543210")
-    assert "the Hub does not take this login; see `hf auth login` (status 401" in line
+    assert "the Hub does not accept this login; see `hf auth login` (status 401" in line
     assert "hf_anothers" not in line and "Bearer ***" in line
     assert written(hub) == []
 

@@ -1,8 +1,8 @@
-"""Boards for the training of the demo's base model: one image, several questions, each in a branch of its own.
+"""Make boards for training the demo's base model: one image and several questions, each in its own branch.
 
     <s> USER: <image> | question 1 ASSISTANT: answer 1 </s> | question 2 ASSISTANT: answer 2 </s> | ...
 
-A branch sees the image and itself, and its positions follow the image's: exactly as if it had been asked alone.
+A branch sees the image and itself, and its positions follow the image's, exactly as if it were the only question.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ from .base_model import GRID, PATCH_WORDS
 
 
 class Boards(Dataset):
-    """Board number i of a split: pixels (3, H, W), question ids, labels and kinds, and what each patch shows."""
+    """Make board number i of a split: pixels (3, H, W), question ids, labels and kinds, and what each patch shows."""
 
     kinds = tuple(KINDS)
 
@@ -35,7 +35,7 @@ class Boards(Dataset):
         return self.size
 
     def ask(self, rng: np.random.Generator, scene: Scene) -> list[BoardQuestion]:
-        """As many different questions as asked for, about a board."""
+        """Draw `questions` different questions about a board."""
         return ask(rng, scene, self.questions)
 
     def __getitem__(self, number: int) -> dict[str, Any]:
@@ -51,7 +51,7 @@ class Boards(Dataset):
         }
 
     def _branch(self, question: BoardQuestion) -> tuple[list[int], list[int], list[int]]:
-        """Token ids after `<image>`; labels, -100 outside the answer; at a word that names a cell, its digit's id."""
+        """Return token ids after `<image>`; labels, -100 outside the answer; a cell's digit at a word that names it."""
         messages = [
             {"role": "user", "content": f"<image>\n{question.text}"},
             {"role": "assistant", "content": question.answer},
@@ -74,9 +74,9 @@ class Boards(Dataset):
 
 
 def shown_words(scene: Scene) -> torch.Tensor:
-    """Which of `PATCH_WORDS` each patch shows, (GRID * GRID, words) bool.
+    """Mark which of `PATCH_WORDS` each patch shows, (GRID * GRID, words) bool.
 
-    A cell is two patches a side; padding to a square puts an equal margin on both sides of the shorter one.
+    A cell has two patches per side; padding to a square puts an equal margin on both sides of the shorter one.
     """
     shown = torch.zeros(GRID, GRID, len(PATCH_WORDS), dtype=torch.bool)
     for cell in np.ndindex(scene.rows, scene.columns):
@@ -89,12 +89,12 @@ def shown_words(scene: Scene) -> torch.Tensor:
 
 
 class BoardCollator:
-    """Puts the branches of an image behind one shared prefix, with the mask that keeps them apart.
+    """Put the branches of an image behind one shared prefix, with the mask that separates them.
 
     Args:
         processor: the model's.
-        spread: visual tokens stand at random distances, closer than usual. The position then no longer gives away the
-            place: it has to be read from what a token says, as it has to be where fewer tokens stand for an image.
+        spread: put visual tokens at random distances, closer than usual. A position then no longer identifies a cell:
+            the model must read it from a token's content, as it must if fewer tokens represent an image.
     """
 
     def __init__(self, processor: LlavaProcessor, spread: bool = False) -> None:
@@ -135,7 +135,7 @@ class BoardCollator:
         }
 
     def _prefix_positions(self) -> torch.Tensor:
-        """One after the other; spread: a random share of the tokens stands where its neighbour does."""
+        """Return consecutive positions; with `spread`, a random share of the tokens repeats its neighbour's."""
         if not self.spread:
             return torch.arange(len(self.prefix))
         share = 0.1 + 0.9 * torch.rand(())

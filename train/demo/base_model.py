@@ -1,7 +1,7 @@
-"""The demo's base model before its training: plain transformers classes, small, in the llava-hf format.
+"""Build the demo's base model before its training: small, plain transformers classes in the llava-hf format.
 
-CLIP vision tower of 3 layers on 16x16 patches, two-layer projector, Llama of 3 layers, a word-level tokenizer: 1.3 M
-parameters.
+It has a CLIP vision tower of 3 layers on 16x16 patches, a projector of two layers, a Llama of 3 layers and a word-level
+tokenizer: 1.3 M parameters.
 """
 
 from typing import Any
@@ -21,11 +21,11 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 from data_prep.boards.scenes import CELL_NAMES, COLOURS
 
 IMAGE_SIDE, PATCH_SIDE = 128, 8
-GRID = IMAGE_SIDE // PATCH_SIDE  # 16 patches a side, 2 a cell
+GRID = IMAGE_SIDE // PATCH_SIDE  # 16 patches per side, 2 per cell
 HIDDEN = 128
-ROPE_THETA = 1e7  # at 1e4, most of a head's dimensions turn so fast that like does not find like 256 tokens away
+ROPE_THETA = 1e7  # at 1e4, most of a head's dimensions rotate too fast to match equal content 256 tokens away
 
-# The words that a visual token may have to name.
+# The words that a visual token learns to name.
 PATCH_WORDS = (*"0123456789", *CELL_NAMES, *COLOURS, "panel")
 
 CHAT_TEMPLATE = (
@@ -45,7 +45,7 @@ CHAT_TEMPLATE = (
 
 
 def build_processor() -> LlavaProcessor:
-    """A word-level tokenizer over the questions' words, CLIP's image processing with pad-to-square, LLaVA's prompt."""
+    """Build a word-level tokenizer of the questions' words, CLIP's image processing padded to a square, a prompt."""
     words = (
         "USER ASSISTANT : , . ? yes no Which Add How Is any at and are dark digit digits frame frames in is larger "
         "many on or the there"
@@ -83,6 +83,7 @@ def build_processor() -> LlavaProcessor:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGeneration:
+    """Build the model with initial weights that speed up its training."""
     vision = CLIPVisionConfig(
         hidden_size=HIDDEN,
         intermediate_size=4 * HIDDEN,
@@ -129,9 +130,9 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGenera
 
 
 def _let_like_attend_to_like(attention: Any, heads_share: float, gain: float) -> None:
-    """Starts a share of the heads with equal queries and keys; the others look about evenly.
+    """Start a share of the heads with equal queries and keys; the others attend about evenly.
 
-    All heads alike would keep every word busy with itself: an answer could not find the word that names its place.
+    With all heads alike, every word would attend to itself: an answer could not find the word that names its cell.
     """
     torch.nn.init.orthogonal_(attention.q_proj.weight, gain=gain)
     attention.k_proj.weight.copy_(attention.q_proj.weight)
@@ -140,7 +141,7 @@ def _let_like_attend_to_like(attention: Any, heads_share: float, gain: float) ->
 
 
 def grid_waves() -> torch.Tensor:
-    """Sines and cosines of a patch's row and column, (GRID * GRID, HIDDEN), wave lengths from 4 to 64 patches."""
+    """Compute sines and cosines of a patch's row and column, (GRID * GRID, HIDDEN), wave lengths 4 to 64 patches."""
     frequency = 2 * torch.pi / 4 * 16 ** -torch.linspace(0, 1, HIDDEN // 4)
     angle = torch.arange(GRID)[:, None] * frequency  # (GRID, HIDDEN / 4)
     waves = 0.3 * torch.cat([angle.sin(), angle.cos()], dim=-1)  # (GRID, HIDDEN / 2)

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, assume, event, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_prep.derivation.derive import FLAGS, Place, derive, grid_iou
+from data_prep.derivation.derive import FLAGS, DerivedRegion, derive, grid_iou
 from data_prep.schema.question import BoxFrame, LabelledBox, Question, to_pixels
 from data_prep.schema.sample import REGION_METHODS, RegionAnnotation
 
@@ -22,7 +22,7 @@ any_boxes = st.lists(
 )
 texts = st.sampled_from(["5", "cat", "cats", "total", "dog", ""])
 located = st.builds(lambda text, box: LabelledBox(text, box[0]), texts, any_boxes.filter(len))
-GLOBAL = Place((), None, "global", 1.0, ())
+GLOBAL = DerivedRegion((), None, "global", 1.0, ())
 
 
 def question(**given: Any) -> Question:
@@ -68,7 +68,7 @@ def test_region_is_what_the_boxes_paint(case: tuple[int, int, list[IntBox]]) -> 
     event(f"{len(used)} of {len(boxes)} boxes in the image")
     assert ("bad_box" in place.flags) == (len(used) < len(boxes))
     if not used:
-        assert place == Place((), None, "global", 0.0, ("bad_box", "lost_box", "no_evidence"))
+        assert place == DerivedRegion((), None, "global", 0.0, ("bad_box", "lost_box", "no_evidence"))
         return
     assert (place.region, place.boxes) == (bounds(np.logical_or.reduce(masks)), tuple(dict.fromkeys(seen)))
     assert (place.method, place.score) == ("human", 1.0)
@@ -157,7 +157,7 @@ def test_a_smaller_file_of_the_annotated_image(
 def test_a_file_of_another_shape_gets_no_box() -> None:
     evidence = {"boxes": [(1, 1, 9, 9)], "answers": ["5"], "words": [LabelledBox("5", (1, 1, 9, 9))]}
     place = derive(question(size=(100, 50), **evidence), 100, 52)  # 4 % off
-    assert place == Place((), None, "global", 0.0, ("lost_box", "no_evidence", "size_mismatch"))
+    assert place == DerivedRegion((), None, "global", 0.0, ("lost_box", "no_evidence", "size_mismatch"))
     assert derive(question(size=(1000, 501), **evidence), 100, 50).method == "human"  # rounding of a resized image
 
 
@@ -201,44 +201,50 @@ CAT = LabelledBox("cat", (40, 0, 90, 50))
         # a person's box is not asked for a second opinion
         (
             {"boxes": [(1, 1, 9, 9)], "answers": ["5"], "words": WORDS, "objects": [CAT]},
-            Place(((1, 1, 9, 9),), (1, 1, 9, 9), "human", 1.0, ()),
+            DerivedRegion(((1, 1, 9, 9),), (1, 1, 9, 9), "human", 1.0, ()),
         ),
         # lost, it gives way to the text
         (
             {"boxes": [(math.nan, 1, 9, 9), (1, 1)], "answers": ["5"], "words": WORDS},
-            Place(((10, 10, 20, 20),), (10, 10, 20, 20), "ocr_match", 1.0, ("bad_box",)),
+            DerivedRegion(((10, 10, 20, 20),), (10, 10, 20, 20), "ocr_match", 1.0, ("bad_box",)),
         ),
         # text goes before objects, which lie elsewhere
         (
             {"answers": ["5"], "words": WORDS, "objects": [CAT]},
-            Place(((10, 10, 20, 20),), (10, 10, 20, 20), "ocr_match", 1.0, ()),
+            DerivedRegion(((10, 10, 20, 20),), (10, 10, 20, 20), "ocr_match", 1.0, ()),
         ),
         # "7" at two places: half as sure
         (
             {"answers": ["7"], "words": WORDS},
-            Place(((30, 30, 40, 40),), (30, 30, 40, 40), "ocr_match", 0.5, ("low_confidence",)),
+            DerivedRegion(((30, 30, 40, 40),), (30, 30, 40, 40), "ocr_match", 0.5, ("low_confidence",)),
         ),
         # no such text: the cat; of two cats both, half as sure
-        ({"answers": ["9"], "words": WORDS, "objects": [CAT]}, Place((CAT.box,), CAT.box, "object_match", 1.0, ())),
+        (
+            {"answers": ["9"], "words": WORDS, "objects": [CAT]},
+            DerivedRegion((CAT.box,), CAT.box, "object_match", 1.0, ()),
+        ),
         (
             {"objects": [CAT, LabelledBox("cats", (0, 0, 9, 9))]},
-            Place((CAT.box, (0, 0, 9, 9)), (0, 0, 90, 50), "object_match", 0.5, ("low_confidence",)),
+            DerivedRegion((CAT.box, (0, 0, 9, 9)), (0, 0, 90, 50), "object_match", 0.5, ("low_confidence",)),
         ),
         # one letter of five misread: similar, not the same
         (
             {"answers": ["house"], "words": [LabelledBox("hause", (10, 10, 20, 20))]},
-            Place(((10, 10, 20, 20),), (10, 10, 20, 20), "ocr_match", 0.8, ("low_confidence",)),
+            DerivedRegion(((10, 10, 20, 20),), (10, 10, 20, 20), "ocr_match", 0.8, ("low_confidence",)),
         ),
         # text outside the image is no evidence, an object is
         (
             {"answers": ["8"], "words": [LabelledBox("8", (200, 0, 210, 10))], "objects": [CAT]},
-            Place((CAT.box,), CAT.box, "object_match", 1.0, ()),
+            DerivedRegion((CAT.box,), CAT.box, "object_match", 1.0, ()),
         ),
         # less than a pixel wide: 5 +- 0.5
-        ({"boxes": [(5, 1, 5, 9)]}, Place(((4.5, 1, 5.5, 9),), (4.5, 1, 5.5, 9), "human", 1.0, ("degenerate",))),
+        (
+            {"boxes": [(5, 1, 5, 9)]},
+            DerivedRegion(((4.5, 1, 5.5, 9),), (4.5, 1, 5.5, 9), "human", 1.0, ("degenerate",)),
+        ),
     ],
 )
-def test_cascade_by_hand(evidence: dict[str, Any], place: Place) -> None:
+def test_cascade_by_hand(evidence: dict[str, Any], place: DerivedRegion) -> None:
     counted = replace(question(), text="Where is the cat?", **evidence)  # "how much" does not count
     assert derive(counted, 100, 80) == place
 
@@ -255,7 +261,7 @@ def test_joined_place_is_the_native_one() -> None:
     """Its union is made anew, and the evidence of the joining source is not asked."""
     place = derive(question(joined=native(), boxes=[(1, 1, 2, 2)], flags=["leak_answer_box"]), 100, 80)
     boxes = ((10, 20, 30, 40), (0, 0, 4, 4))
-    assert place == Place(boxes, (0, 0, 30, 40), "human", 0.75, ("cmyk", "leak_answer_box"))
+    assert place == DerivedRegion(boxes, (0, 0, 30, 40), "human", 0.75, ("cmyk", "leak_answer_box"))
 
 
 def test_joined_place_follows_the_file() -> None:
@@ -265,7 +271,9 @@ def test_joined_place_follows_the_file() -> None:
     assert place.flags == ("cmyk", "size_mismatch")
     # Another shape: no box can be trusted, nor that there was none.
     for joined in (native(), native(boxes=[], region=None, method="global")):
-        assert derive(question(joined=joined), 50, 50) == Place((), None, "global", 0.0, ("cmyk", "size_mismatch"))
+        assert derive(question(joined=joined), 50, 50) == DerivedRegion(
+            (), None, "global", 0.0, ("cmyk", "size_mismatch")
+        )
 
 
 def test_joined_place_may_be_the_whole_image() -> None:
