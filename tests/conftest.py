@@ -154,10 +154,11 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_crop_llava(tiny_llava: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`tiny_llava` with a compressor of 16 tokens whose weights are all drawn at random, saved whole."""
-    from train.backbones.llava import load_checkpoint  # here: it takes seconds, and not every package's tests need it
+    from train.backbones.checkpoint import Checkpoint  # here: it takes seconds, and not every package's tests need it
 
     folder = tmp_path_factory.mktemp("tiny") / "crop"
-    model, processor = load_checkpoint(tiny_llava, token_budget=16, compressor_num_attention_heads=4)
+    checkpoint = Checkpoint.open(tiny_llava, token_budget=16, compressor_num_attention_heads=4)
+    model, processor = checkpoint.model(), checkpoint.processor()
     torch.manual_seed(1)
     for parameter in model.model.compressor.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
@@ -169,13 +170,13 @@ def tiny_crop_llava(tiny_llava: Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="session")
 def lora_checkpoint(tiny_crop_llava: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter, compressor and projector with random weights, saved as the Trainer saves them."""
-    from train.arguments.model import LANGUAGE_MODEL_LINEARS  # here: as above
-    from train.backbones.llava import build_model, load_checkpoint, load_config
+    from train.backbones.base import LANGUAGE_MODEL_LINEARS  # here: as above
+    from train.backbones.checkpoint import Checkpoint
 
     folder = tmp_path_factory.mktemp("run") / "final"
-    config = load_config(tiny_crop_llava)
-    _, processor = load_checkpoint(tiny_crop_llava)
-    model = build_model(str(tiny_crop_llava), config, LoraConfig(r=4, target_modules=LANGUAGE_MODEL_LINEARS))
+    checkpoint = Checkpoint.open(tiny_crop_llava)
+    lora = LoraConfig(r=4, target_modules=LANGUAGE_MODEL_LINEARS)
+    model = checkpoint.trainable(("compressor", "projector"), lora)
     torch.manual_seed(2)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -183,7 +184,7 @@ def lora_checkpoint(tiny_crop_llava: Path, tmp_path_factory: pytest.TempPathFact
                 parameter.add_(torch.randn_like(parameter) * 0.1)
     model.save_pretrained(folder)
     model.config.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    checkpoint.processor().save_pretrained(folder)
     return folder
 
 

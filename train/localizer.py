@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 from train.arguments.data import DataArguments
 from train.arguments.localizer import LocalizerModelArguments, LocalizerTrainingArguments
-from train.backbones.localizers import localizer_parts
 from train.engine.run import run
 
 PROG = "python -m train.localizer"
@@ -21,7 +20,7 @@ PROG = "python -m train.localizer"
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point, with the exit statuses of `train.plc`."""
     kinds = (LocalizerModelArguments, DataArguments, LocalizerTrainingArguments)
-    run(argv, kinds, localizer_parts, PROG, "Fine-tune a localizer.")
+    run(argv, kinds, PROG, "Fine-tune a localizer.")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from train.arguments.data import DataArguments
 from train.arguments.model import ModelArguments
 from train.arguments.training import PlcTrainingArguments
-from train.backbones.llava import llava_parts
 from train.engine.run import run
 
 PROG = "python -m train.plc"
@@ -25,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point. Exit status 2: a wrong call, configuration or data; 1: the run failed once it trained; 75: a signal
     stopped it, and it can go on."""
     kinds = (ModelArguments, DataArguments, PlcTrainingArguments)
-    run(argv, kinds, llava_parts, PROG, "Fine-tune a LLaVA on compressed visual tokens.")
+    run(argv, kinds, PROG, "Fine-tune a LLaVA on compressed visual tokens.")
 
 
 if __name__ == "__main__":

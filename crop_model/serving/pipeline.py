@@ -142,7 +142,7 @@ class _FirstTokenClock(StoppingCriteria):
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
         if self.at is None:
-            _wait_for(input_ids.device)
+            wait_for(input_ids.device)
             self.at = time.perf_counter()
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)  # (B,)
 
@@ -154,11 +154,12 @@ def generate_timed(
     clock = _FirstTokenClock()
     criteria = StoppingCriteriaList([clock])
     tokens = generate_greedily(model, inputs, pad_token_id, max_new_tokens, stopping_criteria=criteria)
-    _wait_for(tokens.device)
+    wait_for(tokens.device)
     assert clock.at is not None  # one token at least
     return tokens, clock.at
 
 
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def wait_for(device: torch.device) -> None:
+    """Wait until an accelerator has done what it was given; a CPU always has."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

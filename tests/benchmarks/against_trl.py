@@ -30,7 +30,7 @@ from peft import LoraConfig
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from data_prep.demo import DemoArguments, write_split
-from train.arguments.model import LANGUAGE_MODEL_LINEARS
+from train.backbones.base import LANGUAGE_MODEL_LINEARS
 
 BATCH, IMAGES = 16, 40
 TRL = "TRL, all 256 tokens, padded"

@@ -33,8 +33,7 @@ from safetensors.torch import load_file
 from data_prep.common.command_line import parse_config
 from data_prep.common.errors import ConfigError, user_errors
 from data_prep.demo import DemoArguments, write_demo
-from train.backbones.llava import load_checkpoint, load_config
-from train.checkpoints.zero_weights import with_weights
+from train.backbones.checkpoint import Checkpoint
 from train.export import main as export
 from train.publishing import proof as export_proof
 from train.publishing.proof_request import read_request, write_request
@@ -177,8 +176,9 @@ def measure(checkpoint: Path, bare: Path, versions: dict[str, list[Path]]) -> li
     """
     request = checkpoint.parent / "request"
     write_request(request, *read_request(None, "what is the largest digit ?", None))
-    dtype = load_config(checkpoint).dtype or torch.float32
-    model, processor = load_checkpoint(with_weights(str(checkpoint), request / "whole"), dtype)
+    opened = Checkpoint.open(checkpoint)
+    dtype, opened = opened.config.dtype or torch.float32, opened.with_weights(request / "whole")
+    model, processor = opened.model(dtype), opened.processor()
 
     def logits(model: Any) -> torch.Tensor:
         return export_proof.compute(model, processor, request)["logits"]
@@ -192,7 +192,7 @@ def measure(checkpoint: Path, bare: Path, versions: dict[str, list[Path]]) -> li
     for lora, peft in (("merged", []), ("apart", [bare / "peft"])):
         out = checkpoint.parent / lora
         export([str(checkpoint), str(out), f"merge={str(lora == 'merged').lower()}"])
-        exported, _ = load_checkpoint(out, dtype)
+        exported = Checkpoint.open(out).model(dtype)
         if lora == "apart":
             exported = PeftModel.from_pretrained(exported, out / export_proof.ADAPTER, autocast_adapter_dtype=False)
         with fp64():

@@ -22,8 +22,8 @@ from peft import LoraConfig, get_peft_model
 from crop_model.configuration_crop_llava import CropLlavaConfig
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from data_prep.common.command_line import read_yaml
-from train.arguments.model import LANGUAGE_MODEL_LINEARS
-from train.engine.parameter_groups import module_group
+from train.backbones import BACKBONES
+from train.backbones.base import LANGUAGE_MODEL_LINEARS
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "plc"
 BUDGETS = (192, 128, 64)
@@ -52,7 +52,7 @@ def gigabytes(config: dict[str, Any], size: str, budget: int, devices: int) -> d
     weights = trained = 0.0
     for name, parameter in model.named_parameters():
         if ".original_module." not in name:
-            linear = module_group(name) == "language_model" and "_proj." in name
+            linear = BACKBONES["crop_llava"].module_group(name) == "language_model" and "_proj." in name
             weights += parameter.numel() * (0.56 if linear and config.get("quantization") == "4bit" else 2)
             trained += parameter.numel() * parameter.requires_grad
     samples, width, layers = (

@@ -24,7 +24,7 @@ from wide_llava import FULL, configuration, questions
 
 from crop_model.cost.model import ModelShape
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
-from train.arguments.model import LANGUAGE_MODEL_LINEARS
+from train.backbones.base import LANGUAGE_MODEL_LINEARS
 
 BUDGETS = (FULL, 192, 128, 64)
 RANK = 16

@@ -10,8 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from crop_model.processing_crop_llava import CropLlavaProcessor
-from train.backbones.llava import load_config, load_processor
+from train.backbones.checkpoint import Checkpoint
 from train.checkpoints.config_file import CONFIG_FILE
 from train.checkpoints.environment import ENVIRONMENT_FILE
 from train.engine.meter import LOG_FILE
@@ -26,8 +25,8 @@ CHECKPOINT = "runs/quickstart/plc/final"
 
 def write(folder: Path) -> None:
     """README.md and .eval_results/ into a folder that has `PICTURE`. The working directory is the project's."""
-    config = load_config(ROOT / "configs/demo_base", token_budget=28, compressor_num_attention_heads=4)
-    processor: CropLlavaProcessor = load_processor(ROOT / "configs/demo_base", config)
+    checkpoint = Checkpoint.open(ROOT / "configs/demo_base", token_budget=28, compressor_num_attention_heads=4)
+    config, processor = checkpoint.config, checkpoint.processor()
     write_card(
         folder,
         config,

@@ -17,7 +17,7 @@ from transformers.utils import is_flash_attn_2_available
 from crop_model.training_free.inside_llm import PruningConfig, prune
 from data_prep.demo import DemoArguments, write_demo
 from data_prep.schema.data_source import DataSource
-from train.backbones.llava import load_checkpoint
+from train.backbones.checkpoint import Checkpoint
 from train.data.collator import Collator
 from train.data.samples import load_samples
 
@@ -45,7 +45,8 @@ def models(kind: str) -> tuple[dict[str, Any], Any]:
     """The same weights in three ways, and their processor."""
     built = {}
     for name, (dtype, attention) in WAYS.items():
-        model, processor = load_checkpoint(BASE, dtype, **COMPRESSORS[kind])
+        checkpoint = Checkpoint.open(BASE, **COMPRESSORS[kind])
+        model, processor = checkpoint.model(dtype), checkpoint.processor()
         model.set_attn_implementation(attention)
         built[name] = model.cuda()
     return built, processor

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from train.backbones.llava import load_checkpoint
+from train.backbones.checkpoint import Checkpoint
 from train.export import main as export
 from train.pictures.card import PANEL
 from train.publishing import exporter as export_module
@@ -44,7 +44,8 @@ def test_an_export_answers_and_draws(
 
 @torch.no_grad()
 def first_answer(checkpoint: Path, data: Path) -> str:
-    model, processor = load_checkpoint(checkpoint)
+    opened = Checkpoint.open(checkpoint)
+    model, processor = opened.model(), opened.processor()
     record = json.loads((data / "data.json").read_text())[0]
     text = "USER: " + record["conversations"][0]["value"] + " ASSISTANT:"
     image = Image.open(data / "images" / record["image"])

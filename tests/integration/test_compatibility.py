@@ -29,8 +29,7 @@ from safetensors.torch import load_file, save_file
 
 # All that is imported of this project, for what no public door shows: a checkpoint's logits, rows as training has them.
 from data_prep.schema.sample import read_regions
-from train.backbones.llava import load_checkpoint
-from train.checkpoints.zero_weights import with_weights
+from train.backbones.checkpoint import Checkpoint
 
 ROOT = Path(__file__).parents[2]
 FIXTURES = ROOT / "tests" / "fixtures" / "a91c217"
@@ -112,7 +111,8 @@ def logits_of(model: Any, processor: Any) -> tuple[torch.Tensor, dict[str, torch
 @pytest.mark.parametrize("name", [*RUNS, "region_only/final", "spread/final"])
 def test_a_checkpoint_has_the_logits_that_it_had(name: str, folder: Path) -> None:
     """Load every kind of checkpoint: whole, an adapter on its base, weights in the engine's states alone."""
-    computed, inputs = logits_of(*load_checkpoint(with_weights(name, folder / "whole")))
+    checkpoint = Checkpoint.open(name).with_weights(folder / "whole")
+    computed, inputs = logits_of(checkpoint.model(), checkpoint.processor())
     assert_same_logits(computed, name)
     for key in ("input_ids", "region_mask"):
         assert torch.equal(inputs[key], load_file(EXPECTED / "logits.safetensors")[key]), key
@@ -125,7 +125,8 @@ def test_other_weights_do_not_pass_for_the_same(folder: Path) -> None:
     name = next(name for name in sorted(weights) if name.endswith("q_proj.weight") and "compressor" not in name)
     weights[name][0, 0] += 0.05
     save_file(weights, file, metadata={"format": "pt"})
-    computed, _ = logits_of(*load_checkpoint("checkpoint/final"))
+    checkpoint = Checkpoint.open("checkpoint/final")
+    computed, _ = logits_of(checkpoint.model(), checkpoint.processor())
     with pytest.raises(AssertionError, match="not close"):
         assert_same_logits(computed, "checkpoint/final")
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from train.backbones.llava import load_checkpoint
+from train.backbones.checkpoint import Checkpoint
 from train.export import main
 from train.publishing import exporter as export_module
 
@@ -74,7 +74,8 @@ def ask_as_stranger(folder: Path, image: Path) -> dict[str, torch.Tensor]:
 
 
 def ask_checkpoint(checkpoint: Path, image: Path) -> dict[str, torch.Tensor]:
-    model, processor = load_checkpoint(checkpoint)
+    opened = Checkpoint.open(checkpoint)
+    model, processor = opened.model(), opened.processor()
     outputs = {}
     for name, region in (("none", None), ("box", [8, 4, 30, 20])):
         text = "USER: <image>\nwhat is the digit ? ASSISTANT:"

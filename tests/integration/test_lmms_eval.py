@@ -12,7 +12,7 @@ from PIL import Image
 
 from data_prep.demo import main as make_demo
 from data_prep.schema.sample import read_regions
-from train.backbones.llava import load_checkpoint
+from train.backbones.checkpoint import Checkpoint
 from train.evaluate import main as evaluate
 
 ROOT = Path(__file__).parents[2]
@@ -74,7 +74,8 @@ def own_evaluation(data: Path, out: Path) -> tuple[list[dict], list[dict]]:
 @torch.no_grad()
 def likeliest(docs: list[dict]) -> list[int]:
     """Which choice has the greatest probability, one question and one choice at a time."""
-    model, processor = load_checkpoint(ROOT / CHECKPOINT, **COMPRESSOR)
+    checkpoint = Checkpoint.open(ROOT / CHECKPOINT, **COMPRESSOR)
+    model, processor = checkpoint.model(), checkpoint.processor()
     found = []
     for doc in docs:
         content = [{"type": "image", "image": Image.open(doc["image"])}, {"type": "text", "text": doc["question"]}]

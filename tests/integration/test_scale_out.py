@@ -20,7 +20,7 @@ from data_prep.common.command_line import parse_config
 from train.arguments.data import DataArguments
 from train.arguments.model import ModelArguments
 from train.arguments.training import PlcTrainingArguments
-from train.backbones.llava import load_checkpoint
+from train.backbones.checkpoint import Checkpoint
 from train.checkpoints import universal
 from train.engine.run import train
 from train.engine.trainer import PlcTrainer
@@ -68,7 +68,7 @@ def samples(run: Path, processes: int) -> dict[int, list[str]]:
 
 
 def trained(folder: Path) -> dict[str, torch.Tensor]:
-    model, _ = load_checkpoint(folder)
+    model = Checkpoint.open(folder).model()
     return {name: tensor for name, tensor in model.state_dict().items() if "lora_" in name or "modules_to_save" in name}
 
 

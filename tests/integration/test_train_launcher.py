@@ -22,10 +22,8 @@ from data_prep.common.command_line import parse_config
 from train.arguments.data import DataArguments
 from train.arguments.model import ModelArguments
 from train.arguments.training import PlcTrainingArguments
-from train.backbones.llava import load_checkpoint, load_merged
-from train.backbones.qwen2_vl import load_qwen2_vl
+from train.backbones.checkpoint import Checkpoint
 from train.checkpoints.folders import MANIFEST
-from train.checkpoints.zero_weights import with_weights
 from train.engine.run import train
 from train.engine.trainer import PlcTrainer
 from train.export import main as export
@@ -82,7 +80,7 @@ def evaluations(run: Path) -> list[dict[str, Any]]:
 
 
 def trained_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    model, _ = load_checkpoint(folder)
+    model = Checkpoint.open(folder).model()
     return {n: p for n, p in model.state_dict().items() if "lora_" in n or "modules_to_save" in n}
 
 
@@ -144,11 +142,11 @@ def check_export(preset: str, checkpoint: Path, alone: Path, tmp_path: Path) -> 
     shutil.copytree(checkpoint, source, ignore=without)
     export([str(source), str(tmp_path / "export"), f"merge={str(merge).lower()}", "max_shard_size=100KB"])
     assert len(list((tmp_path / "export").glob("model-*.safetensors"))) > 1
-    exported, _ = load_checkpoint(tmp_path / "export")
+    exported = Checkpoint.open(tmp_path / "export").model()
     if not merge:
         adapter = PeftModel.from_pretrained(exported, tmp_path / "export" / ADAPTER, autocast_adapter_dtype=False)
         exported = adapter.merge_and_unload()
-    expected, _ = load_merged(alone)
+    expected = Checkpoint.open(alone).merged()
     weights = exported.state_dict()
     for name, tensor in expected.state_dict().items():
         torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-5, msg=name)
@@ -156,7 +154,8 @@ def check_export(preset: str, checkpoint: Path, alone: Path, tmp_path: Path) -> 
 
 def check_merge(folder: Path, tmp_path: Path) -> None:
     """The adapter merged into its base answers as it did beside it, also after saving and loading."""
-    model, processor = load_checkpoint(folder)
+    checkpoint = Checkpoint.open(folder)
+    model, processor = checkpoint.model(), checkpoint.processor()
     ids = processor.tokenizer("what is the digit ? 7", return_tensors="pt")
     images = {"pixel_values": torch.randn(1, 3, 32, 32), "region_mask": torch.arange(64)[None] < 9}
     placeholders = torch.full((1, 16), processor.image_token_id)
@@ -167,7 +166,7 @@ def check_merge(folder: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(merged(**inputs).logits, expected, rtol=0, atol=1e-5)
         merged.save_pretrained(tmp_path / "merged")
         processor.save_pretrained(tmp_path / "merged")
-        again, _ = load_checkpoint(tmp_path / "merged")
+        again = Checkpoint.open(tmp_path / "merged").model()
         torch.testing.assert_close(again(**inputs).logits, expected, rtol=0, atol=1e-5)
 
 
@@ -217,7 +216,7 @@ def test_a_process_without_an_image_stays_in_step(plc_words: list[str], toy_data
         assert line["eval_loss"] == pytest.approx(other["eval_loss"], rel=1e-5)
         assert line["eval_exact_match"] == other["eval_exact_match"]
     assert not list((tmp_path / "two" / "final").glob("*.safetensors"))
-    model, _ = load_checkpoint(with_weights(str(tmp_path / "two" / "final"), tmp_path / "whole"))
+    model = Checkpoint.open(tmp_path / "two" / "final").with_weights(tmp_path / "whole").model()
     for name, tensor in trainer.model.state_dict().items():
         torch.testing.assert_close(model.state_dict()[name], tensor, rtol=0, atol=1e-5, msg=name)
 
@@ -312,8 +311,8 @@ def test_a_localizer_in_two_processes_is_the_one_of_one(tiny_qwen2_vl: Path, toy
     for line, other in zip(logged(tmp_path / "two"), logged(tmp_path / "alone"), strict=True):
         assert line["loss"] == pytest.approx(other["loss"], rel=1e-5)
         assert line["visual_tokens_per_sample"] == other["visual_tokens_per_sample"]
-    expected = load_qwen2_vl(tmp_path / "alone" / "final")[0].state_dict()
-    for name, tensor in load_qwen2_vl(tmp_path / "two" / "final")[0].state_dict().items():
+    expected = Checkpoint.open(tmp_path / "alone" / "final").merged().state_dict()
+    for name, tensor in Checkpoint.open(tmp_path / "two" / "final").merged().state_dict().items():
         torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-5, msg=name)
 
 
@@ -330,12 +329,12 @@ def test_an_export_of_a_localizer_trained_whole_whose_weights_stay_spread(
     finished = launch([*words, f"output_dir={final.parent}", *more, "per_device_train_batch_size=2"], "train.localizer")
     assert finished.returncode == 0, finished.stderr[-3000:]
     assert not list(final.glob("*.safetensors"))
-    expected = load_qwen2_vl(tmp_path / "alone" / "final")[0].state_dict()
+    expected = Checkpoint.open(tmp_path / "alone" / "final").merged().state_dict()
     for dtype in ("float32", "bfloat16"):
         config = json.loads((final / "config.json").read_text())
         (final / "config.json").write_text(json.dumps({**config, "dtype": dtype}))
         export([str(final), str(tmp_path / dtype)])
-        for name, tensor in load_qwen2_vl(tmp_path / dtype, "auto")[0].state_dict().items():
+        for name, tensor in Checkpoint.open(tmp_path / dtype).merged("auto").state_dict().items():
             assert tensor.dtype == getattr(torch, dtype)
             rtol = 0 if dtype == "float32" else 2**-8
             torch.testing.assert_close(tensor.float(), expected[name], rtol=rtol, atol=1e-5, msg=name)

@@ -11,7 +11,6 @@ from PIL import Image
 from data_prep.common.command_line import parse_config
 from train.arguments.data import DataArguments
 from train.arguments.localizer import LocalizerModelArguments, LocalizerTrainingArguments
-from train.backbones.localizers import localizer_parts
 from train.engine.run import build_trainer
 from train.engine.trainer import PlcTrainer
 from train.localizer import main
@@ -87,6 +86,6 @@ def localizer_trainer(localizer_words: Callable[..., list[str]]) -> Callable[...
     def build(folder: Path, *more: str) -> PlcTrainer:
         kinds = (LocalizerModelArguments, DataArguments, LocalizerTrainingArguments)
         words = localizer_words(folder, *more)
-        return build_trainer(*parse_config(kinds, words, prog="test", description=""), localizer_parts)
+        return build_trainer(*parse_config(kinds, words, prog="test", description=""))
 
     return build

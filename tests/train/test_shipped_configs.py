@@ -53,7 +53,7 @@ def test_localizer_configurations(path: Path, toy_data: Path, tmp_path: Path, mo
     kinds = (LocalizerModelArguments, DataArguments, LocalizerTrainingArguments)
     model, _, args = parse_config(kinds, words, prog="t", description="")
     assert model.lora_config() is not None and args.projector_learning_rate > 0
-    assert bool(model.pixels()) == ("Qwen2-VL" in model.model)
+    assert bool({"min_pixels", "max_pixels"} & set(model.processor())) == ("Qwen2-VL" in model.model)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/evaluate").glob("*.yaml")), ids=lambda path: path.stem)

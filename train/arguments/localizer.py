@@ -1,6 +1,7 @@
 """The keys of a localizer's training configuration."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from data_prep.common.errors import ConfigError
 
@@ -33,9 +34,9 @@ class LocalizerModelArguments(ModelArguments):
         if self.full and self.lora is not None:
             raise ConfigError("full: lora must be null: the weights train, or an adapter beside them")
 
-    def pixels(self) -> dict[str, int]:
-        """min_pixels and max_pixels, those that are set."""
-        return self._given(("min_pixels", "max_pixels"))
+    def processor(self) -> dict[str, Any]:
+        """The processor's own keys that are set, as its `from_pretrained` takes them."""
+        return super().processor() | self._given(("min_pixels", "max_pixels"))
 
 
 @dataclass

@@ -16,9 +16,6 @@ from crop_model.configuration_crop_llava import COMPRESSOR_KEYS
 from crop_model.processing_crop_llava import FRAMES
 from data_prep.common.errors import ConfigError
 
-# The language model's linear layers and no others: a bare `q_proj` would match the vision tower's too.
-LANGUAGE_MODEL_LINEARS = r".*language_model\.layers\.\d+\.(self_attn|mlp)\..*_proj"
-
 
 @dataclass
 class ModelArguments:
@@ -130,14 +127,21 @@ class ModelArguments:
             )
         return options
 
-    def lora_config(self) -> LoraConfig | None:
-        """The adapter's configuration, or None. ConfigError on a keyword or a value that PEFT refuses."""
+    def lora_config(self, target_modules: str | None = None) -> LoraConfig | None:
+        """Make the adapter's configuration, or return None if no adapter is trained.
+
+        Args:
+            target_modules: the backbone's, unless `lora` names others.
+
+        Raises:
+            ConfigError: a keyword or a value that PEFT refuses.
+        """
         if not isinstance(self.lora, dict):
             return None
         if "modules_to_save" in self.lora:
             raise ConfigError("lora: modules_to_save is not free: compressor and projector train beside the adapter")
         try:
-            return LoraConfig(**{"target_modules": LANGUAGE_MODEL_LINEARS, **self.lora})
+            return LoraConfig(**{"target_modules": target_modules, **self.lora})
         except (TypeError, ValueError) as error:
             raise ConfigError(f"lora: {error}") from None
 

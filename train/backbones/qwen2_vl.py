@@ -1,15 +1,12 @@
-"""Qwen2-VL in training: its model, its processor and its batches.
+"""Qwen2-VL as a localizer: its batches, and what it does not read.
 
-Images keep their aspect and vary in tokens, so `image_grid_thw` tells each one's patches. Positions have three axes;
-the model derives them from that and from which tokens are an image's.
+Images keep their aspect ratio and differ in their number of tokens; `image_grid_thw` gives the patches of each one.
+Positions have three axes, which the model derives from that and from the token types.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
-from peft import PeftModel
 from PIL import Image
 from torch import Tensor
 from transformers import Qwen2VLForConditionalGeneration
@@ -17,50 +14,32 @@ from transformers import Qwen2VLForConditionalGeneration
 from crop_model.processing_qwen2_vl import Qwen2VLImageTextProcessor
 from crop_model.regions import Box
 from data_prep.common.errors import DataError
-from train.checkpoints.loading import load_model, named
 from train.data.collator import Collator, Opened, Row
 from train.data.rows import row_name
 
-MODEL_TYPE = "qwen2_vl"
-MERGER = "visual.merger"  # four patches to a token of the language model's width: LLaVA's projector
+from .base import Backbone
 
-
-def load_qwen2_vl(
-    name: str | Path, dtype: torch.dtype | str = torch.float32
-) -> tuple[Qwen2VLForConditionalGeneration, Qwen2VLImageTextProcessor]:
-    """The model in eval mode on the CPU, an adapter merged into its base, and its processor.
-
-    Raises:
-        ConfigError: nothing loadable under that name.
-    """
-    processor = load_processor(name)
-    model = load_model(str(name), Qwen2VLForConditionalGeneration, dtype)
-    return (model.merge_and_unload() if isinstance(model, PeftModel) else model).eval(), processor
-
-
-def load_processor(name: str | Path, **pixels: int) -> Qwen2VLImageTextProcessor:
-    """The processor stored under `name`, with min_pixels and max_pixels where they are given; saved with its source."""
-    Qwen2VLImageTextProcessor.register_for_auto_class("AutoProcessor")
-    return named(name, Qwen2VLImageTextProcessor.from_pretrained, **pixels)
-
-
-def write_merged(name: str | Path, folder: Path) -> None:
-    """What the Auto classes load: transformers' own model, and the processor with its source."""
-    model, processor = load_qwen2_vl(name, "auto")
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+# a checkpoint of a training carries the processor's source too: transformers' own processor needs torchvision
+Qwen2VLImageTextProcessor.register_for_auto_class("AutoProcessor")
 
 
 class Qwen2VLCollator(Collator):
-    """Batches for Qwen2-VL: pixel_values (patches of all images, 3 * 2 * 14 * 14), image_grid_thw (images, 3) and
-    mm_token_type_ids (B, L), 1 where an image's tokens are. No region goes in: it is what is asked for."""
+    """Make batches of Qwen2-VL.
+
+    They hold pixel_values (patches of all images, 3 * 2 * 14 * 14), image_grid_thw (images, 3) and mm_token_type_ids
+    (B, L), which is 1 at the tokens of an image. They hold no region, which is what the model is to find.
+    """
 
     def region(self, row: Row) -> Box | None:
-        """None."""
+        """Return None: the model is not given a region."""
         return None
 
     def open_images(self, row: Row) -> list[Image.Image]:
-        """The row's images; DataError where it has none: also a process's batch would have none, and it fall behind."""
+        """Open the row's images.
+
+        Raises:
+            DataError: there are none: a rank without images would skip a collective call and hang the others.
+        """
         if not row["images"]:
             raise DataError(f"{row_name(row)}: no image to find a region in")
         return super().open_images(row)
@@ -75,8 +54,28 @@ class Qwen2VLCollator(Collator):
 
     def _encode(self, *args: Any) -> tuple[list[tuple[Tensor, Tensor]], dict[str, Tensor]]:
         encoded, batch = super()._encode(*args)
-        return encoded, {key: value for key, value in batch.items() if key != "mm_token_type_ids"}  # of other rows
+        # they are of rows padded one by one; `_lay_out` makes those of the batch
+        return encoded, {key: value for key, value in batch.items() if key != "mm_token_type_ids"}
 
     def _lay_out(self, *args: Any) -> dict[str, Any]:
         batch = super()._lay_out(*args)
         return batch | {"mm_token_type_ids": (batch["input_ids"] == self.processor.image_token_id).long()}
+
+
+class Qwen2VL(Backbone):
+    """Qwen2-VL, all of whose visual tokens reach the language model."""
+
+    title = "Qwen2-VL"
+    model_types = ("qwen2_vl",)
+    model_class = Qwen2VLForConditionalGeneration
+    processor_class = Qwen2VLImageTextProcessor
+    collator = Qwen2VLCollator
+    # the merger makes one token of four patches, in the language model's width, as LLaVA's projector does
+    modules: ClassVar = {"projector": "visual.merger", "vision_tower": "visual"}
+    unread_keys: ClassVar = {
+        **dict.fromkeys(("compressor_type", "token_budget", "region_ratio", "compressor_num_attention_heads")),
+        **dict.fromkeys(("frame", "region_grid", "region_scale", "region_min_side", "quantization")),
+        **dict.fromkeys(("region_jitter", "localizer_probability", "global_probability", "picture_steps"), 0),
+        **{"pack_length": None, "on_bad_sample": "raise"},
+    }
+    auto_classes: ClassVar = {Qwen2VLImageTextProcessor: "AutoProcessor"}

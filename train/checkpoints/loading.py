@@ -1,19 +1,16 @@
-"""Models for training and from disk: what is trained, and how a folder becomes a model and its processor.
+"""Read configurations and weights from folders and Hub names, and name the model in every error.
 
-Three kinds of folder (or Hub name) are understood: a llava-hf base, a whole model of this project, and an adapter with
-compressor and projector beside it (PEFT), which names its base.
+`train.backbones.checkpoint.Checkpoint` is what the rest of the project loads models with.
 """
 
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
-from transformers import PreTrainedConfig, PreTrainedModel, set_seed
-from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from data_prep.common.errors import ConfigError, one_line
@@ -21,60 +18,46 @@ from data_prep.common.errors import ConfigError, one_line
 from . import base_weights
 
 
-def stored_model_type(name: str | Path) -> str | None:
-    """What the configuration under `name` says that it is of. ConfigError where there is none."""
-    stored, _ = named(name, PreTrainedConfig.get_config_dict)
-    return stored.get("model_type")
+def read_config(name: str | Path) -> dict[str, Any]:
+    """Read the config.json under `name`.
 
-
-def build_trained(
-    name: str,
-    model_class: type[PreTrainedModel],
-    parts: Sequence[str],
-    lora: LoraConfig | None,
-    dtype: torch.dtype = torch.float32,
-    seed: int = 0,
-    **loading: Any,
-) -> Any:
-    """A model of any class, in which its `parts` and the adapter train: see `build_model`.
-
-    Args:
-        parts: modules of `model.model`; one without weights is passed over.
+    Raises:
+        ConfigError: there is no such folder or Hub name, or nothing that reads.
     """
-    if is_deepspeed_zero3_enabled() and has_adapter(name):
-        raise ConfigError(f"model {name}: ZeRO-3 cannot go on from an adapter; export it, or take another preset")
-    set_seed(seed)
-    model = load_model(name, model_class, dtype, **loading)
-    if isinstance(model, PeftModel):  # goes on from an adapter: a new one on top of it
-        model = model.merge_and_unload()
-        model.name_or_path = name
-    model.requires_grad_(False)
-    modules = {part: model.model.get_submodule(part) for part in parts}
-    trained = [part for part, module in modules.items() if next(module.parameters(), None) is not None]
-    if lora is None:
-        for part in trained:
-            modules[part].requires_grad_(True)
-        return model
-    lora.modules_to_save = trained
-    set_seed(seed)
-    # ZeRO-3 needs the adapter in the model's own type; whoever wants fp32 casts afterwards
-    return get_peft_model(model, lora, autocast_adapter_dtype=False)
+    stored, _ = named(name, PreTrainedConfig.get_config_dict)
+    return stored
+
+
+def read_adapter(name: str | Path) -> PeftConfig | None:
+    """Read the adapter_config.json under `name`, or return None if there is none."""
+    return named(name, PeftConfig.from_pretrained) if named(name, find_adapter_config_file) is not None else None
 
 
 def load_model(
-    name: str, model_class: type[PreTrainedModel], dtype: torch.dtype | str = torch.float32, **loading: Any
+    name: str,
+    adapter: PeftConfig | None,
+    model_class: type[PreTrainedModel],
+    dtype: torch.dtype | str,
+    **loading: Any,
 ) -> Any:
-    """The model stored under `name`; an adapter on its base, which `loading` is for too: a `PeftModel`.
+    """Load the model stored under `name`; an adapter onto its base, as a `PeftModel`.
+
+    Args:
+        name: folder or Hub name.
+        adapter: what `read_adapter` returns for it.
+        model_class: of the model, or of the adapter's base.
+        dtype: of the weights; "auto": as stored.
+        loading: other options of `from_pretrained`, which apply to the base.
 
     Raises:
         ConfigError: nothing loadable under that name, or a base with other weights than the adapter was trained on.
     """
-    if not has_adapter(name):
+    if adapter is None:
         return named(name, model_class.from_pretrained, dtype=dtype, **loading)
-    base_name = named(name, PeftConfig.from_pretrained).base_model_name_or_path
+    base_name = adapter.base_model_name_or_path
     if base_name is None:
         raise ConfigError(f"model {name}: its adapter_config.json names no base model")
-    base = load_model(base_name, model_class, dtype, **loading)
+    base = load_model(base_name, read_adapter(base_name), model_class, dtype, **loading)
     if isinstance(base, PeftModel):
         base = base.merge_and_unload()
     named(name, base_weights.check, base=base_name)
@@ -82,7 +65,7 @@ def load_model(
 
 
 def _load_adapter(name: str, base: PreTrainedModel) -> PeftModel:
-    """ValueError where the adapter is not whole: PEFT only warns of missing LoRA weights."""
+    """Load an adapter, and raise ValueError if it is not whole: PEFT only warns of missing LoRA weights."""
     if Path(name).is_dir() and not any(Path(name).glob("adapter_model.*")):
         raise ValueError("the adapter's weights are missing")
     with warnings.catch_warnings():
@@ -93,13 +76,12 @@ def _load_adapter(name: str, base: PreTrainedModel) -> PeftModel:
             raise ValueError(f"the adapter is damaged: {str(error)[:200]}") from error
 
 
-def has_adapter(name: str) -> bool:
-    """Whether a folder or Hub name is of the third kind."""
-    return named(name, find_adapter_config_file) is not None
-
-
 def named(name: str | Path, load: Any, **options: Any) -> Any:
-    """Call a `from_pretrained`, and name the model in what goes wrong."""
+    """Call a `from_pretrained`, and name the model in what goes wrong.
+
+    Raises:
+        ConfigError: `load` raised OSError, ValueError or SafetensorError.
+    """
     try:
         return load(str(name), **options)
     except (OSError, ValueError, SafetensorError) as error:

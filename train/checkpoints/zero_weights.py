@@ -1,9 +1,9 @@
-"""Weights out of a DeepSpeed engine's states, for the one kind of checkpoint that has them nowhere else.
+"""Read weights from a DeepSpeed engine's states, for the one kind of checkpoint that has them nowhere else.
 
-Training writes whole tensors in safetensors whatever the ZeRO stage and the number of processes. The exception is
-ZeRO-3 with `stage3_gather_16bit_weights_on_model_save` off and `lora: null`: only global_step<n>/ has the weights, a
-part a process. They are put together by DeepSpeed's own `zero_to_fp32`. The states are pickles: reading them runs what
-they hold, as resuming does.
+Training writes whole tensors in safetensors for every ZeRO stage and number of processes. The exception is ZeRO-3 with
+`stage3_gather_16bit_weights_on_model_save` off and `lora: null`: only global_step<n>/ holds the weights, one part per
+process. DeepSpeed's own `zero_to_fp32` puts them together. The states are pickles: reading them runs the code that they
+hold, as resuming does.
 """
 
 import pickle
@@ -11,21 +11,18 @@ import shutil
 from pathlib import Path
 
 import torch
-from peft import PeftConfig, get_peft_model
+from peft import get_peft_model
 from transformers import PreTrainedModel
 
-from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from data_prep.common.errors import ConfigError, one_line
 
-from .loading import has_adapter, named
+from .loading import named, read_adapter
 
 NOT_COPIED = ("global_step*", "latest*", "zero_to_*.py", "*.pt", "*.pth", "*.bin", "manifest.json")
 
 
-def with_weights(
-    checkpoint: str, folder: Path, model_class: type[PreTrainedModel] = CropLlavaForConditionalGeneration
-) -> str:
-    """The checkpoint itself or, where only an engine's states have its weights, `folder`, written with them.
+def with_weights(checkpoint: str, folder: Path, model_class: type[PreTrainedModel]) -> str:
+    """Return the checkpoint's name or, if only an engine's states hold its weights, write `folder` and return its name.
 
     Args:
         checkpoint: folder or Hub name.
@@ -43,14 +40,14 @@ def with_weights(
 
 
 def _consolidate(checkpoint: Path, folder: Path, model_class: type[PreTrainedModel]) -> None:
-    """Write the checkpoint anew: its weights in fp32 and safetensors, its other files as they are."""
+    """Write a copy of the checkpoint with its weights in fp32 and safetensors, and its other files as they are."""
     from deepspeed.utils.zero_to_fp32 import (  # noqa: PLC0415 - takes seconds, and few checkpoints need it
         get_fp32_state_dict_from_zero_checkpoint,
     )
 
-    adapter = has_adapter(str(checkpoint))
+    adapter = read_adapter(checkpoint)
     try:
-        state = get_fp32_state_dict_from_zero_checkpoint(str(checkpoint), exclude_frozen_parameters=adapter)
+        state = get_fp32_state_dict_from_zero_checkpoint(str(checkpoint), exclude_frozen_parameters=adapter is not None)
     except (OSError, EOFError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
         reason = one_line(error)[:200]
         raise ConfigError(f"model {checkpoint}: the engine's states are not whole: {reason}") from error
@@ -58,8 +55,7 @@ def _consolidate(checkpoint: Path, folder: Path, model_class: type[PreTrainedMod
     stored = named(checkpoint, model_class.config_class.from_pretrained)
     with torch.device("meta"):  # names and shapes, which is what saving needs
         model = model_class(stored).to(stored.dtype or torch.float32)  # config.json tells this type; weights stay fp32
-        if adapter:
-            config = PeftConfig.from_pretrained(str(checkpoint))
-            model.name_or_path = config.base_model_name_or_path  # PEFT writes that of the model, which has none yet
-            model = get_peft_model(model, config)
+        if adapter is not None:
+            model.name_or_path = adapter.base_model_name_or_path  # PEFT writes that of the model, which has none yet
+            model = get_peft_model(model, adapter)
     model.save_pretrained(folder, state_dict=state)

@@ -23,6 +23,7 @@ from accelerate import Accelerator
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from crop_model.cost.model import ModelShape
+from crop_model.serving.pipeline import wait_for
 from data_prep.common.atomic import write_atomically
 
 LOG_FILE = "train_log.jsonl"
@@ -76,7 +77,7 @@ class StepMeter(TrainerCallback):
         """Around a forward and backward pass. Waits for the device, which would else be timed somewhere later."""
         start = time.perf_counter()
         yield
-        self._synchronize()
+        wait_for(self.accelerator.device)
         self.totals["forward_backward_s"] += time.perf_counter() - start
 
     def count(self, batches: Sequence[dict[str, Any]]) -> None:
@@ -152,7 +153,7 @@ class StepMeter(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """The end of a step, before its learning rates change and before other callbacks draw or save."""
-        self._synchronize()
+        wait_for(self.accelerator.device)
         self.rates = {group["name"]: group["lr"] for group in optimizer.param_groups} if optimizer else {}
         self.steps += 1
         self.totals["step_s"] += time.perf_counter() - self._start
@@ -175,10 +176,6 @@ class StepMeter(TrainerCallback):
             line |= {"lr": rates, "mfu": logs.get("mfu")}
         with (Path(args.output_dir) / LOG_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-
-    def _synchronize(self) -> None:
-        if self.accelerator.device.type == "cuda":
-            torch.cuda.synchronize()
 
 
 def peak_flops() -> float | None:

@@ -1,6 +1,7 @@
-"""A training from its configuration to `final`: what every trainer's command shares.
+"""Run a training from its configuration to `final`: what the commands of all trainings share.
 
-What can be wrong with a call or its data is found before the model is loaded."""
+Errors in a call or its data are found before the model is loaded.
+"""
 
 import json
 import sys
@@ -17,8 +18,6 @@ from data_prep.common.errors import ConfigError, DataError, RunError, user_error
 from train.arguments.data import DataArguments
 from train.arguments.model import ModelArguments
 from train.arguments.training import PlcTrainingArguments
-from train.backbones.base import Kind
-from train.backbones.llava import llava_parts
 from train.checkpoints import base_weights
 from train.checkpoints.config_file import CONFIG_FILE, write_config
 from train.checkpoints.environment import ENVIRONMENT_FILE, describe_environment
@@ -31,19 +30,21 @@ from train.data.samples import load_samples
 from train.pictures.callback import PictureCallback
 
 from .kernels import apply_kernels
+from .parameter_groups import what_trains
 from .profiler import ProfileCallback
 from .resume import ResumeCheck, check_identity, checkpoint_to_resume, run_identity
+from .starting_model import load_to_train, open_to_train
 from .stop_on_signal import STOPPED_STATUS, StopOnSignal
-from .trainer import PlcTrainer, what_trains
+from .trainer import PlcTrainer
 
 
-def run(argv: Sequence[str] | None, kinds: tuple[type, ...], parts: Kind, prog: str, description: str) -> None:
-    """A training's entry point: the words of its call, or those of the command line, to its end."""
+def run(argv: Sequence[str] | None, kinds: tuple[type, ...], prog: str, description: str) -> None:
+    """Run a training from the words of its call, or those of the command line, to its end."""
     with user_errors(prog), StopOnSignal() as stop:
         words = sys.argv[1:] if argv is None else argv
         model_arguments, data_arguments, args = parse_config(kinds, words, prog=prog, description=description)
-        trainer = train(model_arguments, data_arguments, args, stop, parts)
-        # a thread of the processes' connection that runs on at exit now and then aborts a process that has finished
+        trainer = train(model_arguments, data_arguments, args, stop)
+        # a thread of the connection between the processes may abort a finished process if it still runs at exit
         trainer.accelerator.end_training()
 
 
@@ -52,7 +53,6 @@ def train(
     data_arguments: DataArguments,
     args: PlcTrainingArguments,
     stop: StopOnSignal | None = None,
-    parts: Kind = llava_parts,
 ) -> PlcTrainer:
     """Train as configured and save the result to `final` in the output folder.
 
@@ -65,15 +65,12 @@ def train(
     if args.deepspeed:  # before the model is built: ZeRO-3 spreads its weights while they are loaded
         deepspeed.init_distributed()
     checkpoint = checkpoint_to_resume(args)
-    trainer = build_trainer(model_arguments, data_arguments, args, parts)
+    trainer = build_trainer(model_arguments, data_arguments, args)
     trainer.add_callback(stop)
     if checkpoint is not None and is_universal(checkpoint):
         load_as_universal(trainer.accelerator)
     if args.process_index == 0:
-        data = trainer.train_dataset
-        data = data.data if isinstance(data, RegionNoiseData) else data
-        samples = data.samples if isinstance(data, PackedRows) else data
-        trainer.identity = run_identity(samples, model_arguments, data_arguments, args)
+        trainer.identity = run_identity(trainer.samples, model_arguments, data_arguments, args)
         if checkpoint is not None:
             check_identity(checkpoint, trainer.identity, args.resume_with_changes)
             if not args.resume_with_changes:
@@ -95,12 +92,9 @@ def train(
 
 
 def build_trainer(
-    model_arguments: ModelArguments,
-    data_arguments: DataArguments,
-    args: PlcTrainingArguments,
-    parts_of: Kind = llava_parts,
+    model_arguments: ModelArguments, data_arguments: DataArguments, args: PlcTrainingArguments
 ) -> PlcTrainer:
-    """Everything before the first step. The samples are read and checked before the model is."""
+    """Do everything before the first step. The samples are read and checked before the model is loaded."""
     if not data_arguments.train_data:
         raise ConfigError("train_data: no data to train on")
     if not data_arguments.eval_data and (args.eval_strategy != "no" or args.picture_steps):
@@ -112,8 +106,8 @@ def build_trainer(
         raise ConfigError(
             "per_device_train_batch_size: FlashAttention takes packed rows one by one: 1 of a longer pack_length"
         )
-    parts = parts_of(model_arguments, args)
-    processor = parts.processor
+    checkpoint = open_to_train(model_arguments, args)
+    processor = checkpoint.processor(**model_arguments.processor())
     if model_arguments.chat_template is not None:
         processor.chat_template = Path(model_arguments.chat_template).read_text(encoding="utf-8")
     bad: list[BadSample] | None = [] if args.on_bad_sample == "skip" else None
@@ -129,17 +123,18 @@ def build_trainer(
     if args.localizer_regions:
         train_samples = add_located(train_samples, args.localizer_regions)
     quarantine = None if bad is None else _quarantine(args, len(train_samples) + len(eval_samples or ()), bad)
-    collator = parts.collator(processor, data_arguments.max_image_pixels, skip_bad=bad is not None)
+    collator = checkpoint.backbone.collator(processor, data_arguments.max_image_pixels, skip_bad=bad is not None)
     callbacks: list[TrainerCallback] = [ResumeCheck()]
     if args.profile_steps:
         callbacks.append(ProfileCallback(Path(args.output_dir) / "profile", args.profile_steps))
     if args.picture_steps and eval_samples is not None:
         callbacks.append(PictureCallback(eval_samples, collator, args.picture_steps))
     return PlcTrainer(
-        model=_ready(parts.build(), args),
+        model=_ready(load_to_train(checkpoint, model_arguments, args), args),
         args=args,
         data_collator=collator,
         train_dataset=_with_noise(_packed(train_samples, args), args),
+        samples=train_samples,
         eval_dataset=eval_samples,
         processing_class=processor,
         callbacks=callbacks,
@@ -148,7 +143,11 @@ def build_trainer(
 
 
 def _quarantine(args: PlcTrainingArguments, good: int, bad: Sequence[BadSample]) -> Quarantine:
-    """With what was found while loading; DataError if that is too much already."""
+    """Create the quarantine with the bad samples found while loading.
+
+    Raises:
+        DataError: their share is above `max_bad_fraction`.
+    """
     quarantine = Quarantine(
         Path(args.output_dir) / QUARANTINE_FILE,
         total=good + len(bad),
@@ -175,7 +174,7 @@ def _with_noise(
 
 
 def _ready(model: nn.Module, args: PlcTrainingArguments) -> nn.Module:
-    """With the kernels asked for, and with what trains in fp32 where DeepSpeed does not keep fp32 copies by itself."""
+    """Apply the configured kernels, and turn what trains into fp32 unless DeepSpeed keeps fp32 copies by itself."""
     apply_kernels(model, args)
     if not args.deepspeed:
         for parameter in model.parameters():

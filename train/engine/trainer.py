@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
@@ -17,10 +18,9 @@ from transformers import EvalPrediction, Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
-from crop_model.configuration_crop_llava import CropLlavaConfig
-from crop_model.cost.model import ModelShape
 from data_prep.common.errors import RunError
 from train.arguments.training import PlcTrainingArguments
+from train.backbones import BACKBONES
 from train.checkpoints import base_weights
 from train.checkpoints.folders import STAGING, clear_staging, publish, write_manifest
 from train.data.quarantine import Quarantine
@@ -29,7 +29,7 @@ from train.data.sampler import EpochSampler
 
 from .meter import StepMeter
 from .packed_attention import BY_SAMPLE
-from .parameter_groups import MODULE_MARKS, module_group, trainable_parameters
+from .parameter_groups import parameter_groups, shape_of, trainable_parameters
 
 
 class PlcTrainer(Trainer):
@@ -42,7 +42,9 @@ class PlcTrainer(Trainer):
     args: PlcTrainingArguments
     optimizer: torch.optim.Optimizer | None
 
-    def __init__(self, *args: Any, quarantine: Quarantine | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, samples: datasets.Dataset, quarantine: Quarantine | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(
             *args,
             compute_metrics=mean_exact_match,
@@ -50,11 +52,11 @@ class PlcTrainer(Trainer):
             **kwargs,
         )
         self.label_names = ["labels"]  # the model hands them on by keyword, so its signature does not tell
-        self.quarantine = quarantine
+        self.samples, self.quarantine = samples, quarantine
         self._step_samples: list[str] = []  # of the current update, in this process
         config = self.model.config
-        shape = ModelShape.from_config(config) if isinstance(config, CropLlavaConfig) else None
-        adapter = sum(_shape(p).numel() for _, p in trainable_parameters(self.model).get("lora", []))
+        shape = BACKBONES[config.model_type].model_shape(config)
+        adapter = sum(shape_of(p).numel() for _, p in trainable_parameters(self.model).get("lora", []))
         self.meter = StepMeter(self.accelerator, self.processing_class.image_token_id, shape, self.args.bf16, adapter)
         self.add_callback(self.meter)
         self.identity: dict[str, Any] = {}  # of the run, for its checkpoints: `train.engine.resume.run_identity`
@@ -75,9 +77,8 @@ class PlcTrainer(Trainer):
 
         Packed rows are all about as long: they are shuffled. Under region noise every number comes with its epoch.
         """
+        sampler = self._order_of(self.train_dataset)
         noisy = isinstance(self.train_dataset, RegionNoiseData)
-        data = self.train_dataset.data if noisy else self.train_dataset
-        sampler = self._order_of(data)
         return WithEpoch(sampler, self._epoch) if noisy and sampler is not None else sampler
 
     def _order_of(self, data: Any) -> Sampler | None:
@@ -89,7 +90,7 @@ class PlcTrainer(Trainer):
             count=len(data),
             seed=args.seed if args.data_seed is None else args.data_seed,
             epoch=self._epoch,
-            lengths=data[args.length_column_name] if grouped else None,
+            lengths=self.samples[args.length_column_name] if grouped else None,
             global_batch=args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
         )
 
@@ -213,41 +214,6 @@ class PlcTrainer(Trainer):
             config.save_pretrained(output_dir or self.args.output_dir)
 
 
-def parameter_groups(model: nn.Module, args: PlcTrainingArguments) -> list[dict[str, Any]]:
-    """The optimizer's groups: every trained module with its learning rate; weight decay on matrices only."""
-    rates = {
-        "lora": args.learning_rate,
-        "compressor": args.compressor_learning_rate,
-        "projector": args.projector_learning_rate,
-        "language_model": args.learning_rate,
-    }
-    groups = []
-    for name, parameters in trainable_parameters(model).items():
-        matrices = [parameter for _, parameter in parameters if len(_shape(parameter)) > 1]
-        rest = [parameter for _, parameter in parameters if len(_shape(parameter)) <= 1]
-        for members, decay in ((matrices, args.weight_decay), (rest, 0.0)):
-            if members:
-                groups.append({"name": name, "params": members, "lr": rates[name], "weight_decay": decay})
-    return groups
-
-
-def what_trains(model: nn.Module, args: PlcTrainingArguments) -> str:
-    """A table with one line a module group: parameters, how many of them train, and at what learning rate."""
-    rates = {group["name"]: group["lr"] for group in parameter_groups(model, args)}
-    counts = {group: [0, 0] for group in MODULE_MARKS}
-    for name, parameter in model.named_parameters():
-        if ".original_module." in name:  # PEFT's frozen copy of what modules_to_save trains
-            continue
-        counts[module_group(name)][0] += _shape(parameter).numel()
-        counts[module_group(name)][1] += _shape(parameter).numel() * parameter.requires_grad
-    lines = [f"{'what trains':<16}{'parameters':>16}{'trainable':>16}{'learning rate':>16}"]
-    for group, (total, trainable) in counts.items():
-        if total:
-            rate = f"{rates[group]:g}" if trainable else "frozen"
-            lines.append(f"{group:<16}{total:>16,}{trainable:>16,}{rate:>16}")
-    return "\n".join(lines)
-
-
 def exact_matches(logits: Tensor, labels: Tensor) -> Tensor:  # (B, L, V), (B, L)
     """(B,) 1 where the most likely token is right at every supervised position, 0 where not, -1 where none is.
 
@@ -264,8 +230,3 @@ def mean_exact_match(prediction: EvalPrediction) -> dict[str, float]:
     """Share of evaluation samples whose answer is right to the token; bad samples, which have no answer, left out."""
     answered = prediction.predictions[prediction.predictions >= 0]
     return {"exact_match": float(answered.mean()) if answered.size else 0.0}
-
-
-def _shape(parameter: nn.Parameter) -> torch.Size:
-    """Of the whole parameter: where ZeRO-3 has spread it, an empty shell that knows its `ds_shape` is left."""
-    return getattr(parameter, "ds_shape", parameter.shape)

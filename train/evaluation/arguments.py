@@ -4,19 +4,15 @@ import argparse
 import dataclasses
 import itertools
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from crop_model.compressor import COMPRESSOR_TYPES
-from crop_model.configuration_crop_llava import CropLlavaConfig
 from crop_model.training_free.base import TrainingFreeMethod
 from crop_model.training_free.methods import METHODS, training_free_method
 from data_prep.common.errors import ConfigError
-from train.backbones.llava import load_config, load_processor
-from train.checkpoints.loading import stored_model_type
 from train.evaluation.benchmarks.source import BenchmarkSource
 
 from .benchmarks import BENCHMARKS
@@ -190,25 +186,3 @@ class EvaluateArguments:
         dtype = getattr(torch, self.dtype)
         assert isinstance(dtype, torch.dtype)
         return dtype
-
-
-def check_checkpoints(rows: Sequence[RowSpec]) -> None:
-    """Read every row's configuration and processor, so that a wrong one ends the run before the first model is loaded.
-
-    Raises:
-        ConfigError: no checkpoint under that name, or a compressor that does not fit it.
-    """
-    for spec in rows:
-        config = load_config(spec.checkpoint, **spec.compressor())
-        load_processor(spec.checkpoint, config)
-        if spec.localizer is not None:
-            stored_model_type(spec.localizer)
-        try:
-            spec.training_free().pruning(config)
-        except ValueError as error:
-            raise ConfigError(f"rows: {spec.checkpoint}: {error}") from error
-
-
-def is_trained(checkpoint: str) -> bool:
-    """Whether it comes from this project's training: a base model has another model type."""
-    return stored_model_type(checkpoint) == CropLlavaConfig.model_type

@@ -1,9 +1,11 @@
-"""Answer and measure the rows of an evaluation, one after the other.
+"""Answer and measure the rows of an evaluation, one after the other; rows that share a model follow each other.
 
-row ─► load the checkpoint ─► answer all questions ─► accuracy, cost, time ─► evaluation.json and .md
-                                    └─► predictions-<row>.jsonl
+rows ─► open all checkpoints ─► for each: load model and localizer, unless a row before did
+                                     └─► answer all questions ─► accuracy, cost, time ─► evaluation.json and .md
+                                                  └─► predictions-<row>.jsonl
 """
 
+import gc
 import hashlib
 import json
 import statistics
@@ -18,18 +20,19 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object, tqdm
 from torch import Tensor
 
-from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
+from crop_model.localization.base import RegionLocalizer
 from crop_model.patches import patch_mask
-from data_prep.common.errors import RunError
+from crop_model.serving.pipeline import wait_for
+from data_prep.common.errors import ConfigError, RunError
 from train.arguments.data import DataArguments
-from train.backbones.llava import load_merged
+from train.backbones.checkpoint import Checkpoint
 from train.backbones.localizers import load_localizer, localizer_cost
 from train.checkpoints.config_file import write_config
-from train.data.collator import Collator
+from train.checkpoints.loading import read_config
 from train.data.samples import file_stamps
 
 from .answer_cache import AnswerCache, remove_answers
-from .arguments import EvaluateArguments, RowSpec, check_checkpoints
+from .arguments import EvaluateArguments, RowSpec
 from .benchmark_scores import Scored
 from .localization import LocatedRow, locate, measures, measures_text
 from .metrics import exact_match
@@ -42,10 +45,73 @@ from .vision_reuse import each_image_once
 ARGUMENTS_FILE = "evaluation.yaml"  # not config.yaml, which in a run's folder is the training's
 
 TTFT_WARMUP = 2
+Key = tuple[Any, ...]
+
+
+class LoadedModels:
+    """Open the checkpoints of all rows, and load each model and each localizer once for the rows that share it.
+
+    Args:
+        specs: the rows.
+        dtype: of the weights.
+
+    Raises:
+        ConfigError: no checkpoint under a row's name, or a compressor or method that does not fit it.
+    """
+
+    def __init__(self, specs: Sequence[RowSpec], dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self._opened: dict[Key, tuple[Checkpoint, Any]] = {}
+        self._models: dict[Key, Any] = {}
+        self._localizers: dict[str, RegionLocalizer] = {}
+        self.located: dict[str, dict[str, LocatedRow]] = {}  # by localizer, what it found for every question
+        for spec in specs:
+            if model_key(spec) not in self._opened:
+                checkpoint = Checkpoint.open(spec.checkpoint, needs_compressor=True, **spec.compressor())
+                self._opened[model_key(spec)] = checkpoint, checkpoint.processor()
+            if spec.localizer is not None:
+                read_config(spec.localizer)
+            try:
+                spec.training_free().pruning(self.checkpoint(spec).config)
+            except ValueError as error:
+                raise ConfigError(f"rows: {spec.checkpoint}: {error}") from error
+
+    def checkpoint(self, spec: RowSpec) -> Checkpoint:
+        """Return the row's checkpoint, with its compressor."""
+        return self._opened[model_key(spec)][0]
+
+    def processor(self, spec: RowSpec) -> Any:
+        """Return the row's processor."""
+        return self._opened[model_key(spec)][1]
+
+    def model(self, spec: RowSpec) -> Any:
+        """Return the row's model on this process's device."""
+        key = model_key(spec)
+        if key not in self._models:
+            self._models[key] = self.checkpoint(spec).merged(self.dtype, PartialState().device)
+        return self._models[key]
+
+    def localizer(self, name: str) -> RegionLocalizer:
+        """Return a localizer on this process's device."""
+        if name not in self._localizers:
+            self._localizers[name] = load_localizer(name, self.dtype, PartialState().device)
+        return self._localizers[name]
+
+    def keep_for(self, specs: Sequence[RowSpec]) -> None:
+        """Free what none of the remaining rows needs."""
+        keys, names = set(map(model_key, specs)), {spec.localizer for spec in specs}
+        self._models = {key: model for key, model in self._models.items() if key in keys}
+        self._localizers = {name: one for name, one in self._localizers.items() if name in names}
+        gc.collect()  # a model may refer to itself
+
+
+def model_key(spec: RowSpec) -> Key:
+    """Return what rows that share a model have in common: checkpoint and compressor."""
+    return spec.checkpoint, *sorted(spec.compressor().items())
 
 
 class Evaluator:
-    """One row of the table: its model, its processor, and the questions as it asks them."""
+    """Answer and measure one row of the table."""
 
     def __init__(
         self,
@@ -53,20 +119,18 @@ class Evaluator:
         arguments: EvaluateArguments,
         data: DataArguments,
         asked: QuestionsByLabel,
-        found: dict[str, dict[str, LocatedRow]],
+        loaded: LoadedModels,
     ) -> None:
-        self.spec, self.arguments = spec, arguments
-        model, self.processor = load_merged(spec.checkpoint, dtype=arguments.torch_dtype, **spec.compressor())
-        self.device = PartialState().device
-        self.model: CropLlavaForConditionalGeneration = model.to(self.device)
-        self.collator = Collator(self.processor, data.max_image_pixels)
+        self.spec, self.arguments, self.loaded = spec, arguments, loaded
+        self.model, self.processor, self.device = loaded.model(spec), loaded.processor(spec), PartialState().device
+        self.collator = loaded.checkpoint(spec).backbone.collator(self.processor, data.max_image_pixels)
         self.samples = load_questions(arguments, data, asked, self.processor)
         self.located: dict[str, LocatedRow] = {}
         if spec.localizer is not None:
-            if spec.localizer not in found:
-                localizer = load_localizer(spec.localizer, arguments.torch_dtype, self.device)
-                found[spec.localizer] = locate(localizer, self.samples, self.collator, arguments.batch_size)
-            self.located = found[spec.localizer]
+            if spec.localizer not in loaded.located:
+                localizer = loaded.localizer(spec.localizer)
+                loaded.located[spec.localizer] = locate(localizer, self.samples, self.collator, arguments.batch_size)
+            self.located = loaded.located[spec.localizer]
 
     def predictions(self) -> list[Prediction]:
         """Every question's answer in the data's order, the same on every process."""
@@ -120,20 +184,18 @@ class Evaluator:
         count = min(self.arguments.ttft_samples, len(self.samples))
         if count == 0:
             return None
-        localizer = None
-        if self.spec.localizer is not None:
-            localizer = load_localizer(self.spec.localizer, self.arguments.torch_dtype, self.device)
+        localizer = None if self.spec.localizer is None else self.loaded.localizer(self.spec.localizer)
         rows = [self._asked(index) for index in range(count)]
         asked = [(self._batch([row]), self.collator.open_images(row)[:1], row["question"]) for row in rows]
         seconds = []
         for batch, images, question in asked[:1] * TTFT_WARMUP + asked:
-            self._synchronize()
+            wait_for(self.device)
             start = time.perf_counter()
             if localizer is not None:
                 localizer.predict(images, [question] * len(images))
             with self.spec.training_free().applied(self.model):
                 self._generate(batch, max_new_tokens=1)
-            self._synchronize()
+            wait_for(self.device)
             seconds.append(time.perf_counter() - start)
         return statistics.median(seconds[TTFT_WARMUP:])
 
@@ -203,34 +265,28 @@ class Evaluator:
         )
         return tokens[:, batch["input_ids"].shape[1] :]
 
-    def _synchronize(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
 
 def evaluate_row(
-    spec: RowSpec,
-    arguments: EvaluateArguments,
-    data: DataArguments,
-    asked: QuestionsByLabel,
-    found: dict[str, dict[str, LocatedRow]],
+    spec: RowSpec, arguments: EvaluateArguments, data: DataArguments, asked: QuestionsByLabel, loaded: LoadedModels
 ) -> tuple[list[Prediction], dict[str, Any] | None]:
-    """Load, ask and measure one row; the model is gone before the next one comes.
+    """Ask and measure one row.
 
     Args:
+        spec: the row.
+        arguments, data: of the evaluation.
         asked: the benchmarks' questions.
-        found: by localizer what it found, for the rows that share it; filled here.
+        loaded: models and localizers, and what the localizers found, for the rows that share them.
 
     Returns:
         The predictions, and on the first process the row of evaluation.json.
     """
-    evaluator = Evaluator(spec, arguments, data, asked, found)
+    evaluator = Evaluator(spec, arguments, data, asked, loaded)
     predictions, row = evaluator.predictions(), None
     if PartialState().is_main_process:  # the others wait, so that nothing disturbs the clock
         ttft_s = evaluator.time_to_first_token()
-        row = describe_row(spec, evaluator.model.config, predictions, ttft_s, arguments.torch_dtype)
+        row = describe_row(spec, loaded.checkpoint(spec), predictions, ttft_s, arguments.torch_dtype)
         if spec.localizer is not None:
-            row |= localizer_cost(spec.localizer, row["text_tokens"])
+            row |= localizer_cost(loaded.localizer(spec.localizer), row["text_tokens"])
         annotated = evaluator.samples
         if arguments.benchmarks:  # a question without a region is one that nobody annotated
             annotated = annotated.filter(lambda region: region is not None, input_columns="region")
@@ -253,7 +309,7 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments) -> dict[str, Any
     """
     asked = read_benchmarks(arguments, data)
     specs = arguments.specs()
-    check_checkpoints(specs)
+    loaded = LoadedModels(specs, arguments.torch_dtype)
     state = PartialState(cpu=not torch.cuda.is_available())  # joins the launcher's processes; shared from here on
     folder = Path(arguments.output_dir)
     if state.is_main_process:
@@ -263,16 +319,17 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments) -> dict[str, Any
             remove_answers(folder)
     state.wait_for_everyone()
     dataset = arguments.dataset or "+".join([*asked, *(Path(source.annotations).stem for source in data.eval_data)])
-    rows: list[dict[str, Any]] = []
-    answers: list[Scored] = []
-    found: dict[str, dict[str, LocatedRow]] = {}
+    done: dict[int, tuple[dict[str, Any], Scored]] = {}
     result: dict[str, Any] = {}
-    for number, spec in enumerate(specs):
-        predictions, row = evaluate_row(spec, arguments, data, asked, found)
+    keys = [model_key(spec) for spec in specs]
+    order = sorted(range(len(specs)), key=lambda number: keys.index(keys[number]))  # rows of one model together
+    for position, number in enumerate(order):
+        predictions, row = evaluate_row(specs[number], arguments, data, asked, loaded)
+        loaded.keep_for([specs[later] for later in order[position + 1 :]])
         if row is not None:
-            rows.append(row)
-            answers.append(by_benchmark(predictions))
+            done[number] = row, by_benchmark(predictions)
             write_predictions(folder, number, row, predictions)
+            rows, answers = [done[n][0] for n in sorted(done)], [done[n][1] for n in sorted(done)]
             rows_left = len(specs) - len(rows)
             result = write_report(folder, dataset, len(predictions), rows, arguments.dtype, rows_left, answers)
     if state.is_main_process:

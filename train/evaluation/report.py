@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from crop_model.configuration_crop_llava import CropLlavaConfig
 from data_prep.common.atomic import write_atomically
 from data_prep.common.errors import ConfigError
 from data_prep.common.markdown import markdown_table
+from train.backbones.checkpoint import Checkpoint
 from train.checkpoints.environment import describe_environment
 
-from .arguments import RowSpec, is_trained
+from .arguments import RowSpec
 from .benchmark_scores import Scored, add_retention, benchmark_table, describe_benchmarks
 from .metrics import accuracy_by_group, wilson_interval
 from .prediction import Prediction, by_benchmark
@@ -24,7 +24,7 @@ RESULT_FILE, TABLE_FILE = "evaluation.json", "evaluation.md"
 
 def describe_row(
     spec: RowSpec,
-    config: CropLlavaConfig,
+    checkpoint: Checkpoint,
     predictions: Sequence[Prediction],
     ttft_s: float | None,
     dtype: torch.dtype,
@@ -33,7 +33,7 @@ def describe_row(
 
     Args:
         spec: what was evaluated.
-        config: of the evaluated model.
+        checkpoint: the evaluated model, with the row's compressor.
         predictions: of all questions, at least one.
         ttft_s: time to the first token in seconds, or None.
         dtype: of weights and KV cache.
@@ -41,6 +41,7 @@ def describe_row(
     correct = [prediction.correct for prediction in predictions]
     images = sum(prediction.images for prediction in predictions)
     visual_tokens = sum(prediction.visual_tokens for prediction in predictions) / max(1, images)
+    config = checkpoint.config
     rows, cols = config.patch_grid
     text_tokens = round(statistics.median(prediction.text_tokens for prediction in predictions))
     method = spec.training_free()
@@ -50,7 +51,7 @@ def describe_row(
     answers = by_benchmark(predictions)
     row = {
         "method": method.label(config),
-        "trained": is_trained(spec.checkpoint),
+        "trained": checkpoint.is_trained,
         "token_budget": budget,
         "visual_tokens": read,
         "retention_ratio": read / (rows * cols),

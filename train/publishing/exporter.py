@@ -18,23 +18,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import Qwen2VLForConditionalGeneration
+from transformers import PreTrainedModel
 
-from crop_model.configuration_crop_llava import CropLlavaConfig
-from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
-from crop_model.processing_crop_llava import CropLlavaProcessor
 from data_prep.common.errors import ConfigError, ExportError
 from data_prep.hub.upload import EXPORT, check_push, push_folder
-from train.backbones import qwen2_vl
-from train.backbones.llava import load_checkpoint, load_config
+from train.backbones import BACKBONES
+from train.backbones.checkpoint import Checkpoint
 from train.checkpoints.folders import MANIFEST, check_whole, share_weights
-from train.checkpoints.loading import stored_model_type
-from train.checkpoints.zero_weights import with_weights
 from train.evaluation.report import read_evaluation
 
 from . import proof as export_proof
@@ -43,31 +39,28 @@ from .model_card import PICTURE, write_card
 from .proof_request import draw_request, read_request, write_request
 from .run_summary import read_run
 
-MARKS = ("modeling_crop_llava.py", "processing_qwen2_vl.py")  # a folder with one and config.json is an export
-
 # What the rounding of merged LoRA may change in the logits: a share of the largest one, at least of 1.
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 
 def export(arguments: ExportArguments) -> Path:
-    """Write, prove and put in place; then upload where asked.
+    """Write the export, prove it and put it in its place; upload it if `push_to` is given.
 
     Raises:
-        ConfigError, RegionError: no such checkpoint, a destination that must not be replaced, or a request
-            for the proof that makes no sense; all before the model is loaded.
-        ExportError: a checkpoint that is not whole, or what was written does not compute what it does.
-        RunError: the Hub refused: before the model is loaded where it can, else the folder stays.
-        SafetensorError, OSError: no room for it.
+        ConfigError, RegionError: no such checkpoint, a destination that must not be replaced, or a request for the
+            proof that makes no sense; all before the model is loaded.
+        ExportError: a checkpoint that is not whole, or an export that does not compute what it does.
+        RunError: the Hub refused, if possible before the model is loaded; else the folder stays.
+        SafetensorError, OSError: there is no room for it.
     """
     out = Path(arguments.out)
     with _damage(arguments.checkpoint):
         if (Path(arguments.checkpoint) / MANIFEST).is_file():
             check_whole(Path(arguments.checkpoint))
-        model_type = stored_model_type(arguments.checkpoint)
-    if model_type == qwen2_vl.MODEL_TYPE:
-        return _export_qwen2_vl(arguments, out)
-    with _damage(arguments.checkpoint):
-        config = load_config(arguments.checkpoint)
+        checkpoint = Checkpoint.open(arguments.checkpoint)
+    if not checkpoint.backbone.compresses:
+        return _export_merged(arguments, checkpoint, out)
+    config = checkpoint.config
     if not config.compressor_config.travels:
         raise ConfigError(
             f"compressor_type: {config.compressor_type!r} is not of crop_model, whose files alone an export carries"
@@ -82,7 +75,7 @@ def export(arguments: ExportArguments) -> Path:
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
         request, staged = Path(temporary) / "request", Path(temporary) / "export"
         write_request(request, image, asked)
-        model, processor = _load(arguments.checkpoint, dtype, Path(temporary) / "checkpoint")
+        model, processor = _load(checkpoint, dtype, Path(temporary) / "checkpoint")
         expected = export_proof.compute(model, processor, request)
         picture = draw_request(model, processor, request)
         has_adapter = write_model(model, processor, staged, arguments.merge, arguments.max_shard_size)
@@ -108,38 +101,38 @@ def export(arguments: ExportArguments) -> Path:
     return out
 
 
-def _export_qwen2_vl(arguments: ExportArguments, out: Path) -> Path:
-    """A localizer, merged, in its own type of weights."""
+def _export_merged(arguments: ExportArguments, checkpoint: Checkpoint, out: Path) -> Path:
+    """Export a localizer without a compressor: merged, in its own dtype, without proof and card."""
     plain = ExportArguments(checkpoint=arguments.checkpoint, out=arguments.out, overwrite=arguments.overwrite)
     if arguments != plain:
         key = next(item.name for item in fields(plain) if getattr(arguments, item.name) != getattr(plain, item.name))
-        raise ConfigError(f"{key}: not of a Qwen2-VL, whose export is its merged weights in a folder")
+        title = checkpoint.backbone.title
+        raise ConfigError(f"{key}: not read for a {title}, whose export is its merged weights in a folder")
     _check_destination(out, arguments)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
         staged, whole = Path(temporary) / "export", Path(temporary) / "checkpoint"
         with _damage(arguments.checkpoint, str(whole)):
-            checkpoint = with_weights(arguments.checkpoint, whole, Qwen2VLForConditionalGeneration)
-            qwen2_vl.write_merged(checkpoint, staged)
+            checkpoint = checkpoint.with_weights(whole)
+            checkpoint.backbone.save(checkpoint.merged("auto"), checkpoint.processor(), staged)
         _replace(staged, out, Path(temporary) / "old")
     print(f"{out}: loads with the Auto classes")
     return out
 
 
-def _load(
-    checkpoint: str, dtype: torch.dtype, folder: Path
-) -> tuple[CropLlavaForConditionalGeneration | PeftModel, CropLlavaProcessor]:
-    """Model and processor; weights that only the engine's states hold go to `folder` on the way."""
-    with _damage(checkpoint, str(folder)):
-        model, processor = load_checkpoint(with_weights(checkpoint, folder), dtype=dtype)
+def _load(checkpoint: Checkpoint, dtype: torch.dtype, folder: Path) -> tuple[Any, Any]:
+    """Load model and processor; weights that only an engine's states hold are written to `folder` first."""
+    with _damage(checkpoint.name, str(folder)):
+        whole = checkpoint.with_weights(folder)
+        processor = whole.processor()
         if processor.chat_template is None:
-            raise ConfigError(f"model {checkpoint}: its processor has no chat template")
-        return model, processor
+            raise ConfigError(f"model {checkpoint.name}: its processor has no chat template")
+        return whole.model(dtype), processor
 
 
 @contextmanager
 def _damage(checkpoint: str, *other_names: str) -> Iterator[None]:
-    """A checkpoint that is there and does not load is no wrong call, but a failed run."""
+    """Turn the error of a checkpoint that exists and does not load into a failed run: it is no wrong call."""
     try:
         yield
     except ConfigError as error:
@@ -152,30 +145,20 @@ def _damage(checkpoint: str, *other_names: str) -> Iterator[None]:
 
 
 def write_model(
-    model: CropLlavaForConditionalGeneration | PeftModel,
-    processor: CropLlavaProcessor,
-    folder: Path,
-    merge: bool,
-    max_shard_size: str,
+    model: PreTrainedModel | PeftModel, processor: Any, folder: Path, merge: bool, max_shard_size: str
 ) -> bool:
-    """Write weights, configuration, processor and source files; returns whether an adapter lies beside the weights."""
-    CropLlavaConfig.register_for_auto_class()
-    CropLlavaForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")
-    CropLlavaProcessor.register_for_auto_class("AutoProcessor")
+    """Write weights, configuration, processor and source files; return whether an adapter lies beside the weights."""
     has_adapter = isinstance(model, PeftModel) and not merge
     if isinstance(model, PeftModel):
         if has_adapter:
             _write_adapter(model, folder / export_proof.ADAPTER)
         model = model.unload() if has_adapter else model.merge_and_unload()
-    model.save_pretrained(folder, save_original_format=False, max_shard_size=max_shard_size)
-    if processor.tokenizer.is_fast:  # its library would tell of a full disk by a bare Exception, Python by an OSError
-        (folder / "tokenizer.json").write_text(processor.tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
-    processor.save_pretrained(folder)
+    BACKBONES[model.config.model_type].save(model, processor, folder, max_shard_size=max_shard_size)
     return has_adapter
 
 
 def _write_adapter(model: PeftModel, folder: Path) -> None:
-    """The adapter, without the name of the base it was trained on: that may be a path of this machine."""
+    """Write the adapter without the name of the base it was trained on, which may be a path of this machine."""
     model.save_pretrained(folder)
     (folder / "README.md").unlink()  # PEFT's card, which names it too
     path = folder / "adapter_config.json"
@@ -184,7 +167,7 @@ def _write_adapter(model: PeftModel, folder: Path) -> None:
 
 
 def prove(folder: Path, request: Path, expected: dict[str, Tensor], dtype: torch.dtype) -> float:
-    """Let a process without this project compute the request; returns the largest difference of logits.
+    """Let a process without this project compute the request, and return the largest difference of logits.
 
     Raises:
         ExportError: it failed, or computed anything else than `expected`.
@@ -224,19 +207,20 @@ def _check_destination(out: Path, arguments: ExportArguments) -> None:
         raise ConfigError(f"out: {out} is or holds the checkpoint")
     if out.exists() and not out.is_dir():
         raise ConfigError(f"out: {out} is a file")
-    is_export = any((out / mark).is_file() for mark in MARKS) and (out / "config.json").is_file()
+    marks = {backbone.export_mark for backbone in BACKBONES.values()}
+    is_export = any((out / mark).is_file() for mark in marks) and (out / "config.json").is_file()
     if out.is_dir() and any(out.iterdir()) and not is_export and not arguments.overwrite:
         raise ConfigError(f"out: {out} holds something that is no export; overwrite=true replaces it")
 
 
 def _replace(staged: Path, out: Path, old: Path) -> None:
-    """Two renames: what stood at `out` goes to `old`, which the caller removes."""
+    """Rename `out` to `old`, which the caller removes, and `staged` to `out`."""
     share_weights(staged)
     if out.exists():
         out.rename(old)
     try:
         staged.rename(out)
-    finally:  # of an interruption too
+    finally:  # after an interruption too
         if old.exists() and not out.exists():
             old.rename(out)
 

@@ -11,10 +11,12 @@ import torch
 from peft.tuners import lora
 from transformers import Qwen2VLForConditionalGeneration
 
-from train.backbones.qwen2_vl import load_qwen2_vl
-from train.engine.parameter_groups import module_group
+from train.backbones import BACKBONES
+from train.backbones.checkpoint import Checkpoint
 from train.engine.trainer import PlcTrainer
 from train.localizer import main
+
+module_group = BACKBONES["qwen2_vl"].module_group
 
 
 def losses(folder: Path) -> list[float]:
@@ -34,8 +36,8 @@ def test_it_goes_on_from_a_checkpoint_as_it_went(
 ) -> None:
     main(localizer_words(tmp_path, *localizer_long, f"resume_from_checkpoint={localizer_run / 'checkpoint-30'}"))
     assert losses(tmp_path) == pytest.approx(losses(localizer_run)[30:], rel=1e-5)
-    expected = load_qwen2_vl(localizer_run / "final")[0].state_dict()
-    for name, tensor in load_qwen2_vl(tmp_path / "final")[0].state_dict().items():
+    expected = Checkpoint.open(localizer_run / "final").merged().state_dict()
+    for name, tensor in Checkpoint.open(tmp_path / "final").merged().state_dict().items():
         torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-6, msg=name)
 
 
@@ -72,7 +74,7 @@ def test_what_trains_moves_and_the_rest_stays(
     assert moved == trained
     assert {module_group(name) for name in trained} == groups
     trainer.save_final()
-    model, _ = load_qwen2_vl(tmp_path / "final")
+    model = Checkpoint.open(tmp_path / "final").merged()
     ids = torch.arange(12)[None]
     whole = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).float().eval()  # no autocast
     with torch.no_grad():
@@ -83,10 +85,10 @@ def test_what_trains_moves_and_the_rest_stays(
 # ---- calls
 
 WRONG_CALLS = {
-    "a compressor": (["compressor_type=region_ratio"], "compressor_type: not of a Qwen2-VL"),
-    "packed rows": (["pack_length=4096"], "pack_length: not of a Qwen2-VL"),
-    "jitter": (["region_jitter=0.5"], "region_jitter: not of a Qwen2-VL"),
-    "skipping": (["on_bad_sample=skip"], "on_bad_sample: not of a Qwen2-VL"),
+    "a compressor": (["compressor_type=region_ratio"], "compressor_type: not read by a Qwen2-VL"),
+    "packed rows": (["pack_length=4096"], "pack_length: not read by a Qwen2-VL"),
+    "jitter": (["region_jitter=0.5"], "region_jitter: not read by a Qwen2-VL"),
+    "skipping": (["on_bad_sample=skip"], "on_bad_sample: not read by a Qwen2-VL"),
     "adapter and whole": (["full=true"], "full: lora must be null"),
     "nothing": (["lora=null"], "lora: nothing trains"),
     "too few pixels": (["min_pixels=10"], "min_pixels: 10 is outside 64..1024"),
@@ -134,7 +136,7 @@ def test_a_llava_is_a_localizer_too(
     llava = [f"model={tiny_llava}", "chat_template=null", "compressor_type=none", f"train_data={source}"]
     with pytest.raises(SystemExit):
         main(localizer_words(tmp_path, *llava, "max_pixels=576"))
-    assert "max_pixels: of Qwen2-VL alone" in capfd.readouterr().err
+    assert "max_pixels: not read by a LLaVA" in capfd.readouterr().err
     main(localizer_words(tmp_path, *llava, "lora=null", "full=true"))
     rates = json.loads((tmp_path / "train_log.jsonl").read_text().splitlines()[0])["lr"]
     assert rates == {"language_model": 1e-2}

@@ -16,9 +16,8 @@ from transformers import Qwen2VLForConditionalGeneration
 from crop_model.localization.generated import Localizer
 from data_prep.localize import main as localize
 from data_prep.schema.sample import RegionAnnotation, read_regions, sample_id, write_regions
+from train.backbones.checkpoint import Checkpoint
 from train.backbones.localizers import load_localizer
-from train.backbones.qwen2_vl import load_qwen2_vl
-from train.checkpoints.loading import load_model
 from train.engine.trainer import PlcTrainer
 from train.export import main as export
 
@@ -86,8 +85,8 @@ def test_a_left_padded_batch_is_each_question_alone(localizer_run: Path, lessons
 
 
 def test_a_merged_adapter_computes_the_same(localizer_run: Path) -> None:
-    beside = load_model(str(localizer_run / "final"), Qwen2VLForConditionalGeneration).eval()
-    merged, _ = load_qwen2_vl(localizer_run / "final")
+    checkpoint = Checkpoint.open(localizer_run / "final")
+    beside, merged = checkpoint.model(), checkpoint.merged()
     base = Qwen2VLForConditionalGeneration.from_pretrained(
         json.loads((localizer_run / "final" / "adapter_config.json").read_text())["base_model_name_or_path"]
     )
@@ -131,7 +130,7 @@ def test_an_export_is_replaced_and_takes_no_other_keys(
         with pytest.raises(SystemExit) as ended:
             export([*words, word])
         assert ended.value.code == 2
-        assert f"{word.partition('=')[0]}: not of a Qwen2-VL" in capsys.readouterr().err
+        assert f"{word.partition('=')[0]}: not read for a Qwen2-VL" in capsys.readouterr().err
 
 
 def test_an_export_answers_the_same(exported: Path, localizer_run: Path, lessons: Path) -> None:

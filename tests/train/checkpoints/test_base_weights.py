@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from data_prep.common.errors import ConfigError
-from train.backbones.llava import load_checkpoint
+from train.backbones.checkpoint import Checkpoint
 from train.checkpoints.base_weights import FILE, sample, spread
 from train.plc import main
 
@@ -47,24 +47,24 @@ def merge(base: Path) -> None:
 
 
 def test_another_base_is_one_line(adapter: Path, base: Path) -> None:
-    load_checkpoint(adapter)
+    Checkpoint.open(adapter).model()
     merge(base)
     with pytest.raises(ConfigError, match=r"model .*final: its base .*base has other weights than it was trained on, "):
-        load_checkpoint(adapter)
+        Checkpoint.open(adapter).model()
     (adapter / FILE).unlink()  # an adapter of another program
-    load_checkpoint(adapter)
+    Checkpoint.open(adapter).model()
 
 
 def test_a_damaged_file_is_named(adapter: Path) -> None:
     for content in ("{", "[]", '{"a": {"shape": [2, 2]}}'):
         (adapter / FILE).write_text(content)
         with pytest.raises(ConfigError, match=r"final/base_weights.json: damaged: "):
-            load_checkpoint(adapter)
+            Checkpoint.open(adapter).model()
 
 
 def test_nothing_in_common_is_told(adapter: Path, caplog: pytest.LogCaptureFixture) -> None:
     (adapter / FILE).write_text('{"a": {"shape": [2, 2], "row": [0.0, 0.0]}}')
-    load_checkpoint(adapter)
+    Checkpoint.open(adapter).model()
     assert "nothing was compared" in caplog.text
 
 
@@ -110,8 +110,8 @@ SAME = {
 @pytest.mark.parametrize("case", SAME)
 def test_the_same_base_otherwise_saved(case: str, adapter: Path, base: Path) -> None:
     SAME[case](base)
-    load_checkpoint(adapter)
-    load_checkpoint(adapter, torch.bfloat16)
+    Checkpoint.open(adapter).model()
+    Checkpoint.open(adapter).model(torch.bfloat16)
 
 
 def test_what_is_kept_is_small_and_of_the_whole_model(tiny_crop_llava: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from data_prep.common.errors import ConfigError
 from train.checkpoints.zero_weights import with_weights
 
@@ -24,7 +25,7 @@ def checkpoint(tiny_crop_llava: Path, tmp_path: Path) -> Path:
 
 def test_weights_that_are_there_are_taken(checkpoint: Path, tiny_crop_llava: Path, tmp_path: Path) -> None:
     for name in (checkpoint, tiny_crop_llava, "owner/name"):
-        assert with_weights(str(name), tmp_path / "whole") == str(name)
+        assert with_weights(str(name), tmp_path / "whole", CropLlavaForConditionalGeneration) == str(name)
     assert not (tmp_path / "whole").exists()
 
 
@@ -34,6 +35,6 @@ def test_states_that_are_not_whole_are_one_line(lost: str, checkpoint: Path, tmp
     if lost:
         (checkpoint / lost).unlink()
     with pytest.raises(ConfigError, match=r"model .*checkpoint-5: the engine's states are not whole: .+") as caught:
-        with_weights(str(checkpoint), tmp_path / "whole")
+        with_weights(str(checkpoint), tmp_path / "whole", CropLlavaForConditionalGeneration)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "whole").exists()

@@ -21,7 +21,7 @@ from data_prep.schema.data_source import DataSource
 from train.arguments.data import DataArguments
 from train.arguments.model import ModelArguments
 from train.arguments.training import PlcTrainingArguments
-from train.backbones.llava import load_checkpoint
+from train.backbones.checkpoint import Checkpoint
 from train.data.collator import Collator
 from train.data.packing import PackedRows, plan_rows
 from train.data.samples import load_samples
@@ -100,7 +100,8 @@ def test_a_packed_step_is_the_unpacked_step(kind: str, samples: Any, tiny_crop_l
 
     In one row, and in rows of several lengths one of which has no sample; by transformers' mask and sample by sample.
     """
-    model, processor = load_checkpoint(tiny_crop_llava)
+    checkpoint = Checkpoint.open(tiny_crop_llava)
+    model, processor = checkpoint.model(), checkpoint.processor()
     model.train()
     chosen = {
         "text": [row for row in samples if not row["images"]],
@@ -213,7 +214,7 @@ def test_a_packed_run_learns_what_a_padded_one_does(plc_words: list[str], mixed_
 
 def test_a_packed_run_leaves_a_plain_model(plc_words: list[str], tmp_path: Path) -> None:
     build(plc_words, "pack_length=2048", "max_steps=1").save_model(str(tmp_path / "final"))
-    model, _ = load_checkpoint(tmp_path / "final")
+    model = Checkpoint.open(tmp_path / "final").model()
     assert model.config.get_text_config()._attn_implementation == "sdpa"
 
 

@@ -16,7 +16,7 @@ from data_prep.common.errors import ConfigError
 from train.arguments.data import DataArguments
 from train.arguments.model import ModelArguments
 from train.arguments.training import PlcTrainingArguments
-from train.backbones.llava import load_checkpoint
+from train.backbones.checkpoint import Checkpoint
 from train.engine.run import build_trainer
 
 
@@ -62,7 +62,7 @@ def test_what_four_bits_trained_loads_without_them(plc_words: list[str], tmp_pat
     trainer.model.config.quantization_config = BitsAndBytesConfig(load_in_4bit=True)
     trainer.save_model(str(tmp_path / "saved"))
     assert "quantization_config" not in json.loads((tmp_path / "saved" / "config.json").read_text())
-    model, _ = load_checkpoint(tmp_path / "saved")
+    model = Checkpoint.open(tmp_path / "saved").model()
     assert model.merge_and_unload().lm_head.weight.dtype == torch.float32
     assert trainer.model.config.quantization_config.load_in_4bit
 

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from data_prep.schema.sample import RegionAnnotation, sample_id, write_regions
-from train.backbones.llava import load_checkpoint
+from train.backbones.checkpoint import Checkpoint
 from train.checkpoints.folders import read_manifest, write_manifest
 from train.plc import main
 
@@ -112,7 +112,8 @@ def failure(words: list[str], capfd: pytest.CaptureFixture) -> str:
 def test_a_loss_that_is_not_finite_is_a_failed_run(
     plc_words: list[str], tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
-    model, processor = load_checkpoint(plc_words[0].removeprefix("model="))
+    checkpoint = Checkpoint.open(plc_words[0].removeprefix("model="))
+    model, processor = checkpoint.model(), checkpoint.processor()
     with torch.no_grad():
         model.lm_head.weight.fill_(float("nan"))
     model.save_pretrained(tmp_path / "broken")
@@ -159,7 +160,8 @@ def test_a_run_leaves_its_folder(
     assert "what trains" in capsys.readouterr().out
     assert sorted(path.name for path in run.glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-2"]
     for folder in ("checkpoint-1", "checkpoint-2", "final"):
-        model, processor = load_checkpoint(run / folder)
+        checkpoint = Checkpoint.open(run / folder)
+        model, processor = checkpoint.model(), checkpoint.processor()
         assert model.config.token_budget == processor.token_budget == 16
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["token_budget"] == 16

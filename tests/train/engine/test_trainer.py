@@ -17,10 +17,13 @@ from data_prep.common.errors import ConfigError, RunError
 from train.arguments.data import DataArguments
 from train.arguments.model import ModelArguments
 from train.arguments.training import PlcTrainingArguments
-from train.backbones.llava import load_checkpoint
-from train.engine.parameter_groups import module_group, trainable_parameters
+from train.backbones import BACKBONES
+from train.backbones.checkpoint import Checkpoint
+from train.engine.parameter_groups import parameter_groups, trainable_parameters, what_trains
 from train.engine.run import build_trainer, train
-from train.engine.trainer import PlcTrainer, exact_matches, parameter_groups, what_trains
+from train.engine.trainer import PlcTrainer, exact_matches
+
+module_group = BACKBONES["crop_llava"].module_group
 
 
 def arguments(words: Sequence[str]) -> tuple[ModelArguments, DataArguments, PlcTrainingArguments]:
@@ -57,7 +60,7 @@ def test_the_table_counts_every_parameter_once(plc_words: list[str]) -> None:
     trainer = build(plc_words)
     lines = {line.split()[0]: line.split()[1:] for line in what_trains(trainer.model, trainer.args).splitlines()[1:]}
     assert list(lines) == ["lora", "compressor", "projector", "vision_tower", "language_model"]
-    base, _ = load_checkpoint(plc_words[0].removeprefix("model="))
+    base = Checkpoint.open(plc_words[0].removeprefix("model=")).model()
     for group in ("compressor", "projector", "vision_tower", "language_model"):
         count = sum(parameter.numel() for name, parameter in base.named_parameters() if module_group(name) == group)
         assert int(lines[group][0].replace(",", "")) == count
@@ -299,14 +302,16 @@ def logits_of(model: Any, trainer: PlcTrainer) -> torch.Tensor:
 def test_what_was_trained_comes_back(plc_words: list[str], tmp_path: Path, lora: str) -> None:
     trainer = train(*arguments([*plc_words, lora]))
     expected = logits_of(trainer.model, trainer)
-    model, processor = load_checkpoint(tmp_path / "run" / "final")
+    checkpoint = Checkpoint.open(tmp_path / "run" / "final")
+    model, processor = checkpoint.model(), checkpoint.processor()
     torch.testing.assert_close(logits_of(model, trainer), expected, rtol=0, atol=1e-6)
     if "null" not in lora:
         merged = model.merge_and_unload()
         torch.testing.assert_close(logits_of(merged, trainer), expected, rtol=0, atol=1e-5)
     assert processor.token_budget == 16
     assert processor.chat_template == trainer.processing_class.chat_template
-    smaller, processor = load_checkpoint(tmp_path / "run" / "final", token_budget=8)
+    checkpoint = Checkpoint.open(tmp_path / "run" / "final", token_budget=8)
+    smaller, processor = checkpoint.model(), checkpoint.processor()
     assert processor.token_budget == smaller.config.token_budget == 8
 
 
@@ -320,10 +325,10 @@ def test_training_goes_on_from_an_adapter(
     torch.testing.assert_close(logits_of(second.model, second), expected, rtol=0, atol=1e-5)
     second.train()
     second.save_model(str(tmp_path / "second" / "final"))
-    model, _ = load_checkpoint(tmp_path / "second" / "final")
+    model = Checkpoint.open(tmp_path / "second" / "final").model()
     torch.testing.assert_close(logits_of(model, second), logits_of(second.model, second), rtol=0, atol=1e-5)
-    monkeypatch.setattr("train.checkpoints.loading.is_deepspeed_zero3_enabled", lambda: True)
-    with pytest.raises(ConfigError, match="ZeRO-3 cannot go on from an adapter"):
+    monkeypatch.setattr("train.backbones.checkpoint.is_deepspeed_zero3_enabled", lambda: True)
+    with pytest.raises(ConfigError, match="ZeRO-3 cannot start from an adapter"):
         build(words)
 
 
@@ -364,7 +369,7 @@ def test_a_damaged_adapter_is_refused(plc_words: list[str], tmp_path: Path, lost
     else:
         save_file({name: tensor for name, tensor in load_file(file).items() if lost not in name}, file)
     with pytest.raises(ConfigError, match=f"^model {folder}: the adapter is damaged: ") as caught:
-        load_checkpoint(folder)
+        Checkpoint.open(folder).model()
     assert "\n" not in str(caught.value)
 
 
@@ -374,19 +379,19 @@ def test_an_image_processor_of_unknown_geometry_is_refused(tiny_llava: Path, tmp
     stored["image_processor"]["image_processor_type"] = "SiglipImageProcessor"
     (folder / "processor_config.json").write_text(json.dumps(stored))
     with pytest.raises(ConfigError, match=f"^model {folder}: .*SiglipImageProcessor"):
-        load_checkpoint(folder)
+        Checkpoint.open(folder).processor()
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"model {tmp_path}"):
-        load_checkpoint(tmp_path)
+        Checkpoint.open(tmp_path)
     for name in ("config.json", "adapter_config.json"):
         (tmp_path / name).write_text('{"model_type": "llama"}' if name == "config.json" else "{}")
-        with pytest.raises(ConfigError, match="'llama', not a LLaVA"):
-            load_checkpoint(tmp_path)
+        with pytest.raises(ConfigError, match=r"'llama' is none of crop_llava, llava, qwen2_vl$"):
+            Checkpoint.open(tmp_path)
     (tmp_path / "config.json").unlink()
     with pytest.raises(ConfigError, match=f"model {tmp_path}: no config.json"):
-        load_checkpoint(tmp_path)
+        Checkpoint.open(tmp_path)
 
 
 def test_bf16_keeps_what_trains_in_fp32_and_tells_the_utilisation(

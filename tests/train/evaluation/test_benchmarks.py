@@ -9,7 +9,7 @@ import pytest
 from data_prep.common.errors import ConfigError
 from tests.train.evaluation.benchmarks.official import PUBLISHED
 from train.arguments.data import DataArguments
-from train.backbones.llava import load_checkpoint
+from train.backbones.checkpoint import Checkpoint
 from train.evaluate import main
 from train.evaluation.arguments import EvaluateArguments, RowGroup
 from train.evaluation.benchmark_scores import add_retention, benchmark_table, describe_benchmarks
@@ -130,7 +130,7 @@ def test_nothing_is_kept_of_a_model_that_is_never_right() -> None:
 
 
 def test_a_target_that_no_metric_takes_is_named(tiny_crop_llava: Path, tmp_path: Path) -> None:
-    _, processor = load_checkpoint(tiny_crop_llava)
+    processor = Checkpoint.open(tiny_crop_llava).processor()
     (source,) = sources(tmp_path, "vizwiz")
     row = load_benchmark(source, processor, 512)[0] | {"targets": ["one"]}
     with pytest.raises(ValueError, match=r"val.json: record 0: "):

@@ -1,7 +1,9 @@
 """The table of an evaluation against questions asked one by one, and what a wrong call says."""
 
+import gc
 import json
 import re
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -11,9 +13,10 @@ import torch
 import yaml
 from PIL import Image
 
+from crop_model.localization.base import LocatedRegion
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from data_prep.schema.sample import RegionAnnotation, sample_id, write_regions
-from train.backbones.llava import load_checkpoint
+from train.backbones.checkpoint import Checkpoint
 from train.evaluate import main
 from train.evaluation import evaluator as evaluate
 from train.evaluation.arguments import RowGroup, RowSpec
@@ -61,7 +64,8 @@ def write_data(folder: Path, answers: Sequence[str]) -> str:
 @pytest.fixture
 def crop_llava(tiny_crop_llava: Path, tmp_path: Path) -> Path:
     """`tiny_crop_llava`, but for the placeholder of an image, which it never says: an image would have to follow."""
-    model, processor = load_checkpoint(tiny_crop_llava)
+    checkpoint = Checkpoint.open(tiny_crop_llava)
+    model, processor = checkpoint.model(), checkpoint.processor()
     with torch.no_grad():
         model.lm_head.weight[processor.image_token_id] = 0
     model.save_pretrained(tmp_path / "model")
@@ -94,7 +98,8 @@ def answers_one_by_one(
     checkpoint: Path, folder: Path, with_regions: bool, method: Method = lambda model: nullcontext(), **keys: object
 ) -> list[str]:
     """No batches, no cache, no shared images, no collator: the processor, and the most likely token again and again."""
-    model, processor = load_checkpoint(checkpoint, **keys)
+    opened = Checkpoint.open(checkpoint, **keys)
+    model, processor = opened.model(), opened.processor()
     answers = []
     for number in range(4):
         image = Image.open(folder / "images" / f"{number}.png")
@@ -193,16 +198,61 @@ def test_the_report_holds_what_was_measured_before_an_interruption(
     monkeypatch.setattr(evaluate, "evaluate_row", stop_at_the_third)
     rows = [{"checkpoint": str(tiny_crop_llava)}, {"checkpoint": str(tiny_llava), "compressor_type": "none"}]
     with pytest.raises(SystemExit, match="130"):
-        run(tmp_path, [*rows, rows[0], rows[0]], write_data(tmp_path / "data", ["7"]))
+        run(tmp_path, [*rows, rows[1], rows[1]], write_data(tmp_path / "data", ["7"]))
     result = json.loads((tmp_path / "evaluation.json").read_text())
     assert [row["method"] for row in result["rows"]] == ["region_ratio", "none"] and result["rows_left"] == 2
     assert "(2 rows still to come)" in (tmp_path / "evaluation.md").read_text()
 
 
+def test_models_and_localizers_are_loaded_once_and_freed_before_the_next(
+    tiny_llava: Path, tiny_crop_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of one model follow each other, whatever their order in the table, which stays."""
+    loads: list[tuple[str, int]] = []
+    answering: list[weakref.ref] = []
+
+    def count(self: Checkpoint, *options: object) -> object:
+        gc.disable()  # the evaluation itself has to free them
+        loads.append((Path(self.name).name, self.config.token_budget))
+        is_localizer = self.name == str(tiny_llava)
+        assert is_localizer or not any(earlier() for earlier in answering)
+        model = merged(self, *options)
+        if not is_localizer:
+            answering.append(weakref.ref(model))
+        return model
+
+    merged = Checkpoint.merged
+    monkeypatch.setattr(Checkpoint, "merged", count)
+    monkeypatch.setattr("crop_model.localization.generated.Localizer.predict", the_corner)
+    by_localizer = {"region_source": "localizer", "localizer": str(tiny_llava)}
+    small = {"checkpoint": str(tiny_crop_llava), "token_budget": 8}
+    rows = [
+        {"checkpoint": str(tiny_crop_llava), **by_localizer},
+        small,
+        {"checkpoint": str(tiny_crop_llava), "region_source": "global"},
+        {**small, **by_localizer},
+        small,
+    ]
+    try:
+        result = run(tmp_path / "out", rows, write_data(tmp_path / "data", ["7"]))
+    finally:
+        gc.enable()
+    plain = Checkpoint.open(tiny_llava).config.token_budget
+    assert loads == [("crop", 16), (tiny_llava.name, plain), ("crop", 8)]
+    written = [(row["token_budget"], row["region_source"]) for row in result["rows"]]
+    assert written == [(16, "localizer"), (8, "oracle"), (16, "global"), (8, "localizer"), (8, "oracle")]
+    assert read_predictions(tmp_path / "out", 1) == read_predictions(tmp_path / "out", 4)
+
+
+def the_corner(self: object, images: list, questions: list[str], batch_size: int = 8) -> list[LocatedRegion]:
+    return [LocatedRegion((0.0, 0.0, 9.0, 9.0), (0, 0, 1, 1), 1.0) for _ in questions]
+
+
 def test_a_report_written_twice_is_the_same_and_needs_no_images(tiny_crop_llava: Path, tmp_path: Path) -> None:
-    model, _ = load_checkpoint(tiny_crop_llava)
     text_alone = Prediction(0, "id", None, "q", "t", "a", True, None, 0, images=0, visual_tokens=0, text_tokens=9)
-    row = describe_row(RowSpec(str(tiny_crop_llava)), model.config, [text_alone], None, torch.float32)
+    row = describe_row(
+        RowSpec(str(tiny_crop_llava)), Checkpoint.open(tiny_crop_llava), [text_alone], None, torch.float32
+    )
     assert row["retention_ratio"] == 0
     write_report(tmp_path, "toy", 1, [row], "float32")
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -227,7 +277,7 @@ def test_random_regions_are_elsewhere_and_follow_the_seed(tiny_crop_llava: Path,
 
 
 def test_an_image_that_follows_itself_passes_the_tower_once(tiny_crop_llava: Path) -> None:
-    model, _ = load_checkpoint(tiny_crop_llava)
+    model = Checkpoint.open(tiny_crop_llava).model()
     images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     batch = images[[0, 0, 1, 2, 2, 2, 0]]
     seen: list[int] = []
@@ -247,9 +297,10 @@ def prediction(correct: bool, patches: int, kind: str | None = None) -> Predicti
 
 
 def test_region_sizes_are_told_apart_by_the_budget(tiny_crop_llava: Path) -> None:
-    model, _ = load_checkpoint(tiny_crop_llava)
     predictions = [prediction(True, 0), prediction(False, 16, "place"), prediction(True, 16), prediction(True, 17)]
-    row = describe_row(RowSpec(str(tiny_crop_llava)), model.config, predictions, None, torch.float32)
+    row = describe_row(
+        RowSpec(str(tiny_crop_llava)), Checkpoint.open(tiny_crop_llava), predictions, None, torch.float32
+    )
     assert row["by_type"] == {
         "no region": {"n": 1, "accuracy": 1.0},
         "place": {"n": 1, "accuracy": 0.0},

@@ -14,7 +14,7 @@ from crop_model.localization.base import LocatedRegion
 from crop_model.regions import Box, Cells
 from data_prep.schema.sample import read_regions
 from tests.crop_model.localization.tiny_detectors import owlv2
-from train.backbones.llava import load_config
+from train.backbones.checkpoint import Checkpoint
 from train.backbones.localizers import load_localizer, localizer_cost
 from train.evaluate import main
 from train.evaluation.localization import LocatedRow, measures
@@ -92,7 +92,9 @@ def test_rows_take_their_regions_from_the_localizer(
     by_localizer, oracle = json.loads((tmp_path / "evaluation.json").read_text())["rows"]
     assert by_localizer["ttft_s"] > WAIT_S
     expected = (
-        LocalizerShape.from_llava(load_config(tiny_llava)).localize(by_localizer["text_tokens"], (1, 3, 5, 7)).total
+        LocalizerShape.from_llava(Checkpoint.open(tiny_llava).config)
+        .localize(by_localizer["text_tokens"], (1, 3, 5, 7))
+        .total
     )
     assert (by_localizer["localizer_macs"], by_localizer["localizer_flops"]) == (expected, 2 * expected)
     assert "localizer_macs" not in oracle and by_localizer["macs"] == oracle["macs"]
@@ -126,7 +128,7 @@ def test_a_detector_localizes_at_a_cost_that_no_formula_tells(tmp_path: Path) ->
     assert [found.cells for found in loaded.predict([image], ["the cat"])] == [
         found.cells for found in detector.predict([image], ["the cat"])
     ]
-    assert localizer_cost(str(tmp_path), 9) == {"localizer_macs": None, "localizer_flops": None}
+    assert localizer_cost(loaded, 9) == {"localizer_macs": None, "localizer_flops": None}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from crop_model.training_free.inside_llm import PruningConfig, prune
 from crop_model.training_free.methods import METHODS, training_free_method
 from crop_model.training_free.visionzip import VisionZip
 from tests.train.evaluation.test_evaluator import answers_one_by_one, crop_llava, read_predictions, run, write_data  # noqa: F401
-from train.backbones.llava import load_config
+from train.backbones.checkpoint import Checkpoint
 
 PRUNED = {"layer": 1, "pruned_tokens": 5}
 ILP, BLIND = {"method": "ilp", **PRUNED}, {"region_source": "global"}
@@ -41,7 +41,7 @@ def test_a_row_is_the_method_applied_by_hand(name: str, crop_llava: Path, tmp_pa
     expected = answers_one_by_one(crop_llava, tmp_path, "region_source" not in row, method, **keys)
     if name != "fastv_k1":  # which without a cache chooses anew for every token
         assert [prediction["answer"] for prediction in read_predictions(tmp_path / "out", 0)] == expected
-    config = load_config(crop_llava, **keys)
+    config = Checkpoint.open(crop_llava, **keys).config
     shape, text = ModelShape.from_config(config), result["text_tokens"]
     pruning = PruningConfig(1, 5, "attention" if name == "fastv_k1" else row.get("rest", "thinned"))
     inside = name not in ("visionzip", "divprune")
@@ -54,7 +54,7 @@ def test_a_row_is_the_method_applied_by_hand(name: str, crop_llava: Path, tmp_pa
 
 
 def test_a_budget_is_counted_after_the_layer_or_on_average(tiny_llava: Path) -> None:
-    config = load_config(tiny_llava, compressor_type="none")
+    config = Checkpoint.open(tiny_llava, compressor_type="none").config
     after = training_free_method("ilp", layer=1, pruned_tokens=40)
     mean = training_free_method("ilp", layer=1, pruned_tokens=40, convention="mean")
     assert after.pruning(config) == PruningConfig(1, 40) and mean.pruning(config) == PruningConfig(1, 16)

@@ -11,7 +11,7 @@ from PIL import Image
 from crop_model.localization.base import LocatedRegion
 from train import answer as answer_module
 from train.answer import main
-from train.backbones.llava import load_merged
+from train.backbones.checkpoint import Checkpoint
 from train.pictures.asking import own_question, pick_samples
 
 
@@ -78,7 +78,11 @@ def test_a_localizer_says_where_to_look(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The answer is the one of the region said by hand, and so is the picture."""
-    monkeypatch.setattr(answer_module, "load_export", load_merged)
+
+    def load(name: str) -> tuple[object, object]:
+        return Checkpoint.open(name).merged(), Checkpoint.open(name).processor()
+
+    monkeypatch.setattr(answer_module, "load_export", load)
     monkeypatch.setattr("crop_model.localization.generated.Localizer.predict", find_a_corner)
     path = tmp_path / "image.png"
     noise = torch.randint(0, 256, (24, 32, 3), generator=torch.Generator().manual_seed(0))

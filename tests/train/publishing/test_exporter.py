@@ -14,7 +14,7 @@ from crop_model.processing_crop_llava import CropLlavaProcessor
 from data_prep.common.errors import RunError
 from data_prep.hub.upload import EXPORT
 from tests.crop_model.test_travelling_files import FAMILIES, closure
-from train.backbones.llava import load_config, load_processor
+from train.backbones.checkpoint import Checkpoint
 from train.export import main
 from train.publishing import exporter as export_module
 from train.publishing.model_card import write_card
@@ -188,8 +188,8 @@ def test_without_a_login_no_model_is_loaded(
 
 
 def card_parts(checkpoint: Path) -> tuple[CropLlavaConfig, CropLlavaProcessor]:
-    config = load_config(checkpoint)
-    return config, load_processor(checkpoint, config)
+    opened = Checkpoint.open(checkpoint)
+    return opened.config, opened.processor()
 
 
 def test_the_card_has_the_hubs_metadata_the_table_and_results_of_this_checkpoint(

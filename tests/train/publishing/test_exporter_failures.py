@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
-from train.backbones.llava import load_config
+from train.backbones.checkpoint import Checkpoint
 from train.checkpoints.folders import write_manifest
 from train.export import main
 from train.publishing import exporter as export_module
@@ -104,7 +104,7 @@ def name_as_base(base: str | None) -> Callable[[Path], None]:
 def take_a_wider_base(folder: Path) -> None:
     base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
     wider = shutil.copytree(base, folder.with_name("wider"))
-    config = load_config(wider)
+    config = Checkpoint.open(wider).config
     config.text_config.hidden_size *= 2
     CropLlavaForConditionalGeneration(config).save_pretrained(wider)
     name_as_base(str(wider))(folder)

@@ -23,7 +23,7 @@ from torch import Tensor
 from crop_model.generation.prompts import encode
 from crop_model.regions import Box, RegionError, sanitize_box
 from data_prep.common.errors import ConfigError, DataError
-from train.backbones.llava import load_merged
+from train.backbones.checkpoint import Checkpoint
 from train.backbones.localizers import load_localizer
 from train.evaluation.arguments import DTYPES
 from train.evaluation.vision_reuse import each_image_once
@@ -64,7 +64,7 @@ class CropLlava(lmms):
     """lmms-eval's model.
 
     Args:
-        pretrained: any checkpoint that `train.backbones.llava.load_checkpoint` understands, an export among them.
+        pretrained: any checkpoint with a compressor that `Checkpoint.open` understands, an export among them.
         compressor_type, token_budget: as the checkpoint says unless given.
         region_key, localizer: where regions come from, as above; at most one of them. Of several images the region is
             of the first.
@@ -98,9 +98,10 @@ class CropLlava(lmms):
         self.device = PartialState().device if device is None else torch.device(device)
         given = {"compressor_type": compressor_type, "token_budget": token_budget}
         compressor = {key: value for key, value in given.items() if value is not None}
-        model, self.processor = load_merged(pretrained, dtype=getattr(torch, dtype), **compressor)
-        self.model = model.to(self.device)
-        self.localizer = None if localizer is None else load_localizer(localizer, model.dtype, self.device)
+        checkpoint = Checkpoint.open(pretrained, needs_compressor=True, **compressor)
+        self.processor = checkpoint.processor()
+        self.model = checkpoint.merged(getattr(torch, dtype), self.device)
+        self.localizer = None if localizer is None else load_localizer(localizer, self.model.dtype, self.device)
 
     def generate_until(self, requests: Sequence[Instance]) -> list[str]:
         """The answers, each cut before the first of its task's `until` strings."""

@@ -15,7 +15,7 @@ from PIL import Image
 from crop_model.localization.base import LocatedRegion
 from data_prep.common.errors import ConfigError, DataError
 from data_prep.schema.sample import read_regions
-from train.backbones.llava import load_checkpoint
+from train.backbones.checkpoint import Checkpoint
 from train.evaluation.lmms_eval.model import CropLlava, cut, generation_options, shared_length, stop_strings
 
 SPLIT = "test"
@@ -91,7 +91,8 @@ def test_an_answer_ends_before_the_first_stop(make: Make, docs: list[dict]) -> N
 @torch.no_grad()
 def test_likelihoods_are_sums_over_tokens(make: Make, docs: list[dict], tiny_crop_llava: Path) -> None:
     """Of texts of one to three tokens in one batch, each token after those before it, without padding."""
-    model, processor = load_checkpoint(tiny_crop_llava)
+    checkpoint = Checkpoint.open(tiny_crop_llava)
+    model, processor = checkpoint.model(), checkpoint.processor()
     expected, requests = [], []
     for number, doc in enumerate(docs[:8]):
         prompt = f"USER: <image>\n{doc['question']} ASSISTANT:"
