@@ -1,11 +1,11 @@
-"""How many of the token budget's tokens the region gets, and how many the rest of the image. This project's design.
+"""Split the token budget between the region and the rest of the image. This project's design.
 
-With n_in patches inside the region, n_out outside, a budget of T tokens and a region ratio rho > 1, retention inside is
-to be rho times retention outside, which fixes both:
+With n_in patches inside the region, n_out outside, a budget of T tokens and a region ratio rho > 1, retention inside
+shall be rho times retention outside, which determines both:
 
     t_in / n_in = rho * t_out / n_out,   t_in + t_out = T    =>    t_in = T * rho * n_in / (rho * n_in + n_out)
 
-rounded, and kept within what the two groups can take. 24x24 patches, T = 64, rho = 16:
+rounded, and limited to what the two groups can take. 24x24 patches, T = 64, rho = 16:
 
     region      27 patches   36   144   576 (or 0: no region)
     t_in        27 (all)     33    54    64
@@ -18,11 +18,11 @@ import torch
 def allocate(
     n_in: torch.Tensor, n_out: torch.Tensor, token_budget: int, region_ratio: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Splits the token budget between the region and the rest, for each sample of a batch.
+    """Split the token budget between the region and the rest, for each sample of a batch.
 
     Always t_in + t_out = token_budget, t_in <= n_in and t_out <= n_out, and each group that exists has a token.
-    Retention inside is at least retention outside, but where so few patches are outside that the one token they are
-    owed is more than their share (n_out * (token_budget - 1) < n_in).
+    Retention inside is at least retention outside, unless so few patches are outside that their one token is more than
+    their share (n_out * (token_budget - 1) < n_in).
 
     Args:
         n_in, n_out: patches inside and outside the region, int64 (B,), on any device; token_budget <= n_in + n_out.
@@ -43,7 +43,7 @@ def allocate(
 def allocate_without_anchors(
     n_in: torch.Tensor, n_out: torch.Tensor, token_budget: int, region_ratio: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `allocate`, but the region gets at most one token for two of its patches: none is kept as it is.
+    """Split like `allocate`, but with at most one token per two patches of the region: none stays as it is.
 
     The rest of the budget goes outside, as far as there are patches outside.
     """
@@ -54,7 +54,7 @@ def allocate_without_anchors(
 def _within_limits(
     t_in: torch.Tensor, n_in: torch.Tensor, n_out: torch.Tensor, token_budget: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """t_in within [max(1, T - n_out), min(n_in, T - 1)] while both groups exist, else 0 or T; and t_out = T - t_in."""
+    """Limit t_in to [max(1, T - n_out), min(n_in, T - 1)] if both groups exist, else to 0 or T; t_out = T - t_in."""
     t_in = t_in.clamp(1, token_budget - 1)
     t_in = torch.minimum(torch.maximum(t_in, token_budget - n_out), n_in)
     return t_in, token_budget - t_in

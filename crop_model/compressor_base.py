@@ -4,25 +4,10 @@
                             ├─ compressor ─► tokens (B, T, D)
     region_mask (B, N)    ─►┘
 
-A compressor type is one class:
-
-    from crop_model.compressor_base import Compressor, CompressorConfig, register_compressor
-
-    @register_compressor
-    class EveryNth(Compressor):
-        name = "every_nth"          # what `compressor_type` calls it
-        reads_region = False
-
-        def compress(self, features, region_mask): ...
-        def assign(self, region_mask, features): ...
-
-        @classmethod
-        def macs(cls, config): ...
-
-A class outside crop_model is known as soon as its file is imported, before a configuration or a command line is read.
-It trains and evaluates. It is not exported: transformers copies the files that the modeling file imports relatively
-(`from .x import y`), and no others. `travels` says so. To export such a type, put its file into crop_model, let it
-import by `from .compressor_base import ...`, and list the class in compressor.py.
+A compressor type is one class under `@register_compressor`. One outside crop_model trains and evaluates as soon as its
+file is imported, before a configuration is read. It is not exported: transformers copies the files that the modeling
+file imports relatively (`from .x import y`), and no others; `travels` tells. To export such a type, put its file into
+crop_model, let it import by `from .compressor_base import ...`, and list the class in compressor.py.
 """
 
 from dataclasses import dataclass
@@ -128,7 +113,7 @@ class Compressor(nn.Module):
     A subclass states its `name`, whether it `reads_region`, `compress`, `assign` and `macs`.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str]  # what `compressor_type` calls it
     reads_region: ClassVar[bool] = True  # False: the tokens are the same with any region
     curve: torch.Tensor  # (N,) int64: patches in the order of the curve
     rank_on_curve: torch.Tensor  # (N,) int64: its inverse

@@ -1,6 +1,6 @@
-"""A Hilbert-like curve over a grid of any size: the order in which patches are grouped into slots.
+"""Walk a grid of any size along a Hilbert-like curve: the order in which patches are grouped into slots.
 
-Patches that follow each other on the curve touch in the image, so a run of the curve is a compact piece of image.
+Successive patches on the curve touch in the image, so a run of the curve is a compact piece of the image.
 The construction is the known generalisation of Hilbert's curve to rectangles (walk up one part, across the next and
 down the last; J. Cerveny's "gilbert"). The rule for odd halves is this project's: a 24x24 grid splits down to whole
 3x3 blocks, so that 64 equal runs of its curve are exactly the 8x8 blocks of the region grid.
@@ -22,7 +22,7 @@ Cell = tuple[int, int]  # (row, column), or a unit step along one of them
 
 @lru_cache(maxsize=32)
 def hilbert_order(rows: int, columns: int) -> tuple[int, ...]:
-    """Raster indices (row * columns + column) of a grid's cells, in the order of the curve."""
+    """Return the raster indices (row * columns + column) of a grid's cells in the order of the curve."""
     if columns >= rows:
         cells = _walk((0, 0), (0, 1), (1, 0), columns, rows)
     else:
@@ -31,7 +31,7 @@ def hilbert_order(rows: int, columns: int) -> tuple[int, ...]:
 
 
 def _walk(start: Cell, along: Cell, across: Cell, length: int, width: int) -> Iterator[Cell]:
-    """Cells of the rectangle of `length` steps along and `width` steps across, to the far end of `along`."""
+    """Yield the cells of a rectangle, `length` steps along and `width` steps across, to the far end of `along`."""
     if width == 1 or length == 1:
         step, steps = (along, length) if width == 1 else (across, width)
         for i in range(steps):

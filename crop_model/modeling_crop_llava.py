@@ -5,8 +5,8 @@
                            │
                       region_mask (B, N)
 
-Everything but the compressor is transformers' own LLaVA, under its own parameter names: a llava-hf checkpoint loads as
-it is, and the compressor's keys alone are new.
+Everything except the compressor is transformers' own LLaVA, under its own parameter names: a llava-hf checkpoint loads
+as it is, and only the compressor's keys are new.
 """
 
 from typing import Any
@@ -37,7 +37,7 @@ register_checkpoint_conversion_mapping(
 
 
 class CropLlavaPreTrainedModel(LlavaPreTrainedModel):
-    """Ties the configuration to the models and lets the compressor initialise itself."""
+    """Tie the configuration to the models and let the compressor initialise itself."""
 
     config: CropLlavaConfig
     config_class = CropLlavaConfig
@@ -65,12 +65,12 @@ class CropLlavaModel(CropLlavaPreTrainedModel, LlavaModel):
         vision_feature_select_strategy: str | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPooling:
-        """Encodes, compresses and projects images.
+        """Encode, compress and project images.
 
         Args:
             pixel_values: (B, 3, S, S).
-            region_mask: (B, N) bool over the patch grid in raster order; None = no region known for any image. It is
-                named here because `generate` hands on only the arguments that it finds in this signature.
+            region_mask: (B, N) bool over the patch grid in raster order; None: no region is known for any image. It is
+                named here because `generate` passes on only the arguments of this signature.
             vision_feature_layer, vision_feature_select_strategy: as in LLaVA, by default the configuration's.
 
         Returns:
@@ -89,8 +89,8 @@ class CropLlavaModel(CropLlavaPreTrainedModel, LlavaModel):
         return outputs
 
     def _run_vision_tower(self, pixel_values: torch.Tensor) -> BaseModelOutputWithPooling:
-        # Gradient checkpointing makes the tower's embeddings ask for gradients, which would keep a frozen tower's
-        # activations and send a backward pass through it for nothing.
+        # Gradient checkpointing makes the tower's embeddings require gradients, which would store a frozen tower's
+        # activations and run a useless backward pass through it.
         trains = any(parameter.requires_grad for parameter in self.vision_tower.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
             return self.vision_tower(pixel_values, output_hidden_states=True, return_dict=True)
@@ -109,10 +109,10 @@ class CropLlavaModel(CropLlavaPreTrainedModel, LlavaModel):
         past_key_values: Cache | None = None,
         **kwargs: Any,
     ):
-        """LLaVA's forward with `region_mask` (number of images, N) beside `pixel_values`.
+        """Run LLaVA's forward with `region_mask` (number of images, N) beside `pixel_values`.
 
-        `image_sizes` is part of LLaVA's signature for towers of variable resolution, which have no fixed patch grid:
-        it is refused.
+        Raises:
+            ValueError: `image_sizes`, which LLaVA takes for towers of variable resolution without a fixed patch grid.
         """
         if image_sizes is not None:
             raise ValueError("image_sizes: a compressor needs one patch grid for all images")
@@ -138,10 +138,10 @@ class CropLlavaModel(CropLlavaPreTrainedModel, LlavaModel):
         return outputs
 
     def _zero_of_a_blank_image(self, inputs_embeds: torch.Tensor) -> torch.Tensor:
-        """A zero that depends on compressor and projector.
+        """Compute a zero that depends on compressor and projector.
 
-        A batch of text alone would leave them without gradients on this rank, while the others wait to average theirs;
-        under ZeRO-3 the others also wait for this rank's part of the weights, in evaluation too.
+        A batch of text alone would leave them without gradients on this rank, while the other ranks wait to average
+        theirs. Under ZeRO-3 the others also wait for this rank's part of the weights, in evaluation too.
         """
         side = self.config.vision_config.image_size
         blank = torch.zeros(1, 3, side, side, dtype=self.vision_tower.dtype, device=inputs_embeds.device)
@@ -150,7 +150,7 @@ class CropLlavaModel(CropLlavaPreTrainedModel, LlavaModel):
 
 
 class CropLlavaForConditionalGeneration(CropLlavaPreTrainedModel, LlavaForConditionalGeneration):
-    """LLaVA that reads `token_budget` visual tokens an image, most of them spent on `region_mask`."""
+    """LLaVA that reads `token_budget` visual tokens per image, most of them spent on `region_mask`."""
 
     def __init__(self, config: CropLlavaConfig):
         LlavaPreTrainedModel.__init__(self, config)  # not LLaVA's own, which would build its plain model first
@@ -168,11 +168,11 @@ class CropLlavaForConditionalGeneration(CropLlavaPreTrainedModel, LlavaForCondit
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ):
-        """As `LlavaForConditionalGeneration.forward`; `region_mask` (number of images, N) goes with `pixel_values`.
+        """Run `LlavaForConditionalGeneration.forward`; `region_mask` (number of images, N) goes with `pixel_values`.
 
         `position_ids`, `mm_encoder_outputs` and `logits_to_keep` are named because `generate` looks for them in this
         signature: without the second it repeats the pixels for beam search, image by image, which mixes up the images
-        of a sample of two; without the third it computes the logits of a whole prompt for the last one's sake.
+        of a sample of two; without the third it computes the logits of a whole prompt where only the last are used.
         """
         return super().forward(
             input_ids=input_ids,
@@ -189,13 +189,13 @@ class CropLlavaForConditionalGeneration(CropLlavaPreTrainedModel, LlavaForCondit
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs):
-        """Loads a llava-hf or a crop_llava checkpoint, by name or folder, and insists on loading it whole.
+        """Load a llava-hf or a crop_llava checkpoint, by name or folder, completely or not at all.
 
-        Keyword arguments that name a key of `CropLlavaConfig` override it. The compressor's own keys may be missing
-        from a checkpoint that has no compressor of the type asked for; it then starts from its initialisation.
+        Keyword arguments that name a key of `CropLlavaConfig` override it. The compressor's own weights may be missing
+        from a checkpoint that has no compressor of the configured type; it then starts from its initialisation.
 
         Raises:
-            ValueError: any other key is missing, left over or of another shape.
+            ValueError: any other weight is missing, unexpected or of another shape.
         """
         kwargs.setdefault("ignore_mismatched_sizes", True)  # below it is an error that names one
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)

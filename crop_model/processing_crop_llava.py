@@ -1,4 +1,4 @@
-"""LLaVA's processor with regions: pixels and region masks go through one geometry, `<image>` becomes T placeholders."""
+"""Process regions beside LLaVA's text and images: pixels and masks share one geometry, `<image>` becomes T tokens."""
 
 from collections.abc import Mapping, Sequence
 from numbers import Real
@@ -26,13 +26,13 @@ IMAGE_PROCESSORS = ("CLIPImageProcessor", "LlavaImageProcessor")  # and their Pi
 
 
 class CropLlavaImagesKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
-    """What `processor(...)` takes for images.
+    """The image arguments of `processor(...)`.
 
     regions (`list`, *optional*): for each image, in order, its contextual region in one of three forms, nested or not
         as the images are.
         `[x1, y1, x2, y2]`: pixels of the image as passed, half-open.
         `{"cells": [xmin, ymin, xmax, ymax]}`: inclusive cells, counted from 0, of the 8x8 grid over that image without
-        padding, as the localizer writes them; `[0, 0, 7, 7]` is no region.
+        padding, as the localizer writes them; `[0, 0, 7, 7]` means no region.
         None: no region is known.
     """
 
@@ -45,14 +45,14 @@ class CropLlavaProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[c
 
 
 class CropLlavaProcessor(LlavaProcessor):
-    r"""Prepares text, images and regions.
+    r"""Prepare text, images and regions.
 
     Args (beyond LLaVA's):
-        token_budget: visual tokens an image; None = one a patch. Must be the model's.
-        frame: how an image becomes the model's square input: `padded_square` (as LLaVA-1.5 was trained: nothing is
+        token_budget: visual tokens per image, the same as the model's; None: one per patch.
+        frame: how an image becomes the model's square input: `padded_square` (as LLaVA-1.5 was trained; nothing is
             lost), `cropped` (the middle; regions at the rim are lost) or `squashed`. It sets the image processor's
             padding, resizing and cropping, so that pixels and regions cannot disagree.
-        region_grid: rows and columns to whose cells a region is widened, 8x8 in CROP; None = exact to the patch.
+        region_grid: rows and columns to whose cells a region is widened, 8x8 in CROP; None: exact to the patch.
         region_scale, region_min_side: how a region grows in pixels before that, see `regions.expand_box`.
 
     Raises:
@@ -122,7 +122,7 @@ class CropLlavaProcessor(LlavaProcessor):
         return side, side
 
     def grow_region(self, region: Box, width: int, height: int) -> Box:
-        """A region as the model meets it before the grid: clipped to its image and grown, in the image's pixels.
+        """Clip a region to its image and grow it, in the image's pixels, as the model gets it before the grid.
 
         Raises:
             RegionError: not a box, or one outside its image.
@@ -140,7 +140,7 @@ class CropLlavaProcessor(LlavaProcessor):
         return counts
 
     def apply_chat_template(self, conversation: list, *args: Any, processor_kwargs: dict | None = None, **kwargs: Any):
-        """As LLaVA's. An image of a message may carry its region:
+        """Apply LLaVA's chat template. An image of a message may carry its region:
 
             {"type": "image", "image": ..., "region": [x1, y1, x2, y2]}      or any other form of `regions`
 
@@ -176,10 +176,10 @@ class CropLlavaProcessor(LlavaProcessor):
 
 
 def _with_padding(image_processor: Any) -> LlavaImageProcessorPil:
-    """LLaVA's image processor with the settings of the one that a checkpoint names.
+    """Make LLaVA's image processor with the settings of the one that a checkpoint names.
 
-    llava-hf/llava-1.5-7b-hf names CLIP's, which can only crop: it ignores `do_pad` without a word. Pillow's variant on
-    every machine, so that pixels do not depend on whether torchvision is installed.
+    llava-hf/llava-1.5-7b-hf names CLIP's, which can only crop: it ignores `do_pad` silently. Every machine uses Pillow's
+    variant, so that pixels do not depend on whether torchvision is installed.
     """
     name = type(image_processor).__name__.removesuffix("Pil").removesuffix("Fast")
     if name not in IMAGE_PROCESSORS:
@@ -189,7 +189,7 @@ def _with_padding(image_processor: Any) -> LlavaImageProcessorPil:
 
 
 def _flatten_regions(regions: list) -> list[Box | Mapping | None]:
-    """One entry an image, from a flat list or from one list a sample."""
+    """Return one entry per image, from a flat list or from one list per sample."""
     flat: list[Box | Mapping | None] = []
     for entry in regions:
         if entry is None or isinstance(entry, Mapping) or (len(entry) > 0 and isinstance(entry[0], Real)):
@@ -200,7 +200,7 @@ def _flatten_regions(regions: list) -> list[Box | Mapping | None]:
 
 
 def _in_pixels(region: Box | Mapping, width: int, height: int) -> Box | None:
-    """A region of either form as a box, not yet checked, in pixels; None: no region."""
+    """Convert a region of either form to a box in pixels, not yet checked; None: no region."""
     if not isinstance(region, Mapping):
         return region
     if set(region) != {"cells"}:
@@ -210,7 +210,7 @@ def _in_pixels(region: Box | Mapping, width: int, height: int) -> Box | None:
 
 
 def _regions_of_messages(conversation: Sequence) -> list:
-    """The `region` of every image of a conversation, or of a list of them, in order; None for an image without."""
+    """Return the `region` of every image of one or several conversations, in order; None for an image without."""
     regions = []
     for message in conversation:
         if not isinstance(message, Mapping):

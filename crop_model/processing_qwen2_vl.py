@@ -1,7 +1,7 @@
-"""Qwen2-VL's processor for images and text alone, with Pillow.
+"""Process images and text for Qwen2-VL with Pillow alone.
 
-transformers' own has a video processor, which needs torchvision. This one does without, and its pixels do not depend on
-whether torchvision is installed.
+transformers' own processor has a video processor, which needs torchvision. This one needs none, and its pixels do not
+depend on whether torchvision is installed.
 
     image ─► sides a multiple of 28, min_pixels..max_pixels in all ─► patches of 14x14 pixels ─► a token for 2x2 of them
 """
@@ -14,13 +14,13 @@ IMAGE_TOKEN = "<|image_pad|>"
 
 
 class Qwen2VLImageTextProcessor(ProcessorMixin):
-    """Prepares text and images.
+    """Prepare text and images.
 
     Args:
-        image_processor: of a Qwen2-VL checkpoint; its settings go into the Pillow variant.
+        image_processor: of a Qwen2-VL checkpoint; the Pillow variant gets its settings.
         tokenizer: with Qwen2-VL's special tokens.
         chat_template: Jinja text.
-        min_pixels, max_pixels: of a resized image, both at most and at least one token's; None: as stored.
+        min_pixels, max_pixels: limits for a resized image, at least one token's pixels; None: as stored.
 
     Raises:
         ValueError: pixels out of order, an image processor of another model, a tokenizer without the placeholder.
@@ -51,13 +51,13 @@ class Qwen2VLImageTextProcessor(ProcessorMixin):
         max_pixels: int | None = None,
         **kwargs: Any,
     ) -> "Qwen2VLImageTextProcessor":
-        """As `ProcessorMixin`'s, but for the pixels: the tokenizer would keep them too, and hand them to every call."""
+        """Load without the pixels, which the tokenizer would store and pass to every call."""
         stored = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         return cls(stored.image_processor, stored.tokenizer, stored.chat_template, min_pixels, max_pixels)
 
     @property
     def token_budget(self) -> int:
-        """Visual tokens that an image costs at most; a strip of extreme aspect may cost a few more."""
+        """Largest number of visual tokens per image; a strip of extreme aspect may cost a few more."""
         return self.image_processor.size["longest_edge"] // _pixels_of_a_token(self.image_processor)
 
     @property

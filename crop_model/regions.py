@@ -1,8 +1,8 @@
-"""Boxes, frames and the region grid: from a box in an image to the cells that it covers. Plain Python.
+"""Map boxes between frames and the region grid: from a box in an image to the cells that it covers. Plain Python.
 
-A box is kept as pixels of the original, un-rotated image: (x1, y1, x2, y2), half-open. What the vision tower sees
-depends on the preprocessing, so the box follows the pixels into the frame of the model input, and is in unit
-coordinates there:
+A box is stored in pixels of the original, un-rotated image: (x1, y1, x2, y2), half-open. The vision tower's input
+depends on the preprocessing, so the box follows the pixels into the frame of the model input, and has unit coordinates
+there:
 
     original (w=8, h=4)   padded_square         cropped               squashed
     +--------------+      +--------------+      . . +------+ . .      +------+
@@ -14,13 +14,13 @@ coordinates there:
                           |/// padding //|       kept: a box may be    both sides resized
                           +--------------+       cut, or lost
 
-and from unit coordinates to the region grid (8x8, inclusive cells) - and in `patches.py` on to the patch grid:
+and from unit coordinates to the region grid (8x8, inclusive cells), and in `patches.py` on to the patch grid:
 
     unit box            8x8 cells
     (.30 .05 .60 .20)   xmin=2 xmax=4
                         ymin=0 ymax=1
 
-The 8x8 region grid of inclusive, 0-based indices is the CROP paper's; all the rest is this project's design.
+The 8x8 region grid of inclusive, 0-based indices is the CROP paper's; everything else is this project's design.
 """
 
 import math
@@ -43,7 +43,7 @@ class RegionError(ValueError):
 
 
 def sanitize_box(box: Sequence[float], width: float, height: float) -> Box:
-    """The box with ordered corners, clipped to the image and at least one pixel wide and high.
+    """Order a box's corners, clip it to the image and make it at least one pixel wide and high.
 
     Args:
         box: x1, y1, x2, y2 in pixels of an image of `width` x `height` pixels; corners may be swapped.
@@ -67,7 +67,7 @@ def sanitize_box(box: Sequence[float], width: float, height: float) -> Box:
 
 
 def sanitize_cells(cells: Sequence[int]) -> Cells:
-    """The cells (xmin, ymin, xmax, ymax), inclusive, of `REGION_GRID`, as they are.
+    """Check cells (xmin, ymin, xmax, ymax), inclusive, of `REGION_GRID`, and return them.
 
     Raises:
         RegionError: not four whole numbers, a first cell behind the last one, or a cell outside the grid.
@@ -83,7 +83,7 @@ def sanitize_cells(cells: Sequence[int]) -> Cells:
 
 
 def union_box(boxes: Sequence[Box]) -> Box:
-    """The smallest box around all of `boxes`. Raises RegionError where there is none."""
+    """Return the smallest box around all of `boxes`. RegionError if there is none."""
     if not boxes:
         raise RegionError("no box to build a region from")
     x1, y1, x2, y2 = zip(*boxes, strict=True)
@@ -91,11 +91,11 @@ def union_box(boxes: Sequence[Box]) -> Box:
 
 
 def expand_box(box: Box, width: float, height: float, scale: float = 1.0, min_side: float = 0.0) -> Box:
-    """The box scaled about its centre, with a least side, moved inside the image where it would leave it.
+    """Scale a box about its centre to at least a minimal side, and move it inside the image if it would leave it.
 
     Args:
         scale: factor on both sides of the box.
-        min_side: least width and height, as a fraction of the image's width and height.
+        min_side: minimal width and height, as a fraction of the image's width and height.
     """
     x1, x2 = _expand_interval(box[0], box[2], width, scale, min_side)
     y1, y2 = _expand_interval(box[1], box[3], height, scale, min_side)
@@ -104,15 +104,15 @@ def expand_box(box: Box, width: float, height: float, scale: float = 1.0, min_si
 
 @dataclass(frozen=True)
 class ImageGeometry:
-    """Where the image processor puts the pixels of an image: pad, resize, crop, as transformers' PIL processors do it.
+    """The map from an image to the model input: pad, resize, crop, as transformers' PIL processors do it.
 
     Args:
         frame: `padded_square` (LLaVA-1.5's own), `cropped` (CLIP's default) or `squashed`.
         input_size: height and width of the model input, in pixels.
         resized_shortest: the shortest side after resizing and before the centre crop (`size["shortest_edge"]`);
-            None where it is the model input's own shortest side. Without meaning for `squashed`.
-        patch_size: side of the vision tower's patches, in pixels. Where it does not divide the input (SigLIP: 27 x 14
-            of 384 pixels), no patch sees the last pixels, and unit coordinates end where the patches do.
+            None: the model input's own shortest side. Without meaning for `squashed`.
+        patch_size: side of the vision tower's patches, in pixels. If it does not divide the input (SigLIP: 27 x 14 of
+            384 pixels), no patch covers the last pixels, and unit coordinates end with the patches.
     """
 
     frame: Frame
@@ -125,7 +125,7 @@ class ImageGeometry:
             raise ValueError(f"frame must be one of {', '.join(get_args(Frame))}, not {self.frame!r}")
 
     def to_unit(self, box: Box, width: int, height: int) -> Box | None:
-        """The box in unit coordinates of the model input, clipped to it; None where the crop lost it altogether."""
+        """Map a box to unit coordinates of the model input, clipped to it; None if the crop removed it altogether."""
         horizontal, vertical = self._axes(width, height)
         x1, x2 = (min(max(horizontal.to_unit(x), 0.0), 1.0) for x in (box[0], box[2]))
         y1, y2 = (min(max(vertical.to_unit(y), 0.0), 1.0) for y in (box[1], box[3]))
@@ -134,9 +134,9 @@ class ImageGeometry:
         return x1, y1, x2, y2
 
     def from_unit(self, unit_box: Box, width: int, height: int) -> Box:
-        """The pixels of the original image that a box of the model input shows.
+        """Map a box of the model input to pixels of the original image.
 
-        Clipped to the image: a box wholly in the padding comes back without area, on the image's nearest edge.
+        It is clipped to the image: a box wholly in the padding gets no area, on the image's nearest edge.
         """
         horizontal, vertical = self._axes(width, height)
         x1, x2 = (min(max(horizontal.from_unit(x), 0.0), float(width)) for x in (unit_box[0], unit_box[2]))
@@ -144,7 +144,7 @@ class ImageGeometry:
         return x1, y1, x2, y2
 
     def _axes(self, width: int, height: int) -> tuple["_Axis", "_Axis"]:
-        """The way of a pixel along x and along y."""
+        """Return the maps along x and along y."""
         input_height, input_width = self.input_size
         if self.frame == "squashed":
             return (
@@ -164,9 +164,9 @@ class ImageGeometry:
 
 @dataclass(frozen=True)
 class _Axis:
-    """One axis of the way from an image to the model input.
+    """One axis of the map from an image to the model input.
 
-    The image stands at `padding` on a canvas `canvas` pixels long, that is resized to `resized` and cut or padded about
+    The image stands at `padding` on a canvas of `canvas` pixels, which is resized to `resized` and cut or padded about
     its middle to `target`, of which whole patches cover `seen`:
     u = ((x + padding) * resized / canvas - (resized - target) // 2) / seen.
     """
@@ -185,7 +185,7 @@ class _Axis:
 
     @property
     def _crop(self) -> int:
-        return (self.resized - self.target) // 2  # negative where the crop is larger than the image: it then pads
+        return (self.resized - self.target) // 2  # negative if the crop is larger than the image: it then pads
 
     @property
     def _seen(self) -> int:
@@ -193,7 +193,7 @@ class _Axis:
 
 
 def box_to_grid(unit_box: Box, grid: tuple[int, int] = REGION_GRID) -> Cells:
-    """The cells (xmin, ymin, xmax, ymax), inclusive, of a grid of (rows, columns) that a unit box touches."""
+    """Return the inclusive cells (xmin, ymin, xmax, ymax) of a grid of (rows, columns) that a unit box touches."""
     rows, columns = grid
     xmin, xmax = touched_cells(unit_box[0], unit_box[2], columns)
     ymin, ymax = touched_cells(unit_box[1], unit_box[3], rows)
@@ -201,39 +201,39 @@ def box_to_grid(unit_box: Box, grid: tuple[int, int] = REGION_GRID) -> Cells:
 
 
 def grid_to_unit(cells: Cells, grid: tuple[int, int] = REGION_GRID) -> Box:
-    """The unit box that inclusive cells (xmin, ymin, xmax, ymax) of a grid of (rows, columns) cover."""
+    """Return the unit box that inclusive cells (xmin, ymin, xmax, ymax) of a grid of (rows, columns) cover."""
     rows, columns = grid
     xmin, ymin, xmax, ymax = cells
     return xmin / columns, ymin / rows, (xmax + 1) / columns, (ymax + 1) / rows
 
 
 def pixels_to_cells(box: Box, width: float, height: float) -> Cells:
-    """The cells of `REGION_GRID` over an un-padded image of `width` x `height` pixels that a box in pixels touches."""
+    """Return the cells of `REGION_GRID` over an un-padded image of that size that a box in pixels touches."""
     x1, y1, x2, y2 = box
     return box_to_grid((x1 / width, y1 / height, x2 / width, y2 / height))
 
 
 def cells_to_pixels(cells: Cells, width: float, height: float) -> Box:
-    """The box in pixels that inclusive cells of `REGION_GRID` cover in an un-padded image of that size."""
+    """Return the box in pixels that inclusive cells of `REGION_GRID` cover in an un-padded image of that size."""
     x1, y1, x2, y2 = grid_to_unit(cells)
     return x1 * width, y1 * height, x2 * width, y2 * height
 
 
 def covered_cells(cells: Cells) -> set[tuple[int, int]]:
-    """Every (column, row) of inclusive cells."""
+    """Return every (column, row) of inclusive cells."""
     xmin, ymin, xmax, ymax = cells
     return {(x, y) for x in range(xmin, xmax + 1) for y in range(ymin, ymax + 1)}
 
 
 def touched_cells(low: float, high: float, cells: int) -> tuple[int, int]:
-    """First and last of so many cells along [0, 1] that the interval touches."""
+    """Return first and last of `cells` equal cells along [0, 1] that the interval touches."""
     first = min(max(math.floor(low * cells + _EPSILON), 0), cells - 1)
     last = min(max(math.ceil(high * cells - _EPSILON) - 1, 0), cells - 1)
     return first, max(first, last)
 
 
 def _clip_interval(low: float, high: float, size: float) -> tuple[float, float] | None:
-    """The interval clipped to [0, size], one pixel long at least; None where it lies outside."""
+    """Clip an interval to [0, size], at least one pixel long; None if it lies outside."""
     if low >= size or high < 0.0 or (high == 0.0 and low < 0.0):
         return None
     low = max(low, 0.0)
@@ -251,7 +251,7 @@ def _expand_interval(low: float, high: float, size: float, scale: float, min_sid
 
 
 def _resize_shortest(width: int, height: int, shortest: int) -> tuple[int, int]:
-    """Width and height after transformers' `get_resize_output_image_size` (it rounds the longer side down)."""
+    """Return width and height as transformers' `get_resize_output_image_size`, which rounds the longer side down."""
     if width <= height:
         return shortest, int(shortest * height / width)
     return int(shortest * width / height), shortest

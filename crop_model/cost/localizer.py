@@ -1,19 +1,19 @@
-"""What it costs to localize a question, by formula: a model that reads image and question and writes four indices.
+"""Compute what localizing a question costs by formula: a model reads image and question and writes four indices.
 
-    image       vision tower, and what brings its patches to the LLM, as in `cost.py`
+    image       vision tower, and the way of its patches to the LLM, as in `model.py`
     prefill     the LLM on visual tokens and text, and one logit
-    decoding    "[1, 0, 4, 2]": what stands before the first index, token by token, then each index but the last
-                together with what is known to follow it; every pass attends to all before it:
+    decoding    "[1, 0, 4, 2]": the text before the first index, token by token, then each index but the last together
+                with the known tokens behind it; every pass attends to all tokens before it:
                 linear(q) + 2 d q (tokens before and q) for q tokens, layer by layer, and a head
 
-        [   1 , _   0 , _   4 , _   2      one sign a token: the prefill and four passes, of 1, 3, 3 and 3 tokens
+        [   1 , _   0 , _   4 , _   2      one sign per token: the prefill and four passes, of 1, 3, 3 and 3 tokens
         |   |_____| |_____| |_____|
 
     Qwen2-VL's tower, N patches of p x p pixels of two equal frames, width D, FFN width F, LLM width H:
         N (2 * 3 p^2) D + layers (4 N D^2 + 2 N^2 D + 2 N D F) + N/4 ((4 D)^2 + 4 D H)
 
-Counted as in `cost.py`: MACs of matrix products; FLOPs are twice as many. Decoding reads every weight for a few
-tokens, so that where memory is the limit it takes a larger share of the time than of these sums.
+MACs of matrix products are counted, as in `model.py`; FLOPs are twice as many. Decoding reads every weight for a few
+tokens, so that its share of the time is larger than of these sums if memory is the limit.
 """
 
 from collections.abc import Sequence
@@ -25,15 +25,15 @@ from crop_model.configuration_crop_llava import CropLlavaConfig
 
 from .model import LanguageModelShape, ModelShape
 
-# Of the indices in "[1, 0, 4, 2]", `GridBoxProcessor.places`, where every sign is a token of its own, as with Qwen2's
-# and Llama's tokenizers.
+# `GridBoxProcessor.places` of the indices in "[1, 0, 4, 2]" if every sign is a token of its own, as with Qwen2's and
+# Llama's tokenizers.
 PLACES = (1, 4, 7, 10)
 Kept = Literal["nothing", "image", "cache"]
 
 
 @dataclass(frozen=True)
 class LocalizationMacs:
-    """MACs of one question, part by part."""
+    """The MACs of one question, part by part."""
 
     image: int
     prefill: int
@@ -50,7 +50,7 @@ class LocalizationMacs:
 
 @dataclass(frozen=True)
 class LocalizerShape:
-    """What a localizer's cost depends on.
+    """The sizes that a localizer's cost depends on.
 
     Args:
         language_model: its LLM.
@@ -64,7 +64,7 @@ class LocalizerShape:
 
     @classmethod
     def from_llava(cls, config: CropLlavaConfig) -> "LocalizerShape":
-        """Of a LLaVA, `none` being the compressor type of a plain one."""
+        """Read a LLaVA's configuration; a plain one has the compressor type `none`."""
         shape = ModelShape.from_config(config)
         one = shape.prefill(0)
         image_macs = one.vision_tower + one.compressor + one.projector
@@ -72,10 +72,10 @@ class LocalizerShape:
 
     @classmethod
     def from_qwen2_vl(cls, config: Any, height: int, width: int) -> "LocalizerShape":
-        """Of transformers' `Qwen2VLConfig`, for an image as its processor resizes it.
+        """Read transformers' `Qwen2VLConfig`, for an image of the size to which its processor resizes it.
 
         Raises:
-            ValueError: sides that are no multiples of two patches, which the processor makes them.
+            ValueError: sides that are not multiples of two patches, as the processor makes them.
         """
         text, vision = config.text_config, config.vision_config
         side = vision.patch_size * vision.spatial_merge_size
@@ -89,19 +89,19 @@ class LocalizerShape:
         return cls(LanguageModelShape.from_config(text), embedding + vision.depth * layer + merger, n // merged)
 
     def localize(self, text_tokens: int, places: Sequence[int] = PLACES, kept: Kept = "nothing") -> LocalizationMacs:
-        """MACs of one question, of a prompt of `text_tokens` tokens beside its image.
+        """Count the MACs of one question, a prompt of `text_tokens` tokens beside its image.
 
         Args:
-            places: of the four indices among the answer's tokens.
-            kept: from an earlier question about the same image: what brings its patches to the LLM (`image`), or the
-                LLM's cache of them too (`cache`), which needs an image that stands before the text.
+            places: positions of the four indices among the answer's tokens.
+            kept: what an earlier question about the same image leaves: its visual tokens (`image`), or the LLM's cache
+                of them too (`cache`), for which the image has to stand before the text.
         """
         llm, n = self.language_model, self.visual_tokens + text_tokens
         if kept == "cache":
             prefill = llm.linear_macs(text_tokens) + llm.head_macs(1) + self._attention_macs(text_tokens, n)
         else:
             prefill = llm.linear_macs(n) + llm.attention_macs(n) + llm.head_macs(1)
-        ends = [*range(1, places[0] + 1), *places[1:]]  # tokens of the answer that are read, after every pass
+        ends = [*range(1, places[0] + 1), *places[1:]]  # tokens of the answer that were read after every pass
         attention = sum(self._attention_macs(end - start, n + end) for start, end in pairwise([0, *ends]))
         decoding = llm.linear_macs(places[-1]) + attention + llm.head_macs(len(ends))
         return LocalizationMacs(self.image_macs if kept == "nothing" else 0, prefill, decoding)

@@ -36,9 +36,10 @@ class RegionLocalizer(Protocol):
         self, images: Sequence[Image.Image], questions: Sequence[str], batch_size: int = 8
     ) -> list[LocatedRegion]:
         """Return one region per question, each in the image of the same index. ValueError if their numbers differ."""
+        ...
 
 
-class ModelLocalizer:
+class ModelLocalizer(RegionLocalizer):
     """A model and its processor behind the call of `RegionLocalizer`.
 
     Args:
@@ -77,7 +78,6 @@ class ModelLocalizer:
     def predict(
         self, images: Sequence[Image.Image], questions: Sequence[str], batch_size: int = 8
     ) -> list[LocatedRegion]:
-        """Return one region per question, each in the image of the same index. ValueError if their numbers differ."""
         return in_batches(self._predict, images, questions, batch_size)
 
     def _predict(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[LocatedRegion]:

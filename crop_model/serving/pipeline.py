@@ -1,4 +1,4 @@
-"""Images and questions in; out come answers, the regions they were found in, and how long it took.
+"""Answer questions about images, and report the regions and the time.
 
 images, questions ─► localizer ─► regions ─► processor ─► model ─► answers
                      or none      or none
@@ -28,7 +28,7 @@ from crop_model.regions import Box, Cells
 
 @dataclass(frozen=True)
 class Timings:
-    """Wall seconds from images in memory on; of a batch, whose questions share them.
+    """Wall seconds of a batch, from images in memory on; its questions share them.
 
     Args:
         localization_s: to the regions; 0 without a localizer.
@@ -43,10 +43,10 @@ class Timings:
 
 @dataclass(frozen=True)
 class PipelineAnswer:
-    """What is said to one question. Without a localizer there are neither region, cells nor confidence.
+    """The answer to one question. Without a localizer there are neither region, cells nor confidence.
 
     Args:
-        answer: of the model.
+        answer: the model's text.
         region, cells, confidence: as in `LocatedRegion`; region None: the whole image.
         timings: of the question's batch.
     """
@@ -64,7 +64,7 @@ class CropPipeline:
     Args:
         model: generates text from image and text, on its device, in eval mode.
         processor: the model's, with a chat template.
-        localizer: None: every question gets the whole image.
+        localizer: finds regions; None: every question gets the whole image.
 
     Raises:
         ValueError: a localizer for a model that reads no regions.
@@ -85,13 +85,13 @@ class CropPipeline:
         dtype: torch.dtype | str = "auto",
         device: torch.device | str = "cpu",
     ) -> "CropPipeline":
-        """From folders or Hub names that the Auto classes load: exports, say, whose own code is run.
+        """Load from folders or Hub names by the Auto classes. An export's own code is run.
 
         Args:
-            vlm: of the model that answers.
-            localizer: of one that was trained to write boxes, or one that is loaded already, such as
+            vlm: the model that answers.
+            localizer: a model that was trained to write boxes, or a loaded localizer, such as
                 `ZeroShotLocalizer.from_pretrained(...)`.
-            dtype, device: of both.
+            dtype, device: of both models.
         """
         model = AutoModelForImageTextToText.from_pretrained(vlm, dtype=dtype, trust_remote_code=True)
         processor = AutoProcessor.from_pretrained(vlm, trust_remote_code=True)
@@ -102,7 +102,7 @@ class CropPipeline:
     def __call__(
         self, images: Sequence[Image.Image], questions: Sequence[str], batch_size: int = 8, max_new_tokens: int = 32
     ) -> list[PipelineAnswer]:
-        """One greedy answer a question, about the image at its place. ValueError where their numbers differ."""
+        """Return one greedy answer per question, about the image of the same index. ValueError if the numbers differ."""
         return in_batches(partial(self._answer, max_new_tokens=max_new_tokens), images, questions, batch_size)
 
     @torch.inference_mode()
@@ -110,21 +110,21 @@ class CropPipeline:
         self, images: Sequence[Image.Image], questions: Sequence[str], max_new_tokens: int
     ) -> list[PipelineAnswer]:
         start = time.perf_counter()
-        places = self._places(images, questions)
+        located = self._locate(images, questions)
         localization_s = 0.0 if self.localizer is None else time.perf_counter() - start
-        inputs = self._inputs(images, questions, [region for region, _, _ in places])
+        inputs = self._inputs(images, questions, [region for region, _, _ in located])
         tokens, first_at = generate_timed(self.model, inputs, self.processor.tokenizer.pad_token_id, max_new_tokens)
         timings = Timings(localization_s, first_at - start, time.perf_counter() - start)
-        said = self.processor.batch_decode(tokens, skip_special_tokens=True)
-        return [PipelineAnswer(text.strip(), *place, timings) for text, place in zip(said, places, strict=True)]
+        answers = self.processor.batch_decode(tokens, skip_special_tokens=True)
+        return [PipelineAnswer(text.strip(), *region, timings) for text, region in zip(answers, located, strict=True)]
 
-    def _places(
+    def _locate(
         self, images: Sequence[Image.Image], questions: Sequence[str]
     ) -> list[tuple[Box | None, Cells | None, float | None]]:
         if self.localizer is None:
             return [(None, None, None)] * len(images)
-        found = self.localizer.predict(images, questions, len(images))
-        return [(place.region, place.cells, place.confidence) for place in found]
+        regions = self.localizer.predict(images, questions, len(images))
+        return [(located.region, located.cells, located.confidence) for located in regions]
 
     def _inputs(
         self, images: Sequence[Image.Image], questions: Sequence[str], regions: Sequence[Box | None]
@@ -136,7 +136,7 @@ class CropPipeline:
 
 
 class _FirstTokenClock(StoppingCriteria):
-    """Stops nothing, and notes when it is first asked: after the first token."""
+    """Note when `generate` first checks its criteria, after the first token; stop nothing."""
 
     at: float | None = None
 

@@ -1,14 +1,7 @@
 """A training-free method: what it is called, which keys of an evaluation's row it reads, what it costs, how it acts.
 
-One class per method, in a file of its own; methods.py lists them. The class states
-
-    name            what `method` of a row calls it
-    its fields      the row's keys that it reads; a field without a default must be given
-    reads_region    whether its choice depends on the question's region
-    replaces        the compressor type whose tokens it replaces, before the LLM; None: it acts beside any compressor
-    check_key       values that are refused
-    applied         the model with the method, inside a `with` block
-    macs, pruning   what it costs
+A method is one class; methods.py lists them. Its fields are the row's keys that it reads; a field without a default
+must be given.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -24,9 +17,9 @@ from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 class TrainingFreeMethod:
     """The model as it is. Methods override what they change."""
 
-    name: ClassVar[str | None] = None
-    reads_region: ClassVar[bool] = True
-    replaces: ClassVar[str | None] = None
+    name: ClassVar[str | None] = None  # what `method` of a row calls it
+    reads_region: ClassVar[bool] = True  # whether the tokens depend on the question's region
+    replaces: ClassVar[str | None] = None  # the compressor type whose tokens it replaces; None: it acts beside any
 
     @classmethod
     def row_keys(cls) -> set[str]:

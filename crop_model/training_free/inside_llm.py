@@ -1,4 +1,4 @@
-"""ILP, pruning inside the LLM: from layer K on, most visual tokens outside the region are gone. No training.
+"""Prune inside the LLM: from layer K on, most visual tokens outside the region are dropped. No training.
 
                      layers 0 .. K-1             layers K .. L-1             after the last norm
     text             t t t . . . . . . t t       t t t             t t       t t t           t t
@@ -7,17 +7,17 @@
     positions        0 1 2 3 4 5 6 7 8 9 ..      as they were                as they were
     KV cache         S entries a layer           S' entries a layer
 
-That tokens outside the contextual region are dropped in early LLM layers, without training, is CROP's; at which layer
-and how a budget is met was not found in what we have of the paper, and is this project's design, configured by
+Dropping tokens outside the contextual region in early LLM layers, without training, is CROP's idea. The layer and the
+way to meet a budget were not in what we have of the paper; they are this project's design, configured by
 
     with prune(model, PruningConfig(layer=2, token_budget=64, rest="thinned")):
         model.generate(**inputs)  # with region_mask among them, as the processor made it
 
 transformers' LLaVA and Llama run as they are: hooks on the layers >= K hand them fewer hidden states, the rotary
 embeddings of those, and a causal mask of that length, so any attention implementation works and the cache of these
-layers holds nothing else. Decoding steps need only the mask: the padding of the tokens kept is remembered by cache.
+layers holds nothing else. Decoding steps need only the mask: the padding of the remaining tokens is stored per cache.
 
-Rows of a batch may keep different numbers of tokens (no image, two images): shorter ones are padded on the left.
+Rows of a batch may have different numbers of remaining tokens (no image, two images): padding goes to the left.
 """
 
 from collections.abc import Iterator
@@ -36,23 +36,23 @@ from crop_model.compressor_base import Compressor
 from crop_model.cost.model import ModelShape
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 
-from .token_selection import along, attention_of_last_token, keep_evenly, keep_highest, pool_runs, regions_and_places
+from .token_selection import along, attention_of_last_token, keep_evenly, keep_highest, pool_runs, regions_and_ranks
 
 Rest = Literal["thinned", "pooled", "attention"]
 
 
 @dataclass(frozen=True)
 class PruningConfig:
-    """Where the LLM prunes, and what it keeps.
+    """Where the LLM prunes, and which tokens remain.
 
     Args:
-        layer: K, the first layer that works on the tokens kept, counted from 0; 1 <= K < number of layers.
-        token_budget: b, visual tokens of each image that layers >= K see. Of a model that compresses before the LLM,
-            these are of the compressed tokens.
-        rest: which tokens stay where not all can: `thinned`, evenly spread along the compressor's curve; `pooled`, the
+        layer: K, the first layer that works on the remaining tokens, counted from 0; 1 <= K < number of layers.
+        token_budget: b, visual tokens per image that layers >= K read; compressed ones if the model compresses before
+            the LLM.
+        rest: which tokens remain if not all can: `thinned`, evenly spread along the compressor's curve; `pooled`, the
             same, each the mean of its run's hidden states; `attention`, those to which the last token of the prompt
-            pays most attention in layer K - 1, averaged over heads. Applied to the region too where it exceeds b, and
-            to all tokens where no region is known.
+            pays most attention in layer K - 1, averaged over heads. Applied to the region too if it exceeds b, and to
+            all tokens if no region is known.
 
     Raises:
         ValueError: a value out of its range.
@@ -71,7 +71,7 @@ class PruningConfig:
             raise ValueError(f"rest: {self.rest!r} is none of {', '.join(get_args(Rest))}")
 
     def mean_tokens(self, visual_tokens: int, num_layers: int) -> float:
-        """Visual tokens an image averaged over layers, (K N + (L - K) b) / L; `token_budget` counts them after layer K.
+        """Average the visual tokens per image over layers, (K N + (L - K) b) / L; `token_budget` counts those after K.
 
         Both conventions are in use: with N = 576, L = 32, K = 2, a budget of 64 is 96 on average.
         """
@@ -91,7 +91,7 @@ class PruningConfig:
 
 
 def budget_for_mean(mean_tokens: float, layer: int, visual_tokens: int, num_layers: int) -> int:
-    """The largest `token_budget` whose mean over layers is at most `mean_tokens`.
+    """Return the largest `token_budget` whose mean over layers is at most `mean_tokens`.
 
     Raises:
         ValueError: the layers before `layer` alone exceed it.
@@ -106,15 +106,15 @@ def budget_for_mean(mean_tokens: float, layer: int, visual_tokens: int, num_laye
 
 @contextmanager
 def prune(model: CropLlavaForConditionalGeneration, config: PruningConfig) -> Iterator[None]:
-    """Prunes in every forward pass and `generate` inside the `with` block.
+    """Prune in every forward pass and `generate` inside the `with` block.
 
-    The outputs keep their length: logits stand where their tokens stood, those of dropped tokens mean nothing (their
-    last hidden state is zero). A cache filled inside the block is for the block alone. Without a cache, each step of
-    `generate` is a prompt of its own, so that `attention` may choose anew.
+    The outputs keep their length: logits stand at their tokens' positions, and those of dropped tokens mean nothing
+    (their last hidden state is zero). A cache filled inside the block is for the block alone. Without a cache, each
+    step of `generate` is a prompt of its own, so that `attention` may choose anew.
 
     Args:
         model: any compressor type; `none` for pruning alone.
-        config: see there.
+        config: where to prune, and what remains.
 
     Raises:
         ValueError: on entry, a layer or a budget that the model does not have, or another LLM than Llama; in a forward
@@ -143,22 +143,22 @@ def _check(model: CropLlavaForConditionalGeneration, config: PruningConfig) -> N
 
 @dataclass
 class _Prompt:
-    """What layers >= K keep of a prompt of B rows and S tokens."""
+    """The tokens that layers >= K read of a prompt of B rows and S tokens."""
 
-    index: torch.Tensor  # (B, S') places in the prompt, ascending
+    index: torch.Tensor  # (B, S') positions in the prompt, ascending
     real: torch.Tensor  # bool (B, S'), False where a row is padded
     length: int  # S
 
 
 class _Pruner:
-    """The hooks, and what they tell each other within a forward pass."""
+    """The hooks, and what they share within a forward pass."""
 
     def __init__(self, model: CropLlavaForConditionalGeneration, config: PruningConfig):
         self.model = model.model
         self.llm: LlamaModel = model.model.language_model
         self.config = config
         self.prompts: WeakKeyDictionary[Cache, _Prompt] = WeakKeyDictionary()
-        self.images: tuple[torch.Tensor, ...] = ()  # of those encoded last: region and place of tokens, (M, T) each
+        self.images: tuple[torch.Tensor, ...] = ()  # of those encoded last: region and rank of tokens, (M, T) each
         self.input_ids: torch.Tensor
         self.real: torch.Tensor | None = None  # the attention mask, bool, padding is False
         self.queries: torch.Tensor  # (B, S, heads * head size) of layer K - 1, before rotation
@@ -184,7 +184,7 @@ class _Pruner:
     def _read_inputs(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         input_ids = args[0] if args else kwargs.get("input_ids")
         if input_ids is None:
-            raise ValueError("input_ids: pruning needs them to know the visual tokens; inputs_embeds do not tell")
+            raise ValueError("input_ids: pruning finds visual tokens by them; inputs_embeds do not show which they are")
         mask = kwargs.get("attention_mask")
         if mask is not None and mask.dim() != 2:
             raise ValueError(f"attention_mask: pruning needs one of two dimensions, not {mask.dim()} (static caches)")
@@ -195,7 +195,7 @@ class _Pruner:
 
     def _read_regions(self, compressor: Compressor, args: tuple[torch.Tensor, torch.Tensor], _: torch.Tensor) -> None:
         features, region_mask = args  # (M, N, D), (M, N)
-        self.images = regions_and_places(compressor, features, region_mask)
+        self.images = regions_and_ranks(compressor, features, region_mask)
 
     def _read_queries(self, module: nn.Module, args: tuple, output: torch.Tensor) -> None:
         self.queries = output
@@ -224,7 +224,7 @@ class _Pruner:
         return full.scatter(1, along(self.pruned.index, output), output)
 
     def _continue(self, hidden_states: torch.Tensor, cache: Cache) -> None:
-        """A step after the prompt: nothing is dropped, but the keys of the prompt are those kept."""
+        """Prepare a step after the prompt: nothing is dropped; the prompt's keys are those of its remaining tokens."""
         new = hidden_states.shape[1]
         if new > 1 and (self.input_ids == self.model.config.image_token_id).any():
             raise ValueError("input_ids: pruning needs a prompt's images in its first forward pass")
@@ -239,7 +239,7 @@ class _Pruner:
     def _start(
         self, hidden_states: torch.Tensor, cache: Cache | None, rotary: tuple[torch.Tensor, torch.Tensor]
     ) -> torch.Tensor:
-        """Drops tokens of a prompt: (B, S, H) -> (B, S', H)."""
+        """Drop tokens of a prompt: (B, S, H) -> (B, S', H)."""
         real = torch.ones_like(self.input_ids, dtype=torch.bool) if self.real is None else self.real  # (B, S)
         visual = self.input_ids == self.model.config.image_token_id
         keep = real
@@ -264,26 +264,26 @@ class _Pruner:
     def _choose(
         self, visual: torch.Tensor, real: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The tokens of all images that stay, bool (M, T), and for `pooled` the runs they stand for, (M, T)."""
+        """Return the remaining tokens of all images, bool (M, T), and for `pooled` every token's run, (M, T)."""
         if not self.images or int(visual.sum()) % self.images[0].numel():
             raise ValueError("mm_encoder_outputs: these are not the images encoded last under this pruning")
-        region, place = (self._of_rows(of_images, visual) for of_images in self.images)
+        region, rank = (self._of_rows(of_images, visual) for of_images in self.images)
         if self.config.rest == "attention":
             attention = self.llm.layers[self.config.layer - 1].self_attn
-            score = attention_of_last_token(attention, self.queries, self.keys, rotary, real)[visual].view_as(place)
+            score = attention_of_last_token(attention, self.queries, self.keys, rotary, real)[visual].view_as(rank)
             return keep_highest(score, region, self.config.token_budget), None
-        kept, run = keep_evenly(place, region, self.config.token_budget)
+        kept, run = keep_evenly(rank, region, self.config.token_budget)
         return kept, run if self.config.rest == "pooled" else None
 
     def _of_rows(self, of_images: torch.Tensor, visual: torch.Tensor) -> torch.Tensor:
-        """(M, T) of the images encoded -> of the images in the batch: beams repeat rows, but encode an image once."""
+        """Repeat (M, T) values of encoded images for a batch's images: beams repeat rows, but encode images once."""
         repeats = int(visual.sum()) // of_images.numel()
         rows = torch.zeros_like(visual[::repeats], dtype=of_images.dtype)  # (B / repeats, S)
         rows = rows.masked_scatter(visual[::repeats], of_images).repeat_interleave(repeats, dim=0)
         return rows[visual].view(-1, of_images.shape[1])
 
     def _mask(self, hidden_states: torch.Tensor, real: torch.Tensor, cache: Cache | None) -> Any:
-        """The causal mask of layers >= K, in the form that the attention implementation wants."""
+        """Make the causal mask of layers >= K in the attention implementation's form."""
         return create_causal_mask(
             config=self.llm.config,
             inputs_embeds=hidden_states,
@@ -294,7 +294,7 @@ class _Pruner:
 
 
 def _pack(keep: torch.Tensor) -> _Prompt:
-    """The places kept, bool (B, S), in order and padded on the left to the longest row."""
+    """Order the positions to keep, bool (B, S), padded on the left to the longest row."""
     count = keep.sum(dim=-1, keepdim=True)  # (B, 1)
     longest = int(count.max())
     index = keep.long().argsort(dim=-1, stable=True)[:, -longest:]

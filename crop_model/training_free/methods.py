@@ -14,8 +14,7 @@ from typing import Any
 
 from .base import TrainingFreeMethod
 from .divprune import DivPrune
-from .fastv import FastV
-from .ilp import ILP
+from .ilp import ILP, FastV
 from .visionzip import VisionZip
 
 METHODS: dict[str, type[TrainingFreeMethod]] = {

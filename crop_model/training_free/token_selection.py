@@ -1,6 +1,6 @@
-"""Which of an image's visual tokens stay, when a budget of them may. This project's design; pruning.py uses it.
+"""Select the visual tokens of an image that remain within a budget. This project's design, for inside_llm.py.
 
-The region comes first: it keeps all its tokens while the budget lasts, and the rest of the image gets what is left.
+The region comes first: it keeps all its tokens while the budget lasts, and the rest of the image gets the remainder.
 
     T tokens, budget b        region <= b                    region > b
     . . . . # # . .           . . o . # # . o                . . . . # o . .
@@ -9,8 +9,8 @@ The region comes first: it keeps all its tokens while the budget lasts, and the 
     n_in of the region (#)    t_in = n_in                    t_in = b
                               t_out = b - n_in of the rest   t_out = 0
 
-Within a group of n tokens that may keep t, either every t-th part of it along the compressor's curve keeps the token in
-its middle, or the t tokens of the highest score stay. No region known, or the whole image: one group.
+Within a group of n tokens that may keep t, either every t-th part of it along the compressor's curve keeps its middle
+token, or the t tokens of the highest score remain. If no region is known, or the whole image: one group.
 
 Shapes: M images of T tokens. Nothing is read back from the device.
 """
@@ -22,20 +22,20 @@ from crop_model.compressor_base import Compressor
 from crop_model.slots import pool
 
 
-def keep_evenly(place: torch.Tensor, region: torch.Tensor, token_budget: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cuts region and rest into `token_budget` runs along a curve; the middle of each run stays.
+def keep_evenly(rank: torch.Tensor, region: torch.Tensor, token_budget: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cut region and rest into `token_budget` runs along a curve, and keep the middle of each run.
 
     Args:
-        place: (M, T) numbers that order the tokens along the curve.
+        rank: (M, T) numbers that order the tokens along the curve.
         region: bool (M, T), the tokens of the contextual region.
         token_budget: b <= T.
 
     Returns:
         kept: bool (M, T), b of them True.
-        run: int64 (M, T), the run of every token, 0..b-1; b for the tokens of a rest that gets nothing. A run of
-            one token keeps it; each run has exactly one token kept.
+        run: int64 (M, T), the run of every token, 0..b-1; b for the tokens of a rest that gets nothing. Each run
+            keeps exactly one token.
     """
-    on_curve = place.argsort(dim=-1, stable=True)  # (M, T)
+    on_curve = rank.argsort(dim=-1, stable=True)  # (M, T)
     region = region.gather(1, on_curve)  # in the order of the curve until the last step
     n_in = region.sum(dim=-1, keepdim=True)  # (M, 1)
     t_in = n_in.clamp(max=token_budget)
@@ -50,9 +50,9 @@ def keep_evenly(place: torch.Tensor, region: torch.Tensor, token_budget: int) ->
 
 
 def keep_highest(score: torch.Tensor, region: torch.Tensor, token_budget: int) -> torch.Tensor:
-    """The `token_budget` tokens of the highest score (M, T), those of the region before all others: bool (M, T).
+    """Keep the `token_budget` tokens of the highest score (M, T), those of the region first: bool (M, T).
 
-    Of equal scores the first in order stays.
+    The first in order wins among equal scores.
     """
     order = score.argsort(dim=-1, descending=True, stable=True)  # (M, T)
     region_first = (~region.gather(1, order)).long().argsort(dim=-1, stable=True)
@@ -60,26 +60,26 @@ def keep_highest(score: torch.Tensor, region: torch.Tensor, token_budget: int) -
     return torch.zeros_like(region).scatter(1, best, True)
 
 
-def regions_and_places(
+def regions_and_ranks(
     compressor: Compressor, features: torch.Tensor, region_mask: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which tokens of a compressor carry a patch of the region, and where they stand on its curve.
+    """Find out which tokens of a compressor carry a patch of the region, and their order on its curve.
 
     Args:
         compressor: of N patches to T tokens.
-        features, region_mask: (M, N, D) and bool (M, N), what it was called with.
+        features, region_mask: (M, N, D) and bool (M, N), its inputs.
 
     Returns:
         region: bool (M, T).
-        place: int64 (M, T), the first place on the curve of a token's patches; N for a token without any.
+        rank: int64 (M, T), the first rank on the curve among a token's patches; N for a token without any.
     """
     token = compressor.assign(region_mask, features)  # (M, N): of every patch, -1 where it is dropped
     tokens, patches = compressor.num_tokens, token.shape[1]
     token = torch.where(token < 0, tokens, token)
     none = token.new_zeros(len(token), tokens + 1)
     region = none.scatter_reduce(1, token, region_mask.long(), "amax")
-    place = (none + patches).scatter_reduce(1, token, compressor.rank_on_curve.expand_as(token), "amin")
-    return region[:, :tokens].bool(), place[:, :tokens]
+    rank = (none + patches).scatter_reduce(1, token, compressor.rank_on_curve.expand_as(token), "amin")
+    return region[:, :tokens].bool(), rank[:, :tokens]
 
 
 def attention_of_last_token(
@@ -89,7 +89,7 @@ def attention_of_last_token(
     rotary: tuple[torch.Tensor, torch.Tensor],
     real: torch.Tensor,
 ) -> torch.Tensor:
-    """What the last real token of each row attends to, averaged over heads, in float32: (B, S).
+    """Compute the attention of each row's last real token, averaged over heads, in float32: (B, S).
 
     Args:
         attention: the layer.
@@ -100,8 +100,8 @@ def attention_of_last_token(
     queries, keys = (states.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for states in (queries, keys))
     queries, keys = apply_rotary_pos_emb(queries, keys, *rotary)
     keys = repeat_kv(keys, attention.num_key_value_groups)  # (B, heads, S, head size)
-    place = torch.arange(real.shape[1], device=real.device)
-    last = (place * real).argmax(dim=-1)  # (B,)
+    position = torch.arange(real.shape[1], device=real.device)
+    last = (position * real).argmax(dim=-1)  # (B,)
     query = queries[torch.arange(len(last), device=last.device), :, last]  # (B, heads, head size)
     scores = (keys @ query[..., None]).squeeze(-1).float() * attention.scaling  # (B, heads, S)
     return scores.masked_fill(~real[:, None], float("-inf")).softmax(dim=-1).mean(dim=1)
@@ -110,7 +110,7 @@ def attention_of_last_token(
 def pool_runs(
     hidden_states: torch.Tensor, visual: torch.Tensor, kept: torch.Tensor, run: torch.Tensor, token_budget: int
 ) -> torch.Tensor:
-    """Puts the mean of its run into every visual token kept.
+    """Replace every remaining visual token by the mean of its run.
 
     Args:
         hidden_states: (B, S, H);  visual: bool (B, S), M * T times True.
@@ -119,18 +119,18 @@ def pool_runs(
     if token_budget == kept.shape[1]:
         return hidden_states  # every run is one token
     tokens = hidden_states[visual].view(*kept.shape, -1)  # (M, T, H)
-    means = pool(tokens, run, token_budget + 1)  # the last run, maybe empty, is of tokens that go for nothing
+    means = pool(tokens, run, token_budget + 1)  # the last run, maybe empty, is of dropped tokens
     pooled = torch.where(kept[..., None], means.gather(1, along(run, tokens)), tokens)
     return hidden_states.masked_scatter(visual[..., None], pooled)
 
 
 def along(index: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-    """(B, n) -> (B, n, width of the states): indices for `gather` and `scatter` along the second dimension."""
+    """Expand indices (B, n) to (B, n, width of the states), for `gather` and `scatter` along the second dimension."""
     return index[..., None].expand(-1, -1, states.shape[-1])
 
 
 def _runs(group: torch.Tensor, n: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The run out of t of each of a group's n tokens, run = floor(rank * t / n), and whether it is the run's middle."""
+    """Return the run out of t of a group's n tokens, floor(rank * t / n), and whether a token is its run's middle."""
     rank = group.cumsum(dim=-1) - 1  # (M, T), without meaning outside the group
     run = rank * t // n.clamp(min=1)
     first, following = (_ceil_div(number * n, t) for number in (run, run + 1))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crop_model.compressor import COMPRESSOR_TYPES
-from crop_model.training_free.token_selection import keep_evenly, keep_highest, regions_and_places
+from crop_model.training_free.token_selection import keep_evenly, keep_highest, regions_and_ranks
 from tests.crop_model.test_slots import build
 
 
@@ -63,7 +63,7 @@ def test_region_and_place_of_every_compressors_tokens():
     for compressor_type in COMPRESSOR_TYPES:
         compressor = build(compressor_type, (6, 6), 9, region_ratio=8.0)
         token = compressor.assign(region, features)
-        inside, place = regions_and_places(compressor, features, region)
+        inside, place = regions_and_ranks(compressor, features, region)
         for image in range(2):
             for number in range(compressor.num_tokens):
                 patches = [patch for patch in range(36) if token[image, patch] == number]
@@ -75,6 +75,6 @@ def test_a_dropped_patch_belongs_to_no_token():
     compressor = build("random", (6, 6), 9)
     features = torch.randn(1, 36, 8)
     kept = compressor.assign(torch.ones(1, 36).bool(), features) >= 0
-    inside, _ = regions_and_places(compressor, features, ~kept)
+    inside, _ = regions_and_ranks(compressor, features, ~kept)
     assert kept.sum() == 9
     assert not inside.any()
