@@ -178,8 +178,8 @@ class CropLlavaProcessor(LlavaProcessor):
 def _with_padding(image_processor: Any) -> LlavaImageProcessorPil:
     """Make LLaVA's image processor with the settings of the one that a checkpoint names.
 
-    llava-hf/llava-1.5-7b-hf names CLIP's, which can only crop: it ignores `do_pad` silently. Every machine uses Pillow's
-    variant, so that pixels do not depend on whether torchvision is installed.
+    llava-hf/llava-1.5-7b-hf names CLIP's, which can only crop: it ignores `do_pad` silently. Every machine uses
+    Pillow's variant, so that pixels do not depend on whether torchvision is installed.
     """
     name = type(image_processor).__name__.removesuffix("Pil").removesuffix("Fast")
     if name not in IMAGE_PROCESSORS:

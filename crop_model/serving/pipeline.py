@@ -102,7 +102,7 @@ class CropPipeline:
     def __call__(
         self, images: Sequence[Image.Image], questions: Sequence[str], batch_size: int = 8, max_new_tokens: int = 32
     ) -> list[PipelineAnswer]:
-        """Return one greedy answer per question, about the image of the same index. ValueError if the numbers differ."""
+        """Return one greedy answer per question, about the image of its index. ValueError if the numbers differ."""
         return in_batches(partial(self._answer, max_new_tokens=max_new_tokens), images, questions, batch_size)
 
     @torch.inference_mode()

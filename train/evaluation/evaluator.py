@@ -20,6 +20,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object, tqdm
 from torch import Tensor
 
+from crop_model.generation.prompts import generate_greedily
 from crop_model.localization.base import RegionLocalizer
 from crop_model.patches import patch_mask
 from crop_model.serving.pipeline import wait_for
@@ -255,15 +256,8 @@ class Evaluator:
 
     @torch.inference_mode()
     def _generate(self, batch: Mapping[str, Tensor], max_new_tokens: int) -> Tensor:
-        """(B, new tokens) greedy answers."""
-        tokens = self.model.generate(
-            **batch,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            pad_token_id=self.processor.tokenizer.pad_token_id,
-        )
-        return tokens[:, batch["input_ids"].shape[1] :]
+        """Return greedy answers, (B, new tokens)."""
+        return generate_greedily(self.model, batch, self.processor.tokenizer.pad_token_id, max_new_tokens)
 
 
 def evaluate_row(
