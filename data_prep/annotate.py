@@ -15,15 +15,14 @@ alone: not on workers, machines or interruptions. The process that finds the las
 
 import os
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from data_prep.common.command_line import parse_config, peek_value
-from data_prep.common.errors import ConfigError, DataError, RecordError, user_errors
+from data_prep.common.command_line import Checked, command, peek_value
+from data_prep.common.errors import ConfigError, DataError, RecordError
 from data_prep.derivation.derive import derive
 from data_prep.derivation.joins import image_key, read_image_names
 from data_prep.files.images import (
@@ -42,15 +41,13 @@ from data_prep.work.workers import Progress, run_workers
 
 from .sources import SOURCES, Source
 
-PROG = "python -m data_prep.annotate"
-
 RECORDS_PER_SHARD = 10_000
 
 ANY_ROOT = Path("/images")  # stands for an image root that is not known: a path may not leave it either
 
 
 @dataclass(frozen=True)
-class AnnotateArguments:
+class AnnotateArguments(Checked):
     """What is made, and how; the keys of the source's reader come besides."""
 
     source: str = field(metadata={"help": "Which reader.", "choices": tuple(SOURCES)})
@@ -80,26 +77,27 @@ class AnnotateArguments:
         metadata={"help": "How a question is put in the samples, such as '{question}\\nAnswer with a single word.'"},
     )
 
-    def __post_init__(self) -> None:
+    def mistakes(self) -> Iterator[str]:
         if self.workers < 1:
-            raise ConfigError(f"workers: {self.workers} must be at least 1")
+            yield f"workers: {self.workers} must be at least 1"
         if "{question}" not in self.prompt:
-            raise ConfigError("prompt: has no {question} in it")
-        if not re.fullmatch(r"{question}(\n(?s:.*)\S)?", self.prompt) or IMAGE_TAG in self.prompt:
+            yield "prompt: has no {question} in it"
+        elif not re.fullmatch(r"{question}(\n(?s:.*)\S)?", self.prompt) or IMAGE_TAG in self.prompt:
             # the trainer strips texts and counts tags; joins know a question by its first line
-            raise ConfigError(
-                f"prompt: {{question}} stands alone on its first line; no {IMAGE_TAG}, no white space at the end"
-            )
+            yield (f"prompt: {{question}} stands alone on its first line; no {IMAGE_TAG}, no white space at the end")
         if self.prompt != "{question}" and SOURCES[self.source].trains_itself:
-            raise ConfigError(f"prompt: the trainer reads {self.source}'s own file, whose questions are as they are")
+            yield f"prompt: the trainer reads {self.source}'s own file, whose questions are as they are"
         if self.image_root is not None and not Path(self.image_root).is_dir():
-            raise ConfigError(f"image_root: no such folder: {self.image_root}")
+            yield f"image_root: no such folder: {self.image_root}"
         if self.image_root is None and self.images != "trust":
-            raise ConfigError("image_root: needed to open images; images=trust touches none")
+            yield "image_root: needed to open images; images=trust touches none"
         for path in self.exclude_images:
             if not Path(path).is_file():
-                raise ConfigError(f"exclude_images: no such file: {path}")
-        self.share()
+                yield f"exclude_images: no such file: {path}"
+        try:
+            self.share()
+        except ConfigError as error:
+            yield str(error)
 
     def share(self) -> tuple[int, int]:
         """(i, n): this process does the shards whose number is i modulo n."""
@@ -110,18 +108,16 @@ class AnnotateArguments:
         return int(first), int(count)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: exit status 2 for a wrong call or unreadable input, 1 for a run that failed."""
-    words = sys.argv[1:] if argv is None else argv
-    with user_errors(PROG):
-        reader = SOURCES.get(peek_value(words, "source") or "")
-        arguments, *rest = parse_config(
-            (AnnotateArguments, *([reader] if reader else [])),
-            words,
-            prog=PROG,
-            description="Derive the contextual regions of a public source's questions.",
-        )
-        annotate(arguments, rest[0])
+def _kinds(words: Sequence[str]) -> tuple[type, ...]:
+    """The keys of the command and, once the source is known, those of its reader."""
+    reader = SOURCES.get(peek_value(words, "source") or "")
+    return (AnnotateArguments, *([reader] if reader else []))
+
+
+@command("data_prep.annotate", kinds_of=_kinds)
+def main(arguments: AnnotateArguments, reader: Source) -> None:
+    """Derive the contextual regions of a public source's questions."""
+    annotate(arguments, reader)
 
 
 def annotate(arguments: AnnotateArguments, reader: Source) -> bool:

@@ -10,8 +10,7 @@ The same arguments write the same bytes. No handwritten digit is in both splits.
 """
 
 import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,29 +22,27 @@ from crop_model.regions import union_box
 from data_prep.boards.questions import BoardQuestion, ask
 from data_prep.boards.scenes import Scene, compose, load_scans, render
 from data_prep.common.atomic import write_atomically
-from data_prep.common.command_line import parse_config
-from data_prep.common.errors import ConfigError, user_errors
+from data_prep.common.command_line import Checked, command
 from data_prep.schema.sample import RegionAnnotation, Sample, file_hashes, write_regions
 
-PROG = "python -m data_prep.demo"
 SPLITS = ("train", "test")
 JPEG_SHARE = 0.5
 JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True)
-class OutputArguments:
+class OutputArguments(Checked):
     """Where the data goes."""
 
     out: str = field(metadata={"help": "Folder that the data is written to."})
 
-    def __post_init__(self) -> None:
+    def mistakes(self) -> Iterator[str]:
         if Path(self.out).is_file():
-            raise ConfigError(f"out: {self.out} is a file, not a folder")
+            yield f"out: {self.out} is a file, not a folder"
 
 
 @dataclass(frozen=True)
-class DemoArguments:
+class DemoArguments(Checked):
     """How much of it, and which."""
 
     train_images: int = field(default=2000, metadata={"help": "Images of the split to train on."})
@@ -53,14 +50,14 @@ class DemoArguments:
     questions_per_image: int = field(default=6, metadata={"help": "At most 20."})
     seed: int = field(default=0, metadata={"help": "Of scenes and questions; the same seed writes the same bytes."})
 
-    def __post_init__(self) -> None:
+    def mistakes(self) -> Iterator[str]:
         for name in ("train_images", "test_images", "questions_per_image"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: {getattr(self, name)} must be at least 1")
+                yield f"{name}: {getattr(self, name)} must be at least 1"
         if self.seed < 0:
-            raise ConfigError(f"seed: {self.seed} must not be negative")
+            yield f"seed: {self.seed} must not be negative"
         if self.questions_per_image > 20:
-            raise ConfigError(f"questions_per_image: {self.questions_per_image} is above 20")
+            yield f"questions_per_image: {self.questions_per_image} is above 20"
 
 
 def write_demo(out: Path, arguments: DemoArguments) -> None:
@@ -123,18 +120,11 @@ def annotate(sample: Sample, question: BoardQuestion, scene: Scene) -> RegionAnn
     )
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: exit status 2 for a wrong call."""
-    with user_errors(PROG):
-        output, arguments = parse_config(
-            (OutputArguments, DemoArguments),
-            sys.argv[1:] if argv is None else argv,
-            prog=PROG,
-            description="Make the demo's images, questions and region sidecars.",
-            positionals=("out",),
-        )
-        write_demo(Path(output.out), arguments)
-        print(f"{output.out}: {arguments.train_images} train and {arguments.test_images} test images, with regions")
+@command("data_prep.demo", OutputArguments, DemoArguments, positionals=("out",))
+def main(output: OutputArguments, arguments: DemoArguments) -> None:
+    """Make the demo's images, questions and region sidecars."""
+    write_demo(Path(output.out), arguments)
+    print(f"{output.out}: {arguments.train_images} train and {arguments.test_images} test images, with regions")
 
 
 if __name__ == "__main__":

@@ -14,9 +14,8 @@ of processes and interruptions on like machines.
 import json
 import os
 import shutil
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,12 +29,11 @@ from crop_model.localization.detected import THRESHOLD, ZeroShotLocalizer
 from crop_model.localization.generated import Localizer
 from crop_model.regions import Box
 from data_prep.common.atomic import write_atomically
-from data_prep.common.command_line import parse_config
-from data_prep.common.errors import ConfigError, DataError, RecordError, one_line, user_errors
+from data_prep.common.command_line import Checked, command
+from data_prep.common.errors import ConfigError, DataError, RecordError, one_line
 from data_prep.files.images import MAX_IMAGE_PIXELS, ImageFiles, expect_large_images, open_rgb
 from data_prep.schema.sample import RegionAnnotation, RegionTable, file_hashes, read_regions, write_regions
 
-PROG = "python -m data_prep.localize"
 ROWS_PER_PIECE = 512
 POLL_S = 0.5
 WAIT_S = 3600.0  # the first process for the last piece of another
@@ -43,7 +41,7 @@ SIDECAR_METHODS = {"trained": "localizer", "zero_shot": "zero_shot"}  # what a s
 
 
 @dataclass(frozen=True)
-class LocalizeArguments:
+class LocalizeArguments(Checked):
     """Which rows, by which localizer."""
 
     regions: str = field(metadata={"help": "Sidecar folder to read."})
@@ -84,18 +82,18 @@ class LocalizeArguments:
         default=None, metadata={"help": "Of Qwen2-VL: an image is resized to at most so many, 784 a token; null: same."}
     )
 
-    def __post_init__(self) -> None:
+    def mistakes(self) -> Iterator[str]:
         for name in ("regions", "image_root"):
             if not Path(getattr(self, name)).is_dir():
-                raise ConfigError(f"{name}: no such folder: {getattr(self, name)}")
+                yield f"{name}: no such folder: {getattr(self, name)}"
         if not 0 <= self.least <= 1:
-            raise ConfigError(f"threshold: expected a probability, got {self.threshold}")
+            yield f"threshold: expected a probability, got {self.threshold}"
         if self.batch_size < 1 or ROWS_PER_PIECE % self.batch_size:
-            raise ConfigError(f"batch_size: {self.batch_size} does not divide {ROWS_PER_PIECE}, the rows of a piece")
+            yield f"batch_size: {self.batch_size} does not divide {ROWS_PER_PIECE}, the rows of a piece"
         if Path(self.out).resolve() == Path(self.regions).resolve():
-            raise ConfigError("out: is the sidecar that is read")
+            yield "out: is the sidecar that is read"
         if self.localizer_kind == "zero_shot" and self.pixels:
-            raise ConfigError(f"{min(self.pixels)}: of Qwen2-VL, not of a grounding detector")
+            yield f"{min(self.pixels)}: of Qwen2-VL, not of a grounding detector"
 
     @property
     def pixels(self) -> dict[str, int]:
@@ -241,17 +239,10 @@ def _box(values: Sequence[float] | None) -> Box | None:
     return x1, y1, x2, y2
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: exit status 2 for a wrong call or data."""
-    with user_errors(PROG):
-        (arguments,) = parse_config(
-            (LocalizeArguments,),
-            sys.argv[1:] if argv is None else argv,
-            prog=PROG,
-            description="Fill the rows of a sidecar by a localizer.",
-            positionals=("regions", "out"),
-        )
-        localize(arguments, int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+@command("data_prep.localize", LocalizeArguments, positionals=("regions", "out"))
+def main(arguments: LocalizeArguments) -> None:
+    """Fill the rows of a sidecar by a localizer."""
+    localize(arguments, int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
 
 if __name__ == "__main__":

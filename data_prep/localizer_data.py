@@ -10,7 +10,6 @@ The answer is not shown, so a box that stands in it is no leak. Rows of other me
 
 import json
 import random
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,19 +17,17 @@ from pathlib import Path
 
 from crop_model.regions import WHOLE_IMAGE, Cells, pixels_to_cells
 from data_prep.common.atomic import write_atomically
-from data_prep.common.command_line import parse_config
-from data_prep.common.errors import ConfigError, DataError, user_errors
+from data_prep.common.command_line import Checked, command
+from data_prep.common.errors import DataError
 from data_prep.schema.data_source import existing_paths
 from data_prep.schema.region_size import size_of
 from data_prep.schema.sample import read_manifest, sidecar_batches
-
-PROG = "python -m data_prep.localizer_data"
 
 TAUGHT = ("human", "ocr_match")  # of the methods of a row
 
 
 @dataclass(frozen=True)
-class LocalizerDataArguments:
+class LocalizerDataArguments(Checked):
     """From which regions, and how many of each sort."""
 
     regions: str = field(metadata={"help": "Sidecar folders, by path or glob, all below one image root."})
@@ -50,13 +47,13 @@ class LocalizerDataArguments:
     )
     seed: int = field(default=0, metadata={"help": "Of what is drawn."})
 
-    def __post_init__(self) -> None:
+    def mistakes(self) -> Iterator[str]:
         if not existing_paths(self.regions):
-            raise ConfigError(f"regions: no such folder: {self.regions}")
+            yield f"regions: no such folder: {self.regions}"
         for name in ("per_size", "per_source"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ConfigError(f"{name}: must be at least 1, got {value}")
+                yield f"{name}: must be at least 1, got {value}"
 
 
 @dataclass(frozen=True)
@@ -126,26 +123,19 @@ def balanced(found: Sequence[Lesson], per_source: int | None, per_size: int | No
     return kept
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: exit status 2 for a wrong call or sidecar."""
-    with user_errors(PROG):
-        (arguments,) = parse_config(
-            (LocalizerDataArguments,),
-            sys.argv[1:] if argv is None else argv,
-            prog=PROG,
-            description="Make the samples that teach a localizer.",
-            positionals=("regions", "out"),
-        )
-        found = [lesson for folder in existing_paths(arguments.regions) for lesson in lessons(folder)]
-        kept = balanced(found, arguments.per_source, arguments.per_size, arguments.seed)
-        if not kept:
-            raise DataError(f"{arguments.regions}: no row of method {' or '.join(TAUGHT)}, nothing to teach")
-        out = Path(arguments.out)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        grouped = by_image(kept) if arguments.whole_images else [[lesson] for lesson in kept]
-        write_atomically(out, json.dumps([record(group) for group in grouped]))
-        counts = Counter(lesson.size for lesson in kept)
-        print(f"{out}: {len(kept):,} of {len(found):,} questions: {', '.join(f'{n:,} {s}' for s, n in counts.items())}")
+@command("data_prep.localizer_data", LocalizerDataArguments, positionals=("regions", "out"))
+def main(arguments: LocalizerDataArguments) -> None:
+    """Make the samples that teach a localizer."""
+    found = [lesson for folder in existing_paths(arguments.regions) for lesson in lessons(folder)]
+    kept = balanced(found, arguments.per_source, arguments.per_size, arguments.seed)
+    if not kept:
+        raise DataError(f"{arguments.regions}: no row of method {' or '.join(TAUGHT)}, nothing to teach")
+    out = Path(arguments.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    grouped = by_image(kept) if arguments.whole_images else [[lesson] for lesson in kept]
+    write_atomically(out, json.dumps([record(group) for group in grouped]))
+    counts = Counter(lesson.size for lesson in kept)
+    print(f"{out}: {len(kept):,} of {len(found):,} questions: {', '.join(f'{n:,} {s}' for s, n in counts.items())}")
 
 
 if __name__ == "__main__":

@@ -13,15 +13,14 @@ where the file system can, else copied. The folder appears whole or not at all.
 import json
 import os
 import shutil
-import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_prep.common.command_line import parse_config
-from data_prep.common.errors import ConfigError, DataError, user_errors
+from data_prep.common.command_line import command
+from data_prep.common.errors import DataError
 from data_prep.hub.dataset_card import Manifest, card_manifest, write_card
 from data_prep.hub.upload import REGIONS, PushArguments, check_push, push_folder
 from data_prep.schema.data_source import existing_paths
@@ -30,7 +29,6 @@ from data_prep.work.shards import SAMPLES
 
 from .sources import SOURCES
 
-PROG = "python -m data_prep.publish"
 FILE_KEYS = ("image_root", "exclude_images")  # of every source
 
 
@@ -46,13 +44,13 @@ class PublishArguments(PushArguments):
     )
     title: str | None = field(default=None, metadata={"help": "Name on the card; of the repository or folder if null."})
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def mistakes(self) -> Iterator[str]:
+        yield from super().mistakes()
         for pattern in self.regions:
             if not existing_paths(pattern):
-                raise ConfigError(f"regions: no such folder: {pattern}")
+                yield f"regions: no such folder: {pattern}"
         if Path(self.out).exists():
-            raise ConfigError(f"out: {self.out} exists; remove it or choose another")
+            yield f"out: {self.out} exists; remove it or choose another"
 
 
 def publish(arguments: PublishArguments) -> Path:
@@ -142,17 +140,10 @@ def _file_name(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: exit status 2 for a wrong call or a folder that is no sidecar, 1 where the Hub refused."""
-    with user_errors(PROG):
-        (arguments,) = parse_config(
-            (PublishArguments,),
-            sys.argv[1:] if argv is None else argv,
-            prog=PROG,
-            description="Make a data set for the Hub of region sidecars.",
-            positionals=("out",),
-        )
-        publish(arguments)
+@command("data_prep.publish", PublishArguments, positionals=("out",))
+def main(arguments: PublishArguments) -> None:
+    """Make a data set for the Hub of region sidecars."""
+    publish(arguments)
 
 
 if __name__ == "__main__":

@@ -5,16 +5,13 @@
 `train.export` and `data_prep.publish` upload what they made themselves; this goes on where their upload broke off.
 """
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_prep.common.command_line import parse_config
-from data_prep.common.errors import ConfigError, user_errors
+from data_prep.common.command_line import command
+from data_prep.common.errors import ConfigError
 from data_prep.hub.upload import EXPORT, REGIONS, HubFolderKind, PushArguments, push_folder
-
-PROG = "python -m data_prep.push"
 
 
 @dataclass
@@ -23,10 +20,10 @@ class FolderArguments(PushArguments):
 
     folder: str = field(metadata={"help": "Folder that train.export or data_prep.publish wrote."})
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def mistakes(self) -> Iterator[str]:
+        yield from super().mistakes()
         if self.push_to is None:
-            raise ConfigError("push_to: missing")
+            yield "push_to: missing"
 
 
 def folder_kind(folder: Path) -> HubFolderKind:
@@ -37,18 +34,11 @@ def folder_kind(folder: Path) -> HubFolderKind:
     raise ConfigError(f"folder: {folder} is neither an {EXPORT.called} nor a {REGIONS.called}")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: exit status 2 for a wrong call, 1 where the Hub refused."""
-    with user_errors(PROG):
-        (arguments,) = parse_config(
-            (FolderArguments,),
-            sys.argv[1:] if argv is None else argv,
-            prog=PROG,
-            description="Upload an export, or a data set of region sidecars, to the Hub.",
-            positionals=("folder", "push_to"),
-        )
-        folder = Path(arguments.folder)
-        push_folder(folder, arguments, folder_kind(folder))
+@command("data_prep.push", FolderArguments, positionals=("folder", "push_to"))
+def main(arguments: FolderArguments) -> None:
+    """Upload an export, or a data set of region sidecars, to the Hub."""
+    folder = Path(arguments.folder)
+    push_folder(folder, arguments, folder_kind(folder))
 
 
 if __name__ == "__main__":

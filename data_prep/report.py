@@ -8,8 +8,7 @@ nothing. Sidecars are read in batches, the annotations once, for the answers of 
 
 import base64
 import io
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,15 +19,14 @@ import jinja2
 from crop_model.regions import covered_cells, pixels_to_cells
 from data_prep.checking.region_statistics import RegionStatistics, read_statistics
 from data_prep.common.atomic import write_atomically
-from data_prep.common.command_line import parse_config
-from data_prep.common.errors import ConfigError, DataError, RecordError, user_errors
+from data_prep.common.command_line import Checked, command
+from data_prep.common.errors import DataError, RecordError
 from data_prep.derivation.derive import FLAGS
 from data_prep.files.images import MAX_IMAGE_PIXELS, ImageFiles, existing_image, open_image
 from data_prep.schema.data_source import DataLists, DataSource
 from data_prep.schema.records import Turn, conversation, image_names, named_record, record_stream
 from data_prep.schema.sample import sample_id
 
-PROG = "python -m data_prep.report"
 THUMBNAIL = 384  # longest side, in pixels
 QUALITY = 72
 
@@ -40,7 +38,7 @@ EXPECTED_AREA = {
 
 
 @dataclass(frozen=True)
-class ReportArguments:
+class ReportArguments(Checked):
     """What the page shows."""
 
     out: str = field(default="report.html", metadata={"help": "The page."})
@@ -48,9 +46,9 @@ class ReportArguments:
     seed: int = field(default=0, metadata={"help": "Of the choice of samples."})
     max_image_pixels: int = field(default=MAX_IMAGE_PIXELS, metadata={"help": "Larger images are not shown."})
 
-    def __post_init__(self) -> None:
+    def mistakes(self) -> Iterator[str]:
         if self.samples < 0:
-            raise ConfigError(f"samples: {self.samples} must not be negative")
+            yield f"samples: {self.samples} must not be negative"
 
 
 def write_report(lists: DataLists, arguments: ReportArguments) -> None:
@@ -154,18 +152,11 @@ def _thumbnail(path: Path, arguments: ReportArguments) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: exit status 2 for a wrong call or a sidecar that cannot be read."""
-    with user_errors(PROG):
-        lists, arguments = parse_config(
-            (DataLists, ReportArguments),
-            sys.argv[1:] if argv is None else argv,
-            prog=PROG,
-            description="Write a page about regions: counts, areas, where they lie, samples.",
-            ignore_others_in_file=True,
-        )
-        write_report(lists, arguments)
-        print(arguments.out)
+@command("data_prep.report", DataLists, ReportArguments, ignore_others_in_file=True)
+def main(lists: DataLists, arguments: ReportArguments) -> None:
+    """Write a page about regions: counts, areas, where they lie, samples."""
+    write_report(lists, arguments)
+    print(arguments.out)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ configuration's `annotations` names.
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,18 @@ from pydantic import TypeAdapter
 from tqdm import tqdm
 
 from data_prep.common.atomic import atomic_path, write_atomically
-from data_prep.common.command_line import parse_config
-from data_prep.common.errors import ConfigError, DataError, RecordError, user_errors
+from data_prep.common.command_line import Checked, command
+from data_prep.common.errors import DataError, RecordError
 from data_prep.files.images import MAX_IMAGE_PIXELS, expect_large_images, image_path, read_embedded
 from data_prep.files.streams import errors_as, parquet_rows
 from data_prep.schema.data_source import existing_paths
 from data_prep.sources.base import ImageCells, look_up
 
-PROG = "python -m data_prep.unpack"
 CONVERSATIONS = ("conversations", "data_source")
 
 
 @dataclass(frozen=True)
-class UnpackArguments:
+class UnpackArguments(Checked):
     """From where, to where."""
 
     parquet: str = field(metadata={"help": "The parquet files, by path or glob; column image {bytes, path}."})
@@ -42,25 +41,18 @@ class UnpackArguments:
     )
     max_image_pixels: int = field(default=MAX_IMAGE_PIXELS, metadata={"help": "Larger images are refused."})
 
-    def __post_init__(self) -> None:
+    def mistakes(self) -> Iterator[str]:
         if not existing_paths(self.parquet):
-            raise ConfigError(f"parquet: no such file: {self.parquet}")
+            yield f"parquet: no such file: {self.parquet}"
 
 
 _CELLS = TypeAdapter(ImageCells)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: exit status 2 for a wrong call or a file that cannot be read."""
-    with user_errors(PROG):
-        (arguments,) = parse_config(
-            (UnpackArguments,),
-            sys.argv[1:] if argv is None else argv,
-            prog=PROG,
-            description="Put the images of parquet files below an image root.",
-            positionals=("parquet", "image_root"),
-        )
-        unpack(arguments)
+@command("data_prep.unpack", UnpackArguments, positionals=("parquet", "image_root"))
+def main(arguments: UnpackArguments) -> None:
+    """Put the images of parquet files below an image root."""
+    unpack(arguments)
 
 
 def unpack(arguments: UnpackArguments) -> None:

@@ -11,8 +11,7 @@ Exit status: 0 train; 1 do not, an error was found; 2 wrong call. Warnings forbi
 
 import json
 import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,17 +20,14 @@ from data_prep.checking.findings import CHECKS
 from data_prep.checking.images import Evaluation, ImagePool
 from data_prep.checking.source import SourceCheck
 from data_prep.common.atomic import write_atomically
-from data_prep.common.command_line import parse_config
-from data_prep.common.errors import ConfigError, user_errors
+from data_prep.common.command_line import Checked, command
 from data_prep.derivation.joins import read_image_names
 from data_prep.files.images import MAX_IMAGE_PIXELS
 from data_prep.schema.data_source import DataLists
 
-PROG = "python -m data_prep.validate"
-
 
 @dataclass(frozen=True)
-class ValidateArguments:
+class ValidateArguments(Checked):
     """How thorough the check is."""
 
     decode: bool = field(default=False, metadata={"help": "Decode every image whole: finds truncated files."})
@@ -50,14 +46,14 @@ class ValidateArguments:
     )
     report: str | None = field(default=None, metadata={"help": "File that the findings are written to, as JSON."})
 
-    def __post_init__(self) -> None:
+    def mistakes(self) -> Iterator[str]:
         if self.workers < 1:
-            raise ConfigError(f"workers: {self.workers} must be at least 1")
+            yield f"workers: {self.workers} must be at least 1"
         if not 0 <= self.max_bad_fraction < 1:
-            raise ConfigError(f"max_bad_fraction: {self.max_bad_fraction} is not in [0, 1)")
+            yield f"max_bad_fraction: {self.max_bad_fraction} is not in [0, 1)"
         for path in self.evaluation_images:
             if not Path(path).is_file():
-                raise ConfigError(f"evaluation_images: no such file: {path}")
+                yield f"evaluation_images: no such file: {path}"
 
 
 def validate(lists: DataLists, arguments: ValidateArguments) -> dict[str, Any]:
@@ -117,22 +113,15 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: exit status 0 to train, 1 not to, 2 for a wrong call."""
-    with user_errors(PROG):
-        lists, arguments = parse_config(
-            (DataLists, ValidateArguments),
-            sys.argv[1:] if argv is None else argv,
-            prog=PROG,
-            description="Check data before training on it.",
-            ignore_others_in_file=True,
-        )
-        report = validate(lists, arguments)
-        print(table(report))
-        if arguments.report is not None:
-            Path(arguments.report).parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(Path(arguments.report), json.dumps(report, indent=2) + "\n")
-    raise SystemExit(0 if report["train"] else 1)
+@command("data_prep.validate", DataLists, ValidateArguments, ignore_others_in_file=True)
+def main(lists: DataLists, arguments: ValidateArguments) -> int:
+    """Check data before training on it; exit status 1 if it may not be trained on."""
+    report = validate(lists, arguments)
+    print(table(report))
+    if arguments.report is not None:
+        Path(arguments.report).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(Path(arguments.report), json.dumps(report, indent=2) + "\n")
+    return 0 if report["train"] else 1
 
 
 if __name__ == "__main__":

@@ -9,15 +9,14 @@ finely the visual tokens keep each place, the question and the answer. Printed a
 time from the image's file to the region, to the first token (the region's finding included) and to the last.
 """
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from data_prep.common.command_line import parse_config
-from data_prep.common.errors import ConfigError, user_errors
+from data_prep.common.command_line import Checked, command
+from data_prep.common.errors import ConfigError
 from train.arguments.data import DataArguments
 from train.backbones.localizers import load_localizer
 from train.data.collator import Collator
@@ -25,11 +24,9 @@ from train.data.samples import load_samples
 from train.pictures.asking import answer_and_draw, load_export, own_question, pick_samples
 from train.pictures.card import contact_sheet
 
-PROG = "python -m train.answer"
-
 
 @dataclass
-class AnswerArguments:
+class AnswerArguments(Checked):
     """What to ask, and where the picture goes."""
 
     export: str = field(metadata={"help": "Folder or Hub name of an export. Its own code is run."})
@@ -46,17 +43,17 @@ class AnswerArguments:
     count: int = field(default=6, metadata={"help": "How many questions of eval_data."})
     max_new_tokens: int = field(default=32, metadata={"help": "Longest answer, in tokens."})
 
-    def __post_init__(self) -> None:
+    def mistakes(self) -> Iterator[str]:
         if (self.image is None) != (self.question is None):
-            raise ConfigError("image and question go together")
+            yield "image and question go together"
         if self.image is not None and not Path(self.image).is_file():
-            raise ConfigError(f"image: no such file: {self.image}")
+            yield f"image: no such file: {self.image}"
         if self.region is not None and len(self.region) != 4:
-            raise ConfigError(f"region: expected x1, y1, x2, y2, got {self.region}")
+            yield f"region: expected x1, y1, x2, y2, got {self.region}"
         if self.region is not None and self.localizer is not None:
-            raise ConfigError("region and localizer: one of them tells where to look")
+            yield "region and localizer: one of them tells where to look"
         if self.count < 1 or self.max_new_tokens < 1:
-            raise ConfigError("count and max_new_tokens: must be at least 1")
+            yield "count and max_new_tokens: must be at least 1"
 
 
 def answer(arguments: AnswerArguments, data: DataArguments) -> None:
@@ -83,17 +80,10 @@ def answer(arguments: AnswerArguments, data: DataArguments) -> None:
     contact_sheet(pictures, columns=min(2, len(pictures))).save(path)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: exit status 2 for a wrong call, configuration or data."""
-    with user_errors(PROG):
-        arguments, data = parse_config(
-            (AnswerArguments, DataArguments),
-            sys.argv[1:] if argv is None else argv,
-            prog=PROG,
-            description="Ask an exported model a question and draw what it looked at.",
-            positionals=("export", "picture"),
-        )
-        answer(arguments, data)
+@command("train.answer", AnswerArguments, DataArguments, positionals=("export", "picture"))
+def main(arguments: AnswerArguments, data: DataArguments) -> None:
+    """Ask an exported model a question and draw what it looked at."""
+    answer(arguments, data)
 
 
 if __name__ == "__main__":

@@ -12,31 +12,19 @@ Answers are generated greedily. Those of eval_data count as right if they match 
 `train.evaluation.metrics.normalize_answer`; those of `benchmarks` are scored by each one's metric.
 """
 
-import sys
-from collections.abc import Sequence
-
 from accelerate import PartialState
 
-from data_prep.common.command_line import parse_config
-from data_prep.common.errors import user_errors
+from data_prep.common.command_line import command
 from train.arguments.data import DataArguments
 from train.evaluation.arguments import EvaluateArguments
 from train.evaluation.evaluator import evaluate
 
-PROG = "python -m train.evaluate"
 
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: exit status 2 for a wrong call, configuration or data."""
-    with user_errors(PROG):
-        arguments, data = parse_config(
-            (EvaluateArguments, DataArguments),
-            sys.argv[1:] if argv is None else argv,
-            prog=PROG,
-            description="Answer the same questions with any set of checkpoints, budgets and region sources.",
-        )
-        evaluate(arguments, data)
-        PartialState().destroy_process_group()  # as in `train.plc`
+@command("train.evaluate", EvaluateArguments, DataArguments)
+def main(arguments: EvaluateArguments, data: DataArguments) -> None:
+    """Answer the same questions with any set of checkpoints, budgets and region sources."""
+    evaluate(arguments, data)
+    PartialState().destroy_process_group()  # as in `train.plc`
 
 
 if __name__ == "__main__":

@@ -6,35 +6,21 @@ CHECKPOINT is a run's final/ or any of its checkpoint-<step>/, of any ZeRO stage
 export holds: `train.publishing.exporter`.
 """
 
-import sys
-from collections.abc import Sequence
-
 from safetensors import SafetensorError
 
-from data_prep.common.command_line import parse_config
-from data_prep.common.errors import ExportError, RunError, user_errors
+from data_prep.common.command_line import command
+from data_prep.common.errors import RunError
 from train.publishing.arguments import ExportArguments
 from train.publishing.exporter import export
 
-PROG = "python -m train.export"
 
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: exit status 2 for a wrong call, 1 where the export does not hold."""
-    with user_errors(PROG):
-        (arguments,) = parse_config(
-            (ExportArguments,),
-            sys.argv[1:] if argv is None else argv,
-            prog=PROG,
-            description="Export a checkpoint to a folder that loads without this project.",
-            positionals=("checkpoint", "out"),
-        )
-        try:
-            export(arguments)
-        except ExportError as error:
-            raise RunError(str(error)) from None
-        except SafetensorError as error:  # while weights are written: a full disk
-            raise RunError(f"out: {arguments.out}: {error}") from None
+@command("train.export", ExportArguments, positionals=("checkpoint", "out"))
+def main(arguments: ExportArguments) -> None:
+    """Export a checkpoint to a folder that loads without this project."""
+    try:
+        export(arguments)
+    except SafetensorError as error:  # while weights are written: a full disk
+        raise RunError(f"out: {arguments.out}: {error}") from None
 
 
 if __name__ == "__main__":

@@ -9,9 +9,8 @@ side and averages none of them together. Ours of several seeds are one row, thei
 """
 
 import statistics
-import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,19 +18,18 @@ from typing import Any
 import yaml
 
 from data_prep.common.atomic import write_atomically
-from data_prep.common.command_line import parse_config
-from data_prep.common.errors import ConfigError, user_errors
+from data_prep.common.command_line import Checked, command
+from data_prep.common.errors import ConfigError
 from data_prep.common.markdown import markdown_table
 from train.evaluation.report import read_evaluation
 
-PROG = "python -m train.leaderboard"
 PUBLISHED = "configs/leaderboard/llava-1.5-7b.yaml"
 ROW_KEYS = {"method", "kind", "kept", "source"}
 BudgetCells = dict[int, str]  # a cell by budget
 
 
 @dataclass(frozen=True)
-class LeaderboardArguments:
+class LeaderboardArguments(Checked):
     """What stands in the table."""
 
     out: str = field(metadata={"help": "Markdown file to write."})
@@ -40,9 +38,9 @@ class LeaderboardArguments:
         default=PUBLISHED, metadata={"help": "YAML of published rows, see configs/leaderboard; null: none."}
     )
 
-    def __post_init__(self) -> None:
+    def mistakes(self) -> Iterator[str]:
         if not self.evaluations and self.published is None:
-            raise ConfigError("evaluations: neither these nor published rows, nothing to print")
+            yield "evaluations: neither these nor published rows, nothing to print"
 
 
 def our_lines(path: str) -> dict[tuple[str, str], BudgetCells]:
@@ -125,21 +123,14 @@ NOTE = (
 )
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: exit status 2 for a wrong call or file."""
-    with user_errors(PROG):
-        (arguments,) = parse_config(
-            (LeaderboardArguments,),
-            sys.argv[1:] if argv is None else argv,
-            prog=PROG,
-            description="Print what methods keep of the full-token model, ours beside published ones.",
-            positionals=("out",),
-        )
-        text = leaderboard(arguments)
-        out = Path(arguments.out)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out, text)
-        print(text)
+@command("train.leaderboard", LeaderboardArguments, positionals=("out",))
+def main(arguments: LeaderboardArguments) -> None:
+    """Print what methods keep of the full-token model, ours beside published ones."""
+    text = leaderboard(arguments)
+    out = Path(arguments.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, text)
+    print(text)
 
 
 if __name__ == "__main__":

@@ -8,19 +8,16 @@
 The trainer is that of `train.plc`, with its keys, launchers, checkpoints and resuming.
 """
 
-from collections.abc import Sequence
-
+from data_prep.common.command_line import command
 from train.arguments.data import DataArguments
 from train.arguments.localizer import LocalizerModelArguments, LocalizerTrainingArguments
 from train.engine.run import run
 
-PROG = "python -m train.localizer"
 
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point, with the exit statuses of `train.plc`."""
-    kinds = (LocalizerModelArguments, DataArguments, LocalizerTrainingArguments)
-    run(argv, kinds, PROG, "Fine-tune a localizer.")
+@command("train.localizer", LocalizerModelArguments, DataArguments, LocalizerTrainingArguments)
+def main(model: LocalizerModelArguments, data: DataArguments, args: LocalizerTrainingArguments) -> None:
+    """Fine-tune a localizer."""
+    run(model, data, args)
 
 
 if __name__ == "__main__":

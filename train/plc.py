@@ -10,21 +10,17 @@ What can be wrong with a call or its data is found before the model is loaded:
 `config.yaml` and `environment.json` in output_dir tell what was run, and on what.
 """
 
-from collections.abc import Sequence
-
+from data_prep.common.command_line import command
 from train.arguments.data import DataArguments
 from train.arguments.model import ModelArguments
 from train.arguments.training import PlcTrainingArguments
 from train.engine.run import run
 
-PROG = "python -m train.plc"
 
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point. Exit status 2: a wrong call, configuration or data; 1: the run failed once it trained; 75: a signal
-    stopped it, and it can go on."""
-    kinds = (ModelArguments, DataArguments, PlcTrainingArguments)
-    run(argv, kinds, PROG, "Fine-tune a LLaVA on compressed visual tokens.")
+@command("train.plc", ModelArguments, DataArguments, PlcTrainingArguments)
+def main(model: ModelArguments, data: DataArguments, args: PlcTrainingArguments) -> None:
+    """Fine-tune a LLaVA on compressed visual tokens."""
+    run(model, data, args)
 
 
 if __name__ == "__main__":

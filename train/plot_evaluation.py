@@ -7,11 +7,10 @@ of one standard deviation. The dashed staircase joins the points that no other b
 `pip install -e '.[plots]'`.
 """
 
-import argparse
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from data_prep.common.errors import ConfigError, user_errors
+from data_prep.common.command_line import Checked, command
 from train.evaluation.report import read_evaluation
 
-PROG = "python -m train.plot_evaluation"
 # Okabe and Ito's colours, told apart by the colour-blind; with ten markers no two lines are alike
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vP*Xh<"
 COSTS = {"visual_tokens": "visual tokens an image, mean over LLM layers", "ttft_s": "time to the first token, ms"}
+
+
+@dataclass(frozen=True)
+class PlotArguments(Checked):
+    """What is drawn, and where."""
+
+    evaluations: list[str] = field(metadata={"help": "Files of train.evaluate, evaluation.json."})
+    picture: str = field(metadata={"help": "File to write: .png, .svg or .pdf."})
+
+    def mistakes(self) -> Iterator[str]:
+        if Path(self.picture).suffix not in (".png", ".svg", ".pdf"):
+            yield f"picture: {self.picture}: a picture ends in .png, .svg or .pdf"
 
 
 @dataclass(frozen=True)
@@ -103,21 +113,13 @@ def _draw_panel(
     axes.grid(alpha=0.3)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: exit status 2 for a wrong call or file."""
-    with user_errors(PROG):
-        parser = argparse.ArgumentParser(
-            prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
-        parser.add_argument("evaluations", nargs="+", type=Path, help="evaluation.json of train.evaluate")
-        parser.add_argument("picture", type=Path, help="the file to write: .png, .svg or .pdf")
-        arguments = parser.parse_args(argv)
-        target = arguments.picture
-        if target.suffix not in (".png", ".svg", ".pdf"):
-            raise ConfigError(f"{target}: a picture ends in .png, .svg or .pdf")
-        results = [read_evaluation(path) for path in arguments.evaluations]
-        draw([row for result in results for row in result["rows"]], results[0]["dataset"]).savefig(target, dpi=110)
-        print(target)
+@command("train.plot_evaluation", PlotArguments, positionals=("evaluations...", "picture"))
+def main(arguments: PlotArguments) -> None:
+    """Draw accuracy against visual tokens, and against the time to the first token."""
+    results = [read_evaluation(path) for path in arguments.evaluations]
+    rows = [row for result in results for row in result["rows"]]
+    draw(rows, results[0]["dataset"]).savefig(arguments.picture, dpi=110)
+    print(arguments.picture)
 
 
 if __name__ == "__main__":

@@ -7,16 +7,11 @@ The order of the samples stays if the global batch does: per_device_train_batch_
 processes. The random state of each process is left out: dropout masks differ from those of a run that did not move.
 """
 
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_prep.common.command_line import parse_config
-from data_prep.common.errors import user_errors
+from data_prep.common.command_line import command
 from train.checkpoints.universal import convert
-
-PROG = "python -m train.reshard"
 
 
 @dataclass(frozen=True)
@@ -27,17 +22,10 @@ class UniversalArguments:
     out: str = field(metadata={"help": "The folder to write, named checkpoint-<step> to be found as the last one."})
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point. Exit status 2 where the folder is no whole checkpoint of DeepSpeed's ZeRO."""
-    with user_errors(PROG):
-        (arguments,) = parse_config(
-            (UniversalArguments,),
-            sys.argv[1:] if argv is None else argv,
-            prog=PROG,
-            description="A checkpoint for any number of processes.",
-            positionals=("checkpoint", "out"),
-        )
-        convert(Path(arguments.checkpoint), Path(arguments.out))
+@command("train.reshard", UniversalArguments, positionals=("checkpoint", "out"))
+def main(arguments: UniversalArguments) -> None:
+    """Convert a checkpoint to one that any number of processes resumes from."""
+    convert(Path(arguments.checkpoint), Path(arguments.out))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,10 @@ class RecordError(DataError):
 
 
 class ConfigError(ValueError):
-    """Report a wrong call or configuration: the message is one line that names the file (or `command line`) and key."""
+    """Report a wrong call or configuration: a line per mistake, which names the file (or `command line`) and key."""
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(map(one_line, lines)))
 
 
 class RunError(RuntimeError):
@@ -60,5 +63,6 @@ def user_errors(prog: str) -> Iterator[None]:
         text = str(error)
         if "Traceback (most recent call last)" in text:  # from a data loader's worker, with the message at its end
             text = text.strip().splitlines()[-1].partition(": ")[2]
-        tqdm.write(f"{prog}: error: {one_line(text)}", file=sys.stderr)  # after progress bars are cleared
+        for line in text.splitlines() if isinstance(error, ConfigError) else [one_line(text)]:
+            tqdm.write(f"{prog}: error: {line}", file=sys.stderr)  # after progress bars are cleared
         raise SystemExit(1 if isinstance(error, RunError | OSError) else 2) from None

@@ -11,7 +11,7 @@ not used because it cannot list what it would send, and asks the Hub to prepare 
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from hashlib import sha1
@@ -29,7 +29,8 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import logging as hub_logging
 from huggingface_hub.utils import validate_repo_id
 
-from data_prep.common.errors import ConfigError, RunError
+from data_prep.common.command_line import Checked
+from data_prep.common.errors import RunError
 
 TRIES, WAIT_S = 4, 2.0  # waits of 2, 4 and 8 s, besides those of huggingface_hub for a single request
 OF_A_NEW_REPOSITORY = {".gitattributes", "README.md"}
@@ -43,7 +44,7 @@ T = TypeVar("T")
 
 
 @dataclass(kw_only=True)
-class PushArguments:
+class PushArguments(Checked):
     """Say whether and where to upload a folder."""
 
     push_to: str | None = field(
@@ -59,18 +60,18 @@ class PushArguments:
         default=False, metadata={"help": "List what push_to would send, with sizes, and send nothing."}
     )
 
-    def __post_init__(self) -> None:
+    def mistakes(self) -> Iterator[str]:
         if self.push_to is None:
             for key in ("revision", "tag", "dry_run"):
                 if getattr(self, key):
-                    raise ConfigError(f"{key}: says something only beside push_to")
+                    yield f"{key}: says something only beside push_to"
             return
         try:
             validate_repo_id(self.push_to)
         except HFValidationError as error:
-            raise ConfigError(f"push_to: {error}") from None
+            yield f"push_to: {error}"
         if "/" not in self.push_to:
-            raise ConfigError(f"push_to: expected owner/name, got {self.push_to!r}")
+            yield f"push_to: expected owner/name, got {self.push_to!r}"
 
 
 @dataclass(frozen=True)

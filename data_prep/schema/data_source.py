@@ -1,13 +1,12 @@
 """Hold a configuration's entry for one data set: its annotations, images and regions."""
 
-import argparse
-import dataclasses
-import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from data_prep.common.errors import ConfigError
+from pydantic import StrictFloat
+
+from data_prep.common.command_line import Checked
 
 
 def existing_paths(pattern: str) -> list[Path]:
@@ -17,43 +16,32 @@ def existing_paths(pattern: str) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class DataSource:
+class DataSource(Checked):
     """Hold one data set: its annotations, the folder of their images, and the sidecar with their regions.
 
-    Given one text that starts with a brace, it is filled from that JSON mapping. A `weight` of 2 shows every sample
-    twice per epoch, 0.5 a fixed half of them.
+    A `weight` of 2 shows every sample twice per epoch, 0.5 a fixed half of them.
+
 
     Raises:
-        argparse.ArgumentTypeError: an unknown or missing key, a path that does not exist, a weight not above 0.
+        ConfigError: a path that does not exist, a weight not above 0.
     """
 
     annotations: str
     image_root: str | None = None
     regions: str | None = None
-    weight: float = 1.0
+    weight: StrictFloat = 1.0
 
-    def __post_init__(self) -> None:
-        if self.annotations.startswith("{"):
-            for name, value in self._from_json(self.annotations).items():
-                object.__setattr__(self, name, value)
+    def mistakes(self) -> Iterator[str]:
         for name in ("annotations", "image_root", "regions"):
             path = getattr(self, name)
             if path is not None and not existing_paths(path):
-                raise argparse.ArgumentTypeError(f"{name}: no such file or folder: {path}")
-        if isinstance(self.weight, bool) or not isinstance(self.weight, int | float) or self.weight <= 0:
-            raise argparse.ArgumentTypeError(f"weight: expected a number above 0, got {self.weight!r}")
-
-    @classmethod
-    def _from_json(cls, text: str) -> dict[str, Any]:
-        mapping = json.loads(text)
-        known = [item.name for item in dataclasses.fields(cls)]
-        if "annotations" not in mapping or set(mapping) - set(known):
-            raise argparse.ArgumentTypeError(f"expected keys of {known} with annotations, got {list(mapping)}")
-        return mapping
+                yield f"{name}: no such file or folder: {path}"
+        if self.weight <= 0:
+            yield f"weight: expected a number above 0, got {self.weight!r}"
 
 
 @dataclass(frozen=True)
-class DataLists:
+class DataLists(Checked):
     """Hold the data that a training configuration names."""
 
     train_data: list[DataSource] = field(
@@ -62,6 +50,6 @@ class DataLists:
     )
     eval_data: list[DataSource] = field(default_factory=list, metadata={"help": "As train_data; held out."})
 
-    def __post_init__(self) -> None:
+    def mistakes(self) -> Iterator[str]:
         if not self.train_data and not self.eval_data:
-            raise ConfigError("train_data: names no data")
+            yield "train_data: names no data"

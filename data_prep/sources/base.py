@@ -17,7 +17,8 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 
-from data_prep.common.errors import ConfigError, RecordError
+from data_prep.common.command_line import refuse
+from data_prep.common.errors import RecordError
 from data_prep.files.streams import JsonLine, LazyRow, Stream
 from data_prep.schema.data_source import existing_paths
 from data_prep.schema.question import Question
@@ -78,10 +79,8 @@ class Source(ABC):
     trains_itself: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        for key in self.file_keys:
-            value = getattr(self, key)
-            if value is not None and not existing_paths(value):
-                raise ConfigError(f"{key}: no such file or folder: {value}")
+        named = {key: value for key in self.file_keys if (value := getattr(self, key)) is not None}
+        refuse(f"{key}: no such file or folder: {value}" for key, value in named.items() if not existing_paths(value))
 
     def files(self) -> list[Path]:
         """Return every file and folder of annotations that is read, for the manifest's hashes."""

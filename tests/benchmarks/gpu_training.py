@@ -42,13 +42,18 @@ RUNS = {
     "all": ["compressor_type=none", "token_budget=576"],
     "plc_192": ["token_budget=192"],
     "plc_64": ["token_budget=64"],
-    "plc_64_flash": ["token_budget=64", "attention=flash_attention_2"],
+    "plc_64_flash": ["token_budget=64", "attn_implementation=flash_attention_2"],
     "plc_64_liger": ["token_budget=64", "use_liger_kernel=true"],
     "plc_64_packed": ["token_budget=64", "pack_length=3424", "per_device_train_batch_size=1"],
     "plc_64_packed_flash": [
-        *("token_budget=64", "pack_length=3424", "per_device_train_batch_size=1", "attention=flash_attention_2"),
+        *(
+            "token_budget=64",
+            "pack_length=3424",
+            "per_device_train_batch_size=1",
+            "attn_implementation=flash_attention_2",
+        ),
     ],
-    "plc_64_4bit": ["token_budget=64", "quantization=4bit"],
+    "plc_64_4bit": ["token_budget=64", "load_in_4bit=true"],
 }
 HEADER = """\
 | run | step, s | samples/s | tokens/s | MFU | peak memory, GB | start to end, s |

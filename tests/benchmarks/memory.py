@@ -53,7 +53,7 @@ def gigabytes(config: dict[str, Any], size: str, budget: int, devices: int) -> d
     for name, parameter in model.named_parameters():
         if ".original_module." not in name:
             linear = BACKBONES["crop_llava"].module_group(name) == "language_model" and "_proj." in name
-            weights += parameter.numel() * (0.56 if linear and config.get("quantization") == "4bit" else 2)
+            weights += parameter.numel() * (0.56 if linear and config.get("load_in_4bit") else 2)
             trained += parameter.numel() * parameter.requires_grad
     samples, width, layers = (
         config["per_device_train_batch_size"],

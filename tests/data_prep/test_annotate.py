@@ -241,7 +241,7 @@ def test_other_arguments_do_not_mix(cot: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["source=gqqa"], "source: invalid choice: 'gqqa'"),
+        (["source=gqqa"], "source: expected 'aokvqa', 'chartqa', "),
         (["source=visual_cot", "annotations=none.jsonl"], "annotations: no such file or folder: none.jsonl"),
         (["source=visual_cot", "anotations=none.jsonl"], "unknown key 'anotations' (did you mean 'annotations'?)"),
         (["source=visual_cot", "annotations=COT", "shard=3/3"], "shard: expected i/n with i below n, got '3/3'"),

@@ -224,12 +224,12 @@ def test_digit_in_the_box_is_the_scan(scenes):
     [
         (["OUT", "train_image=3"], "unknown key 'train_image' (did you mean 'train_images'?)"),
         (["OUT", "train_images"], "'train_images' is neither a configuration file nor key=value"),
-        (["OUT", "seed=x"], "seed: invalid int value: 'x'"),
+        (["OUT", "seed=x"], "seed: expected a whole number, got 'x'"),
         (["OUT", "test_images=0"], "test_images: 0 must be at least 1"),
         (["OUT", "seed=-1"], "seed: -1 must not be negative"),
         (["OUT", "questions_per_image=99"], "questions_per_image: 99 is above 20"),
-        (["seed=1"], "required: out"),
-        ([], "required: out"),
+        (["seed=1"], "out: is required"),
+        ([], "out: is required"),
     ],
 )
 def test_wrong_calls_are_one_line_and_exit_2(tmp_path, capsys, words, message):

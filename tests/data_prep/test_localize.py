@@ -169,7 +169,7 @@ WRONG = {
     "threshold": ({}, ["threshold=2"], "threshold: expected a probability, got 2.0"),
     "localizer": ({}, ["localizer=nowhere"], "localizer nowhere: "),
     "kind": ({}, ["localizer_kind=zero_shot"], "a model of type crop_llava is no zero-shot localizer"),
-    "no kind": ({}, ["localizer_kind=dino"], "localizer_kind: invalid choice: 'dino'"),
+    "no kind": ({}, ["localizer_kind=dino"], "localizer_kind: expected 'trained' or 'zero_shot', got 'dino'"),
 }
 
 

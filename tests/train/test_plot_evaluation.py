@@ -50,7 +50,7 @@ def test_the_command_draws(tmp_path: Path, times: tuple, panels: int) -> None:
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["a.json"], "the following arguments are required: picture"),
+        (["a.json"], "picture: is required"),
         (["a.json", "out.bmp"], "ends in .png"),
         (["a.json", "b.png"], "no such"),
     ],

@@ -1,9 +1,8 @@
 """The keys of a localizer's training configuration."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
-
-from data_prep.common.errors import ConfigError
 
 from .model import ModelArguments
 from .training import PlcTrainingArguments
@@ -29,10 +28,10 @@ class LocalizerModelArguments(ModelArguments):
         metadata={"help": "Train all weights of the language model and its head, at learning_rate; lora must be null."},
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def mistakes(self) -> Iterator[str]:
+        yield from super().mistakes()
         if self.full and self.lora is not None:
-            raise ConfigError("full: lora must be null: the weights train, or an adapter beside them")
+            yield "full: lora must be null: the weights train, or an adapter beside them"
 
     def processor(self) -> dict[str, Any]:
         """The processor's own keys that are set, as its `from_pretrained` takes them."""

@@ -1,7 +1,6 @@
 """The keys that name the base model, its compressor and its adapter."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,12 @@ from transformers.utils import is_bitsandbytes_available, is_flash_attn_2_availa
 from crop_model.compressor import COMPRESSOR_TYPES
 from crop_model.configuration_crop_llava import COMPRESSOR_KEYS
 from crop_model.processing_crop_llava import FRAMES
+from data_prep.common.command_line import Checked
 from data_prep.common.errors import ConfigError
 
 
 @dataclass
-class ModelArguments:
+class ModelArguments(Checked):
     """The base model, the compressor put into it, and the adapter trained on it.
 
     None for a key of compressor or processor: as the checkpoint says, or for a plain LLaVA the default of
@@ -61,7 +61,7 @@ class ModelArguments:
             "and {% endgeneration %}: these spans are what the loss sees."
         },
     )
-    lora: dict | str | None = field(
+    lora: dict[str, Any] | None = field(
         default=None,
         metadata={
             "help": "peft.LoraConfig's keywords as a mapping; target_modules is the language model's linear layers "
@@ -69,38 +69,39 @@ class ModelArguments:
         },
     )
 
-    attention: str = field(
+    attn_implementation: str = field(
         default="sdpa",
         metadata={
             "help": "Attention of the language model and the vision tower; flash_attention_2 where flash-attn is "
             "installed.",
             "choices": ["sdpa", "eager", "flash_attention_2"],
+            "renamed_from": "attention",
         },
     )
-    quantization: str | None = field(
-        default=None,
+    load_in_4bit: bool = field(
+        default=False,
         metadata={
-            "help": "4bit: QLoRA, the language model's weights in NF4 under LoRA; where bitsandbytes is installed.",
-            "choices": ["4bit"],
+            "help": "QLoRA: the language model's weights in NF4 under LoRA; where bitsandbytes is installed.",
+            "renamed_from": "quantization",
+            "former_values": (("4bit", True), (None, False)),
         },
     )
 
-    def __post_init__(self) -> None:
-        if isinstance(self.lora, str):
-            self.lora = _load_mapping(self.lora, "lora")
-        if self.attention == "flash_attention_2" and not is_flash_attn_2_available():
-            raise ConfigError(
-                "attention: flash_attention_2 needs flash-attn and a GPU that it runs on; sdpa needs neither"
-            )
-        if self.quantization is not None and not is_bitsandbytes_available():
-            raise ConfigError("quantization: 4bit needs bitsandbytes: pip install bitsandbytes")
-        if self.quantization is not None and self.lora is None:
-            raise ConfigError("quantization: 4bit needs lora: weights in 4 bits do not train")
+    def mistakes(self) -> Iterator[str]:
+        if self.attn_implementation == "flash_attention_2" and not is_flash_attn_2_available():
+            yield "attn_implementation: flash_attention_2 needs flash-attn and a GPU for it; sdpa needs neither"
+        if self.load_in_4bit and not is_bitsandbytes_available():
+            yield "load_in_4bit: needs bitsandbytes: pip install bitsandbytes"
+        if self.load_in_4bit and self.lora is None:
+            yield "load_in_4bit: needs lora: weights in 4 bits do not train"
         if self.region_grid and (len(self.region_grid) != 2 or min(self.region_grid) < 1):
-            raise ConfigError(f"region_grid: expected rows and columns, got {self.region_grid}")
+            yield f"region_grid: expected rows and columns, got {self.region_grid}"
         if self.chat_template is not None and not Path(self.chat_template).is_file():
-            raise ConfigError(f"chat_template: no such file: {self.chat_template}")
-        self.lora_config()
+            yield f"chat_template: no such file: {self.chat_template}"
+        try:
+            self.lora_config()
+        except ConfigError as error:
+            yield str(error)
 
     def compressor(self) -> dict[str, Any]:
         """The compressor's keys that are set, as the model's `from_pretrained` takes them."""
@@ -116,8 +117,8 @@ class ModelArguments:
 
     def loading(self) -> dict[str, Any]:
         """How the weights are loaded, as the model's `from_pretrained` takes it."""
-        options: dict[str, Any] = {"attn_implementation": self.attention}
-        if self.quantization == "4bit":
+        options: dict[str, Any] = {"attn_implementation": self.attn_implementation}
+        if self.load_in_4bit:
             options["quantization_config"] = BitsAndBytesConfig(
                 load_in_4bit=True,
                 bnb_4bit_quant_type="nf4",
@@ -136,7 +137,7 @@ class ModelArguments:
         Raises:
             ConfigError: a keyword or a value that PEFT refuses.
         """
-        if not isinstance(self.lora, dict):
+        if self.lora is None:
             return None
         if "modules_to_save" in self.lora:
             raise ConfigError("lora: modules_to_save is not free: compressor and projector train beside the adapter")
@@ -144,13 +145,3 @@ class ModelArguments:
             return LoraConfig(**{"target_modules": target_modules, **self.lora})
         except (TypeError, ValueError) as error:
             raise ConfigError(f"lora: {error}") from None
-
-
-def _load_mapping(text: str, key: str) -> dict[str, Any]:
-    try:
-        mapping = json.loads(text)
-    except json.JSONDecodeError:
-        mapping = None
-    if not isinstance(mapping, dict):
-        raise ConfigError(f"{key}: expected a mapping, got {text!r}")
-    return mapping

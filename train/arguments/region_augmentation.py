@@ -1,5 +1,6 @@
 """The keys of a training that choose its regions."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,14 +30,17 @@ class RegionNoiseArguments:
         default=0.0, metadata={"help": "How often a sample is shown without a region: the whole image."}
     )
 
-    def check_region_noise(self) -> None:
-        """ConfigError where a value is out of its range or a sidecar is missing."""
-        self.region_noise(seed=0)
+    def region_mistakes(self) -> Iterator[str]:
+        """Yield a line for a value out of its range and for each missing sidecar."""
+        try:
+            self.region_noise(seed=0)
+        except ConfigError as error:
+            yield str(error)
         for sidecar in self.localizer_regions:
             if not Path(sidecar).is_dir():
-                raise ConfigError(f"localizer_regions: no such folder: {sidecar}")
+                yield f"localizer_regions: no such folder: {sidecar}"
         if bool(self.localizer_regions) != bool(self.localizer_probability):
-            raise ConfigError("localizer_regions and localizer_probability go together")
+            yield "localizer_regions and localizer_probability go together"
 
     def region_noise(self, seed: int) -> "RegionNoise":
         """How training draws its regions."""

@@ -1,20 +1,23 @@
-"""The keys of a training configuration: what model, on what data, trained how.
-
-Evaluation shares `DataArguments`. Mappings inside the YAML file (`lora`, the items of `train_data`) arrive as JSON
-text, the way transformers' `TrainingArguments` takes its own, and are parsed and checked in `__post_init__`.
-"""
+"""The keys that say how a model is trained."""
 
 import os
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import TrainingArguments
 from transformers.utils import is_liger_kernel_available
 
+from data_prep.common.command_line import refuse
 from data_prep.common.errors import ConfigError
 
 from .region_augmentation import RegionNoiseArguments
+
+# the folder as a command in the root of a clone names it, which a run's configuration then keeps; else the clone's own
+DEEPSPEED_PRESETS = (Path("configs/deepspeed"), Path(__file__).parents[2] / "configs" / "deepspeed")
 
 
 @dataclass
@@ -90,34 +93,64 @@ class PlcTrainingArguments(RegionNoiseArguments, TrainingArguments):
     logging_steps: float = field(default=10, metadata={"help": "Log every so many steps."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide non-finite losses from the log."})
 
-    def __post_init__(self) -> None:
-        self.check_region_noise()
+    def mistakes(self) -> Iterator[str]:
+        """Yield a line for each mistake, which begins with the key."""
+        yield from self.region_mistakes()
         if self.localizer_regions and not self.split_turns:
-            raise ConfigError("localizer_regions: predictions are of single questions; split_turns must be true")
+            yield "localizer_regions: predictions are of single questions; split_turns must be true"
         if not 0 <= self.max_bad_fraction <= 1:
-            raise ConfigError(f"max_bad_fraction: expected a share from 0 to 1, got {self.max_bad_fraction}")
+            yield f"max_bad_fraction: expected a share from 0 to 1, got {self.max_bad_fraction}"
         if self.remove_unused_columns:
-            raise ConfigError("remove_unused_columns: must stay false: the collator reads the samples whole")
+            yield "remove_unused_columns: must stay false: the collator reads the samples whole"
         if self.use_liger_kernel and not is_liger_kernel_available():
-            raise ConfigError("use_liger_kernel: needs liger-kernel: pip install liger-kernel")
+            yield "use_liger_kernel: needs liger-kernel: pip install liger-kernel"
         if self.save_on_each_node:
-            raise ConfigError("save_on_each_node: must stay false: every node has to see the same output_dir")
+            yield "save_on_each_node: must stay false: every node has to see the same output_dir"
         if self.save_only_model:
-            raise ConfigError(
-                "save_only_model: must stay false: a checkpoint is to go on from; `final` is the model alone"
-            )
+            yield "save_only_model: must stay false: a checkpoint is to resume from; `final` is the model alone"
         if self.push_to_hub and self.hub_strategy in ("checkpoint", "all_checkpoints"):
-            raise ConfigError(f"hub_strategy: {self.hub_strategy} would send checkpoints while they are being renamed")
+            yield f"hub_strategy: {self.hub_strategy} would send checkpoints while they are being renamed"
         if self.hub_token is not None:
-            raise ConfigError("hub_token: not read from a configuration, where it would be stored; use `hf auth login`")
-        self._check_deepspeed()
+            yield "hub_token: not read from a configuration, where it would be stored; use `hf auth login`"
+
+    def __post_init__(self) -> None:
+        refuse([*self._find_deepspeed(), *self.mistakes()])
         if not torch.accelerator.is_available():
             self.use_cpu = True
         super().__post_init__()
 
-    def _check_deepspeed(self) -> None:
-        named = isinstance(self.deepspeed, str) and not self.deepspeed.startswith("{")
-        if named and not Path(self.deepspeed).is_file():
-            raise ConfigError(f"deepspeed: no such file: {self.deepspeed}")
+    def _find_deepspeed(self) -> Iterator[str]:
+        """Replace the name of a preset by its file; yield a line if there is none, or no launcher."""
+        try:
+            if isinstance(given := self.deepspeed, str) and not given.startswith("{"):
+                self.deepspeed: Any = deepspeed_config(given)
+        except ConfigError as error:
+            yield str(error)
+            return
         if self.deepspeed and "LOCAL_RANK" not in os.environ:
-            raise ConfigError("deepspeed: start under its launcher: deepspeed --num_gpus N --module train.plc ...")
+            yield "deepspeed: start under its launcher: deepspeed --num_gpus N --module train.plc ..."
+
+
+def deepspeed_config(name: str) -> str:
+    """Find the file of a DeepSpeed configuration.
+
+    Args:
+        name: a path, or the bare name of a preset in `configs/deepspeed`, such as zero2.
+
+    Raises:
+        ConfigError: no such file or preset.
+    """
+    if not re.fullmatch(r"[\w-]+", name):
+        if not Path(name).is_file():
+            raise ConfigError(f"deepspeed: no such file: {name}")
+        return name
+    folder = next((folder for folder in DEEPSPEED_PRESETS if folder.is_dir()), None)
+    if folder is None:
+        raise ConfigError(
+            f"deepspeed: {name}: presets lie in configs/deepspeed of a clone of this project, which is not there; "
+            "give the path of a file"
+        )
+    presets = sorted(path.stem for path in folder.glob("*.json"))
+    if name not in presets:
+        raise ConfigError(f"deepspeed: {name!r} is none of the presets {', '.join(presets)}, and no file")
+    return str(folder / f"{name}.json")

@@ -74,8 +74,8 @@ class Qwen2VL(Backbone):
     modules: ClassVar = {"projector": "visual.merger", "vision_tower": "visual"}
     unread_keys: ClassVar = {
         **dict.fromkeys(("compressor_type", "token_budget", "region_ratio", "compressor_num_attention_heads")),
-        **dict.fromkeys(("frame", "region_grid", "region_scale", "region_min_side", "quantization")),
+        **dict.fromkeys(("frame", "region_grid", "region_scale", "region_min_side")),
         **dict.fromkeys(("region_jitter", "localizer_probability", "global_probability", "picture_steps"), 0),
-        **{"pack_length": None, "on_bad_sample": "raise"},
+        **{"pack_length": None, "on_bad_sample": "raise", "load_in_4bit": False},
     }
     auto_classes: ClassVar = {Qwen2VLImageTextProcessor: "AutoProcessor"}

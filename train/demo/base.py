@@ -16,7 +16,6 @@ and LLaVA's first stage give a real model:
    a token and not from its position.
 """
 
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,14 +29,12 @@ from torch.utils.data import DataLoader
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from data_prep.boards.questions import KINDS
-from data_prep.common.command_line import parse_config
-from data_prep.common.errors import user_errors
+from data_prep.common.command_line import command
 
 from .base_data import BoardCollator, Boards
 from .base_model import PATCH_WORDS, build_model, build_processor
 from .loop import Recipe, train_steps, write_log
 
-PROG = "python -m train.demo.base"
 STAGES = ("alignment", "answers", "all", "spread")
 SHARPNESS = 20.0  # of the alignment's cosines
 
@@ -186,17 +183,10 @@ def _all_stages(
     yield {"stage": "test", "test": test(model, loader)}
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: exit status 2 for a wrong call."""
-    with user_errors(PROG):
-        (recipe,) = parse_config(
-            (BaseRecipe,),
-            sys.argv[1:] if argv is None else argv,
-            prog=PROG,
-            description=str(__doc__),
-            positionals=("out",),
-        )
-        train(recipe)
+@command("train.demo.base", BaseRecipe, positionals=("out",))
+def main(recipe: BaseRecipe) -> None:
+    """Train the demo's base model: a small LLaVA that reads boards of handwritten digits."""
+    train(recipe)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,7 @@ A row holds twelve phrases about one board, each in its own branch (`train.demo.
 one question per row, learning to write boxes stays on a plateau for a long time: docs/localizer.md.
 """
 
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,19 +26,17 @@ from crop_model.localization.grid_box import ANSWER
 from crop_model.regions import Box, pixels_to_cells, union_box
 from data_prep.boards.questions import BoardQuestion, pair_of_cells, random_cell, unique_colours
 from data_prep.boards.scenes import Scene, cell_name
-from data_prep.common.command_line import parse_config
-from data_prep.common.errors import ConfigError, user_errors
+from data_prep.common.command_line import Checked, command
 
 from .base import read, see, which_are_right
 from .base_data import BoardCollator, Boards
 from .loop import Recipe, train_steps, write_log
 
-PROG = "python -m train.demo.grounding"
 SHARES = {"place": 0.35, "frame": 0.3, "pair": 0.2, "panel": 0.15}  # of the phrases, if the board has such a thing
 
 
 @dataclass(frozen=True)
-class GroundingRecipe(Recipe):
+class GroundingRecipe(Checked, Recipe):
     """Keys of the command line."""
 
     base: str = field(default="configs/demo_base", metadata={"help": "Model to start from, with its processor."})
@@ -49,9 +46,9 @@ class GroundingRecipe(Recipe):
     seed: int = field(default=11, metadata={"help": "Seed of boards and phrases."})
     test_images: int = field(default=50, metadata={"help": "Boards with unseen scans for the test at the end."})
 
-    def __post_init__(self) -> None:
+    def mistakes(self) -> Iterator[str]:
         if not (Path(self.base) / "config.json").is_file():
-            raise ConfigError(f"base: no such model: {self.base}")
+            yield f"base: no such model: {self.base}"
 
 
 class GroundingBoards(Boards):
@@ -129,17 +126,10 @@ def test(model: LlavaForConditionalGeneration, processor: LlavaProcessor, recipe
     return {kind: round(sum(right[kind]) / len(right[kind]), 4) for kind in boards.kinds if right[kind]}
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: exit status 2 for a wrong call."""
-    with user_errors(PROG):
-        (recipe,) = parse_config(
-            (GroundingRecipe,),
-            sys.argv[1:] if argv is None else argv,
-            prog=PROG,
-            description=str(__doc__),
-            positionals=("out",),
-        )
-        train(recipe)
+@command("train.demo.grounding", GroundingRecipe, positionals=("out",))
+def main(recipe: GroundingRecipe) -> None:
+    """Teach the demo's base model to ground phrases."""
+    train(recipe)
 
 
 if __name__ == "__main__":

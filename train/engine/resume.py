@@ -15,6 +15,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import sort_checkpoints
 
+from data_prep.common.command_line import current_names
 from data_prep.common.errors import ConfigError, RunError
 from train.arguments.data import DataArguments
 from train.arguments.model import ModelArguments
@@ -129,8 +130,9 @@ def check_identity(checkpoint: Path, identity: dict[str, Any], with_changes: boo
     """ConfigError that names what differs from the run that wrote a checkpoint; only a line where that is allowed."""
     stored = read_manifest(checkpoint)["identity"]
     differences = [] if stored["data"] == identity["data"] else ["train_data (other samples)"]
-    for key in sorted({*stored["config"], *identity["config"]}):
-        before, now = stored["config"].get(key), identity["config"].get(key)
+    config = current_names((ModelArguments,), stored["config"])
+    for key in sorted({*config, *identity["config"]}):
+        before, now = config.get(key), identity["config"].get(key)
         if before != now:
             differences.append(f"{key} (was {before}, is {now})")
     if differences and not with_changes:

@@ -4,7 +4,6 @@ Errors in a call or its data are found before the model is loaded.
 """
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,8 +12,7 @@ import deepspeed
 from torch import nn
 from transformers import TrainerCallback
 
-from data_prep.common.command_line import parse_config
-from data_prep.common.errors import ConfigError, DataError, RunError, user_errors
+from data_prep.common.errors import ConfigError, DataError, RunError
 from train.arguments.data import DataArguments
 from train.arguments.model import ModelArguments
 from train.arguments.training import PlcTrainingArguments
@@ -38,11 +36,9 @@ from .stop_on_signal import STOPPED_STATUS, StopOnSignal
 from .trainer import PlcTrainer
 
 
-def run(argv: Sequence[str] | None, kinds: tuple[type, ...], prog: str, description: str) -> None:
-    """Run a training from the words of its call, or those of the command line, to its end."""
-    with user_errors(prog), StopOnSignal() as stop:
-        words = sys.argv[1:] if argv is None else argv
-        model_arguments, data_arguments, args = parse_config(kinds, words, prog=prog, description=description)
+def run(model_arguments: ModelArguments, data_arguments: DataArguments, args: PlcTrainingArguments) -> None:
+    """Train as a command: a signal stops it at its next step, and the processes part when it ends."""
+    with StopOnSignal() as stop:
         trainer = train(model_arguments, data_arguments, args, stop)
         # a thread of the connection between the processes may abort a finished process if it still runs at exit
         trainer.accelerator.end_training()
@@ -101,7 +97,7 @@ def build_trainer(
         raise ConfigError("eval_data: eval_strategy and picture_steps need it")
     if args.pack_length is not None and args.pack_length < data_arguments.max_length:
         raise ConfigError(f"pack_length: {args.pack_length} is below max_length, {data_arguments.max_length}")
-    flash = model_arguments.attention == "flash_attention_2"
+    flash = model_arguments.attn_implementation == "flash_attention_2"
     if args.pack_length is not None and flash and args.per_device_train_batch_size > 1:
         raise ConfigError(
             "per_device_train_batch_size: FlashAttention takes packed rows one by one: 1 of a longer pack_length"

@@ -1,18 +1,18 @@
 """The keys of an evaluation: which rows its table has, and on how much data."""
 
-import argparse
 import dataclasses
 import itertools
-import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from pydantic import StrictInt
 
 from crop_model.compressor import COMPRESSOR_TYPES
 from crop_model.training_free.base import TrainingFreeMethod
 from crop_model.training_free.methods import METHODS, training_free_method
-from data_prep.common.errors import ConfigError
+from data_prep.common.command_line import Checked
 from train.evaluation.benchmarks.source import BenchmarkSource
 
 from .benchmarks import BENCHMARKS
@@ -50,37 +50,27 @@ class RowSpec:
 
 
 @dataclass(frozen=True)
-class RowGroup:
+class RowGroup(Checked):
     """The keys of `RowSpec`, each with one value or a list of them: a row for every combination.
 
-    Given one text that starts with a brace, it is filled from that JSON mapping.
-
     Raises:
-        argparse.ArgumentTypeError: an unknown or missing key, or a value that is none of a key's.
+        ConfigError: a value that is none of a key's, or that does not fit another key's.
     """
 
     checkpoint: str | list[str]
     compressor_type: str | list[str | None] | None = None
-    token_budget: int | list[int | None] | None = None
+    token_budget: StrictInt | list[StrictInt | None] | None = None
     region_source: str | list[str] = "oracle"
-    seed: int | list[int] = 0
+    seed: StrictInt | list[StrictInt] = 0
     method: str | list[str | None] | None = None
-    layer: int | list[int] = 2
+    layer: StrictInt | list[StrictInt] = 2
     rest: str | list[str] = "thinned"
-    pruned_tokens: int | list[int | None] | None = None
+    pruned_tokens: StrictInt | list[StrictInt | None] | None = None
     convention: str | list[str] = "after_layer"
     localizer: str | list[str | None] | None = None
 
-    def __post_init__(self) -> None:
-        if isinstance(self.checkpoint, str) and self.checkpoint.startswith("{"):
-            mapping = json.loads(self.checkpoint)
-            known = [item.name for item in dataclasses.fields(self)]
-            if "checkpoint" not in mapping or set(mapping) - set(known):
-                raise argparse.ArgumentTypeError(f"expected keys of {known} with checkpoint, got {list(mapping)}")
-            for name, value in mapping.items():
-                object.__setattr__(self, name, value)
-        for spec in self.specs():
-            _check(spec)
+    def mistakes(self) -> Iterator[str]:
+        yield from dict.fromkeys(line for spec in self.specs() for line in _mistakes(spec))
 
     def specs(self) -> list[RowSpec]:
         """The combinations, the last key's values changing fastest."""
@@ -88,37 +78,30 @@ class RowGroup:
         return [RowSpec(*row) for row in itertools.product(*[v if isinstance(v, list) else [v] for v in values])]
 
 
-def _check(spec: RowSpec) -> None:
-    """argparse.ArgumentTypeError where a value is of the wrong type or unknown."""
-    if not isinstance(spec.checkpoint, str):
-        raise argparse.ArgumentTypeError(f"checkpoint: expected a folder or Hub name, got {spec.checkpoint!r}")
+def _mistakes(spec: RowSpec) -> Iterator[str]:
+    """Yield a line for each value that is unknown or does not fit another."""
     for name, known in (
         ("compressor_type", (None, *COMPRESSOR_TYPES)),
         ("region_source", (*REGION_SOURCES, LOCALIZER)),
     ):
         if getattr(spec, name) not in known:
             choices = ", ".join(str(choice) for choice in known if choice is not None)
-            raise argparse.ArgumentTypeError(f"{name}: {getattr(spec, name)!r} is none of {choices}")
-    if spec.token_budget is not None and type(spec.token_budget) is not int:
-        raise argparse.ArgumentTypeError(f"token_budget: expected a whole number, got {spec.token_budget!r}")
-    if type(spec.seed) is not int:
-        raise argparse.ArgumentTypeError(f"seed: expected a whole number, got {spec.seed!r}")
+            yield f"{name}: {getattr(spec, name)!r} is none of {choices}"
     if (spec.region_source == LOCALIZER) != (spec.localizer is not None):
-        raise argparse.ArgumentTypeError("localizer: it goes with region_source localizer, and that with it")
+        yield "localizer: it goes with region_source localizer, and that with it"
     try:
         method = spec.training_free()
     except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+        yield str(error)
+        return
     if not method.reads_region and spec.region_source != "global":
-        raise argparse.ArgumentTypeError(f"region_source: {spec.method} looks at no region; say global")
+        yield f"region_source: {spec.method} looks at no region; say global"
     if method.replaces and spec.compressor_type is not None:
-        raise argparse.ArgumentTypeError(
-            f"compressor_type: {spec.method} takes the place of a compressor; leave it out"
-        )
+        yield f"compressor_type: {spec.method} takes the place of a compressor; leave it out"
 
 
 @dataclass
-class EvaluateArguments:
+class EvaluateArguments(Checked):
     """What to evaluate, and where the results go."""
 
     rows: list[RowGroup] = field(
@@ -163,18 +146,18 @@ class EvaluateArguments:
         metadata={"help": "Go on with an evaluation into output_dir that was stopped: no batch is answered twice."},
     )
 
-    def __post_init__(self) -> None:
+    def mistakes(self) -> Iterator[str]:
         if not self.specs():
-            raise ConfigError("rows: nothing to evaluate")
+            yield "rows: nothing to evaluate"
         for name, least in (("batch_size", 1), ("max_new_tokens", 1), ("num_samples", 1), ("ttft_samples", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
-                raise ConfigError(f"{name}: must be at least {least}, got {value}")
+                yield f"{name}: must be at least {least}, got {value}"
         labels = [source.label for source in self.benchmarks]
         if len(set(labels)) < len(labels):
-            raise ConfigError(f"benchmarks: one is there twice: {', '.join(labels)}")
+            yield f"benchmarks: one is there twice: {', '.join(labels)}"
         if "mme" in labels and (self.num_samples or 0) % 2:
-            raise ConfigError("num_samples: MME's questions come in pairs, so it must be even")
+            yield "num_samples: MME's questions come in pairs, so it must be even"
 
     def specs(self) -> list[RowSpec]:
         """Every line of the table."""

@@ -1,11 +1,11 @@
 """The keys of an export."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from transformers.utils.hub import convert_file_size_to_int
 
-from data_prep.common.errors import ConfigError
 from data_prep.hub.upload import PushArguments
 
 
@@ -39,13 +39,13 @@ class ExportArguments(PushArguments):
         default=None, metadata={"help": "Region of the proof, pixels x1 y1 x2 y2; the image's middle unless given."}
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def mistakes(self) -> Iterator[str]:
+        yield from super().mistakes()
         if self.image is not None and not Path(self.image).is_file():
-            raise ConfigError(f"image: no such file: {self.image}")
+            yield f"image: no such file: {self.image}"
         if self.region is not None and len(self.region) != 4:
-            raise ConfigError(f"region: expected x1, y1, x2, y2, got {self.region}")
+            yield f"region: expected x1, y1, x2, y2, got {self.region}"
         try:
             convert_file_size_to_int(self.max_shard_size)
         except ValueError:
-            raise ConfigError(f"max_shard_size: {self.max_shard_size!r} is no size such as 500MB or 5GB") from None
+            yield f"max_shard_size: {self.max_shard_size!r} is no size such as 500MB or 5GB"

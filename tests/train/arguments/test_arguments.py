@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 import yaml
+from transformers import TrainingArguments
 
-from data_prep.common.command_line import parse_config
+from data_prep.common.command_line import current_names, parse_config
 from data_prep.common.errors import ConfigError
 from data_prep.schema.data_source import DataSource
 from train.arguments.data import DataArguments
 from train.arguments.model import ModelArguments
-from train.arguments.training import PlcTrainingArguments
+from train.arguments.training import PlcTrainingArguments, deepspeed_config
 from train.checkpoints.config_file import write_config
 
 ALL = (ModelArguments, DataArguments, PlcTrainingArguments)
@@ -64,14 +65,14 @@ def test_resolved_configuration_reads_back(tmp_path: Path, toy_data: Path) -> No
         ("lora={modules_to_save: [lm_head]}", "lora: modules_to_save is not free"),
         ("remove_unused_columns=true", "remove_unused_columns: must stay false"),
         ("region_grid=[8]", "region_grid: expected rows and columns"),
-        ("compressor_type=best", "compressor_type: invalid choice"),
+        ("compressor_type=best", "compressor_type: expected .*got 'best'"),
         ("chat_template=none.jinja", "chat_template: no such file: none.jinja"),
         ("deepspeed=none.json", "deepspeed: no such file: none.json"),
         ("deepspeed=configs/deepspeed/zero2.json", "deepspeed: start under its launcher"),
         ("hub_token=hf_secret", "^(?!.*secret).*hub_token"),
-        ("train_data=[{annotations: none.json}]", "train_data: annotations: no such file or folder: none.json"),
-        ("train_data=[{annotation: a.json}]", "train_data: expected keys of .*got \\['annotation'\\]"),
-        ("train_data=[{annotations: setup.cfg, weight: 0}]", "train_data: weight: expected a number above 0"),
+        ("train_data=[{annotations: none.json}]", r"train_data\.0\.annotations: no such file or folder: none.json"),
+        ("train_data=[{annotation: a.json}]", r"train_data\.0\.annotation: unknown key .did you mean 'annotations'"),
+        ("train_data=[{annotations: setup.cfg, weight: 0}]", r"train_data\.0\.weight: expected a number above 0"),
         ("logging_steps=0", "logging_steps"),
     ],
 )
@@ -90,3 +91,73 @@ def test_keys_left_out_are_the_checkpoints(tmp_path: Path) -> None:
     model, _, _ = parse("model=x", f"output_dir={tmp_path}", "use_cpu=true", *words)
     assert model.compressor() == {"token_budget": 8}
     assert model.processor() == {"frame": "squashed", "region_grid": None, "region_scale": 1.5}
+
+
+def test_former_names_of_keys(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a run's configuration of then holds them; and an identity of then is compared under the present names."""
+    monkeypatch.setattr("train.arguments.model.is_bitsandbytes_available", lambda: True)
+    old = tmp_path / "config.yaml"
+    old.write_text("model: x\nattention: eager\nquantization: null\n")
+    words = [str(old), f"output_dir={tmp_path}", "use_cpu=true"]
+    model = parse(*words)[0]
+    assert (model.attn_implementation, model.load_in_4bit) == ("eager", False)
+    assert f"{old}: attention: is now called attn_implementation\n" in capsys.readouterr().err
+    model = parse(*words, "quantization=4bit", "lora={r: 4}")[0]
+    assert model.loading()["quantization_config"].load_in_4bit
+    with pytest.raises(ConfigError, match=f"^{old}: attention: is the former name of attn_implementation"):
+        parse(*words, "attn_implementation=sdpa")
+    with pytest.raises(ConfigError, match="load_in_4bit: expected true or false, got '8bit'"):
+        parse(*words, "quantization=8bit")
+    identity = {"attention": "sdpa", "quantization": None, "seed": 1}
+    assert current_names((ModelArguments,), identity) == {
+        "attn_implementation": "sdpa",
+        "load_in_4bit": False,
+        "seed": 1,
+    }
+
+
+def test_a_deepspeed_preset_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).parents[3]
+    monkeypatch.chdir(root)
+    assert deepspeed_config("zero2") == deepspeed_config("configs/deepspeed/zero2.json")
+    monkeypatch.chdir(tmp_path)
+    assert deepspeed_config("zero3") == str(root / "configs" / "deepspeed" / "zero3.json")
+    with pytest.raises(
+        ConfigError, match="deepspeed: 'zero9' is none of the presets zero0, zero2, zero2_offload, zero3"
+    ):
+        deepspeed_config("zero9")
+    monkeypatch.setattr("train.arguments.training.DEEPSPEED_PRESETS", (tmp_path / "gone",))
+    with pytest.raises(ConfigError, match="deepspeed: zero2: presets lie in configs/deepspeed of a clone"):
+        deepspeed_config("zero2")
+
+
+def test_transformers_keys_take_what_they_took(tmp_path: Path) -> None:
+    """Numbers that YAML reads as texts, enumerations by value, mappings, lists or a word."""
+    words = [
+        "learning_rate=1e-4",
+        "optim=adamw_torch",
+        "save_strategy=no",
+        "report_to=none",
+        "debug=underflow_overflow",
+    ]
+    words += ["lr_scheduler_type=cosine_with_min_lr", "lr_scheduler_kwargs={min_lr: 1.0e-5}", "max_steps=3"]
+    words += ["accelerator_config={split_batches: true}", "logging_steps=5", "warmup_steps=0.1", "save_total_limit=2"]
+    args = parse("model=x", f"output_dir={tmp_path}", "use_cpu=true", *words)[2]
+    assert (args.learning_rate, args.max_steps, args.report_to) == (1e-4, 3, [])
+    assert (args.save_strategy, args.optim, args.lr_scheduler_type) == ("no", "adamw_torch", "cosine_with_min_lr")
+    assert args.lr_scheduler_kwargs == {"min_lr": 1e-5} and args.accelerator_config.split_batches
+    with pytest.raises(ConfigError, match=r"^command line: lr_scheduler_type: expected 'linear', 'cosine'"):
+        parse("model=x", f"output_dir={tmp_path}", "use_cpu=true", "lr_scheduler_type=cosin")
+
+
+def test_post_init_runs_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    run = TrainingArguments.__post_init__
+
+    def count(self: TrainingArguments) -> None:
+        seen.append(self.learning_rate)
+        run(self)
+
+    monkeypatch.setattr(TrainingArguments, "__post_init__", count)
+    parse("model=x", f"output_dir={tmp_path}", "use_cpu=true", "learning_rate=3e-4")
+    assert seen == [3e-4]

@@ -105,10 +105,10 @@ def test_shipped_base_is_small_and_reads_unseen_scans():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "required: out"),
-        (["seed=1"], "required: out"),
+        ([], "out: is required"),
+        (["seed=1"], "out: is required"),
         (["OUT", "stepz=1"], "unknown key 'stepz'"),
-        (["OUT", "seed=x"], "seed: invalid int value: 'x'"),
+        (["OUT", "seed=x"], "seed: expected a whole number, got 'x'"),
         (["OUT", "seed"], "'seed' is neither"),
     ],
 )

@@ -27,8 +27,8 @@ def arguments(words: Sequence[str]) -> tuple[ModelArguments, DataArguments, PlcT
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("attention=flash_attention_2", "attention: flash_attention_2 needs flash-attn"),
-        ("quantization=4bit", "quantization: 4bit needs bitsandbytes"),
+        ("attn_implementation=flash_attention_2", "attn_implementation: flash_attention_2 needs flash-attn"),
+        ("load_in_4bit=true", "load_in_4bit: needs bitsandbytes"),
         ("use_liger_kernel=true", "use_liger_kernel: needs liger-kernel"),
     ],
 )
@@ -47,9 +47,9 @@ def test_what_is_not_installed_is_named(
 
 def test_four_bits_without_an_adapter_are_refused(plc_words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("train.arguments.model.is_bitsandbytes_available", lambda: True)
-    with pytest.raises(ConfigError, match="quantization: 4bit needs lora"):
-        arguments([*plc_words, "quantization=4bit", "lora=null"])
-    options = arguments([*plc_words, "quantization=4bit"])[0].loading()["quantization_config"]
+    with pytest.raises(ConfigError, match="load_in_4bit: needs lora"):
+        arguments([*plc_words, "load_in_4bit=true", "lora=null"])
+    options = arguments([*plc_words, "load_in_4bit=true"])[0].loading()["quantization_config"]
     assert options.bnb_4bit_quant_type == "nf4"
     (skipped,) = options.llm_int8_skip_modules
     assert re.match(skipped, "model.multi_modal_projector.linear_1")
@@ -69,7 +69,7 @@ def test_what_four_bits_trained_loads_without_them(plc_words: list[str], tmp_pat
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_attention_is_the_one_asked_for(plc_words: list[str], attention: str) -> None:
-    model = build_trainer(*arguments([*plc_words, f"attention={attention}"])).model
+    model = build_trainer(*arguments([*plc_words, f"attn_implementation={attention}"])).model
     for config in (model.config, model.config.text_config, model.config.vision_config):
         assert config._attn_implementation == attention
 

@@ -51,11 +51,11 @@ def remove_image(records: list) -> None:
 
 WRONG_CALLS = {
     "unknown key": (["learning_rat=1"], r"command line: unknown key 'learning_rat' \(did you mean 'learning_rate'\?\)"),
-    "wrong type": (["max_steps=many"], "command line: max_steps: invalid int value: 'many'"),
+    "wrong type": (["max_steps=many"], "command line: max_steps: expected a whole number, got 'many'"),
     "missing configuration": (["nowhere.yaml"], "nowhere.yaml: no such file"),
     "missing annotations": (
         ["train_data=[{annotations: gone.json}]"],
-        "train_data: annotations: no such file .*gone.json",
+        "train_data.0.annotations: no such file .*gone.json",
     ),
     "missing model": (["model=gone/to/nowhere"], "model gone/to/nowhere: "),
     "missing image": (remove_image, "data.json: record 1 .*no image file .*gone.png"),

@@ -322,7 +322,7 @@ def test_relative_accuracy_is_over_the_base_on_all_tokens() -> None:
 
 
 def test_lists_in_a_row_stand_for_every_combination() -> None:
-    group = RowGroup('{"checkpoint": "c", "token_budget": [8, 16], "region_source": ["oracle", "random"]}')
+    group = RowGroup("c", token_budget=[8, 16], region_source=["oracle", "random"])
     assert [(spec.token_budget, spec.region_source) for spec in group.specs()] == [
         (8, "oracle"),
         (8, "random"),
@@ -333,11 +333,14 @@ def test_lists_in_a_row_stand_for_every_combination() -> None:
 
 WRONG_CALLS = {
     "unknown key": (["batchsize=3"], "command line: unknown key 'batchsize' \\(did you mean 'batch_size'"),
-    "wrong type": (["batch_size=many"], "batch_size: invalid int value: 'many'"),
+    "wrong type": (["batch_size=many"], "batch_size: expected a whole number, got 'many'"),
     "batch of none": (["batch_size=0"], "batch_size: must be at least 1"),
     "no rows": (["rows=[]"], "rows: nothing to evaluate"),
-    "no checkpoint": (["rows=[{token_budget: 16}]"], "rows: expected keys of .* with checkpoint"),
-    "unknown key in a row": (["rows=[{checkpoint: c, budget: 16}]"], "rows: expected keys of .*'budget'"),
+    "no checkpoint": (["rows=[{token_budget: 16}]"], "rows.0.checkpoint: is required"),
+    "unknown key in a row": (
+        ["rows=[{checkpoint: c, budget: 16}]"],
+        "rows.0.budget: unknown key \\(did you mean 'token_budget'",
+    ),
     "unknown region source": (
         ["rows=[{checkpoint: c, region_source: elsewhere}]"],
         "region_source: 'elsewhere' is none",

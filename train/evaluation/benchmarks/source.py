@@ -1,13 +1,14 @@
 """A benchmark as a configuration names it, and its questions, every one of which can be asked and scored."""
 
-import argparse
-import dataclasses
 import hashlib
-import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pydantic import StrictBool
+
 from data_prep.common.atomic import write_atomically
+from data_prep.common.command_line import Checked
 from data_prep.common.errors import DataError, RecordError
 from data_prep.files.images import ImageFiles, image_path, read_embedded
 from train.evaluation.benchmarks import BENCHMARKS
@@ -18,45 +19,32 @@ WITH_OCR = "_ocr"
 
 
 @dataclass(frozen=True)
-class BenchmarkSource:
-    """One benchmark: its name in `BENCHMARKS`, its files, its images.
+class BenchmarkSource(Checked):
+    """Name one benchmark in `BENCHMARKS`, its files and its images.
 
-    Given one text that starts with a brace, it is filled from that JSON mapping. `path` is the folder with the files as
-    they are published, or the file of one split. `image_root` is what paths of images start from, in LLaVA's scripts
-    `--image-folder`; MMBench's images, which its table holds, are written there. `ocr_tokens`: TextVQA's prompts have
-    the text in the image.
+    `path` is the folder with the files as they are published, or the file of one split. `image_root` is what paths of
+    images start from, in LLaVA's scripts `--image-folder`; MMBench's images, which its table holds, are written there.
+    `ocr_tokens`: TextVQA's prompts have the text in the image.
 
     Raises:
-        argparse.ArgumentTypeError: an unknown or missing key, a path that does not exist, `ocr_tokens` of a benchmark
-            without such text.
+        ConfigError: an unknown name, a path that does not exist, `ocr_tokens` of a benchmark without such text.
     """
 
     name: str
-    path: str = ""
-    image_root: str = ""
-    ocr_tokens: bool = False
+    path: str
+    image_root: str
+    ocr_tokens: StrictBool = False
 
-    def __post_init__(self) -> None:
-        if self.name.startswith("{"):
-            mapping = json.loads(self.name)
-            known = [item.name for item in dataclasses.fields(self)]
-            if not {"name", "path", "image_root"} <= set(mapping) <= set(known):
-                raise argparse.ArgumentTypeError(
-                    f"expected keys of {known}, all but the last required, got {list(mapping)}"
-                )
-            for key, value in mapping.items():
-                object.__setattr__(self, key, value)
-        if not isinstance(self.name, str) or self.name not in BENCHMARKS:
-            raise argparse.ArgumentTypeError(f"name: {self.name!r} is none of {', '.join(BENCHMARKS)}")
+    def mistakes(self) -> Iterator[str]:
+        if self.name not in BENCHMARKS:
+            yield f"name: {self.name!r} is none of {', '.join(BENCHMARKS)}"
+        elif self.ocr_tokens and BENCHMARKS[self.name].read_with_ocr is None:
+            yield f"ocr_tokens: {self.name} comes without the text in its images"
         for key, value in (("path", self.path), ("image_root", self.image_root)):
-            if not isinstance(value, str) or not value:
-                raise argparse.ArgumentTypeError(f"{key}: expected a path, got {value!r}")
-        if not Path(self.path).exists():
-            raise argparse.ArgumentTypeError(f"path: no such file or folder: {self.path}")
-        if not isinstance(self.ocr_tokens, bool):
-            raise argparse.ArgumentTypeError(f"ocr_tokens: expected true or false, got {self.ocr_tokens!r}")
-        if self.ocr_tokens and BENCHMARKS[self.name].read_with_ocr is None:
-            raise argparse.ArgumentTypeError(f"ocr_tokens: {self.name} comes without the text in its images")
+            if not value:
+                yield f"{key}: expected a path, got {value!r}"
+        if self.path and not Path(self.path).exists():
+            yield f"path: no such file or folder: {self.path}"
 
     @property
     def label(self) -> str:
