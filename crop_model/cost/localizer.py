@@ -25,10 +25,10 @@ from crop_model.configuration_crop_llava import CropLlavaConfig
 
 from .model import LanguageModelShape, ModelShape
 
-# `GridBoxProcessor.places` of the indices in "[1, 0, 4, 2]" if every sign is a token of its own, as with Qwen2's and
+# `GridBoxProcessor.positions` of the indices in "[1, 0, 4, 2]" if every sign is a token of its own, as with Qwen2's and
 # Llama's tokenizers.
-PLACES = (1, 4, 7, 10)
-Kept = Literal["nothing", "image", "cache"]
+POSITIONS = (1, 4, 7, 10)
+Reused = Literal["nothing", "image", "cache"]
 
 
 @dataclass(frozen=True)
@@ -88,23 +88,25 @@ class LocalizerShape:
         merger = n // merged * ((merged * d) ** 2 + merged * d * text.hidden_size)
         return cls(LanguageModelShape.from_config(text), embedding + vision.depth * layer + merger, n // merged)
 
-    def localize(self, text_tokens: int, places: Sequence[int] = PLACES, kept: Kept = "nothing") -> LocalizationMacs:
+    def localize(
+        self, text_tokens: int, positions: Sequence[int] = POSITIONS, reused: Reused = "nothing"
+    ) -> LocalizationMacs:
         """Count the MACs of one question, a prompt of `text_tokens` tokens beside its image.
 
         Args:
-            places: positions of the four indices among the answer's tokens.
-            kept: what an earlier question about the same image leaves: its visual tokens (`image`), or the LLM's cache
+            positions: of the four indices among the answer's tokens.
+            reused: from an earlier question about the same image: its visual tokens (`image`), or the LLM's cache
                 of them too (`cache`), for which the image has to stand before the text.
         """
         llm, n = self.language_model, self.visual_tokens + text_tokens
-        if kept == "cache":
+        if reused == "cache":
             prefill = llm.linear_macs(text_tokens) + llm.head_macs(1) + self._attention_macs(text_tokens, n)
         else:
             prefill = llm.linear_macs(n) + llm.attention_macs(n) + llm.head_macs(1)
-        ends = [*range(1, places[0] + 1), *places[1:]]  # tokens of the answer that were read after every pass
+        ends = [*range(1, positions[0] + 1), *positions[1:]]  # tokens of the answer that were read after every pass
         attention = sum(self._attention_macs(end - start, n + end) for start, end in pairwise([0, *ends]))
-        decoding = llm.linear_macs(places[-1]) + attention + llm.head_macs(len(ends))
-        return LocalizationMacs(self.image_macs if kept == "nothing" else 0, prefill, decoding)
+        decoding = llm.linear_macs(positions[-1]) + attention + llm.head_macs(len(ends))
+        return LocalizationMacs(self.image_macs if reused == "nothing" else 0, prefill, decoding)
 
     def _attention_macs(self, queries: int, keys: int) -> int:
         return 2 * queries * keys * self.language_model.query_size * self.language_model.num_layers

@@ -77,7 +77,7 @@ class Localizer(ModelLocalizer):
         box = GridBoxProcessor(self.processor.tokenizer, inputs["input_ids"].shape[1])
         written, scores = self._write(inputs, box)
         indices = box.indices(written)  # (B, 4)
-        chosen = written[:, box.prompt_length :][:, box.places, None]  # (B, 4, 1)
+        chosen = written[:, box.prompt_length :][:, box.positions, None]  # (B, 4, 1)
         confidence = scores.softmax(dim=-1).gather(2, chosen).prod(dim=1).nan_to_num().flatten()  # (B,)
         return [
             self._located(image, cells, sure)
@@ -97,9 +97,9 @@ class Localizer(ModelLocalizer):
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         more = {name: value for name, value in inputs.items() if name not in ("input_ids", "attention_mask")}
         scores: list[Tensor] = []
-        for place in box.places:
+        for position in box.positions:
             if scores:
-                known = box.fixed[ids.shape[1] - box.prompt_length : place]  # (tokens before the next index,)
+                known = box.fixed[ids.shape[1] - box.prompt_length : position]  # (tokens before the next index,)
                 ids = torch.cat([ids, known.to(ids.device).expand(len(ids), -1)], dim=1)
             mask = nn.functional.pad(mask, (0, ids.shape[1] - mask.shape[1]), value=1)
             written = self.model.generate(
@@ -107,7 +107,7 @@ class Localizer(ModelLocalizer):
                 attention_mask=mask,
                 **more,
                 logits_processor=LogitsProcessorList([box]),
-                max_new_tokens=box.prompt_length + place + 1 - ids.shape[1],
+                max_new_tokens=box.prompt_length + position + 1 - ids.shape[1],
                 **GREEDY,
                 repetition_penalty=1.0,  # a model's own would keep an index from coming twice
                 use_cache=True,

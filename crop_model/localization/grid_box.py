@@ -1,7 +1,7 @@
 """Constrain generation to a box of the region grid.
 
 [   1   ,   _   0   ,   _   4   ,   _   2   ]      one sign per token, as Qwen2's and Llama's tokenizers write it
-    ^           ^           ^           ^          places: of the indices among the answer's tokens
+    ^           ^           ^           ^          positions: of the indices among the answer's tokens
 """
 
 from typing import Any
@@ -35,11 +35,13 @@ class GridBoxProcessor(LogitsProcessor):
         if len({len(answer) for answer in answers}) > 1:
             raise ValueError("tokenizer: it does not write every grid index as one token")
         table = torch.tensor(answers)  # (8, A): one row an index
-        self.places = [place for place, column in enumerate(table.T) if len(column.unique()) > 1]
-        if len(self.places) != 4 or any(len(table[:, place].unique()) < len(table) for place in self.places):
+        self.positions = [position for position, column in enumerate(table.T) if len(column.unique()) > 1]
+        if len(self.positions) != 4 or any(
+            len(table[:, position].unique()) < len(table) for position in self.positions
+        ):
             raise ValueError("tokenizer: it does not write every grid index as one token")
         self.fixed = table[0]  # (A,)
-        self.index_ids = table[:, self.places].T  # (4, 8): the tokens of each index, at each place
+        self.index_ids = table[:, self.positions].T  # (4, 8): the tokens of each index, at each position
         self.prompt_length = prompt_length
 
     @property
@@ -51,8 +53,8 @@ class GridBoxProcessor(LogitsProcessor):
         """Set the scores (B, V) of all tokens but those that may come next to minus infinity."""
         step = input_ids.shape[1] - self.prompt_length
         allowed = torch.zeros_like(scores, dtype=torch.bool)
-        if step in self.places:
-            number = self.places.index(step)
+        if step in self.positions:
+            number = self.positions.index(step)
             last = COLUMNS if number % 2 == 0 else ROWS
             ids = self.index_ids[number].to(scores.device)  # (8,)
             possible = torch.arange(len(ids), device=scores.device) < last
@@ -70,8 +72,8 @@ class GridBoxProcessor(LogitsProcessor):
         """Read the indices that an answer has so far: int64 (B, up to 4)."""
         written = input_ids[:, self.prompt_length :]
         indices = [
-            (written[:, place, None] == self.index_ids[number].to(written.device)).int().argmax(dim=1)
-            for number, place in enumerate(self.places)
-            if place < written.shape[1]
+            (written[:, position, None] == self.index_ids[number].to(written.device)).int().argmax(dim=1)
+            for number, position in enumerate(self.positions)
+            if position < written.shape[1]
         ]
         return torch.stack(indices, dim=1)

@@ -244,10 +244,10 @@ class _Pruner:
         visual = self.input_ids == self.model.config.image_token_id
         keep = real
         if visual.any():
-            kept, run = self._choose(visual, real, rotary)  # (M, T)
-            keep = real.masked_scatter(visual, kept)
+            remaining, run = self._choose(visual, real, rotary)  # (M, T)
+            keep = real.masked_scatter(visual, remaining)
             if run is not None:
-                hidden_states = pool_runs(hidden_states, visual, kept, run, self.config.token_budget)
+                hidden_states = pool_runs(hidden_states, visual, remaining, run, self.config.token_budget)
         self.pruned = _pack(keep)
         if cache is not None:
             self.prompts[cache] = self.pruned
@@ -272,8 +272,8 @@ class _Pruner:
             attention = self.llm.layers[self.config.layer - 1].self_attn
             score = attention_of_last_token(attention, self.queries, self.keys, rotary, real)[visual].view_as(rank)
             return keep_highest(score, region, self.config.token_budget), None
-        kept, run = keep_evenly(rank, region, self.config.token_budget)
-        return kept, run if self.config.rest == "pooled" else None
+        remaining, run = keep_evenly(rank, region, self.config.token_budget)
+        return remaining, run if self.config.rest == "pooled" else None
 
     def _of_rows(self, of_images: torch.Tensor, visual: torch.Tensor) -> torch.Tensor:
         """Repeat (M, T) values of encoded images for a batch's images: beams repeat rows, but encode images once."""

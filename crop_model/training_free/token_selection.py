@@ -31,7 +31,7 @@ def keep_evenly(rank: torch.Tensor, region: torch.Tensor, token_budget: int) -> 
         token_budget: b <= T.
 
     Returns:
-        kept: bool (M, T), b of them True.
+        remaining: bool (M, T), b of them True.
         run: int64 (M, T), the run of every token, 0..b-1; b for the tokens of a rest that gets nothing. Each run
             keeps exactly one token.
     """
@@ -44,9 +44,9 @@ def keep_evenly(rank: torch.Tensor, region: torch.Tensor, token_budget: int) -> 
     run_out, middle_out = _runs(~region, region.shape[1] - n_in, t_out)
     run_out = torch.where(t_out > 0, run_out + t_in, token_budget)
     run = torch.where(region, run_in, run_out)
-    kept = torch.where(region, middle_in, middle_out & (t_out > 0))
+    remaining = torch.where(region, middle_in, middle_out & (t_out > 0))
     back = on_curve.argsort(dim=-1)
-    return kept.gather(1, back), run.gather(1, back)
+    return remaining.gather(1, back), run.gather(1, back)
 
 
 def keep_highest(score: torch.Tensor, region: torch.Tensor, token_budget: int) -> torch.Tensor:
@@ -108,19 +108,19 @@ def attention_of_last_token(
 
 
 def pool_runs(
-    hidden_states: torch.Tensor, visual: torch.Tensor, kept: torch.Tensor, run: torch.Tensor, token_budget: int
+    hidden_states: torch.Tensor, visual: torch.Tensor, remaining: torch.Tensor, run: torch.Tensor, token_budget: int
 ) -> torch.Tensor:
     """Replace every remaining visual token by the mean of its run.
 
     Args:
         hidden_states: (B, S, H);  visual: bool (B, S), M * T times True.
-        kept, run: of `keep_evenly`.
+        remaining, run: of `keep_evenly`.
     """
-    if token_budget == kept.shape[1]:
+    if token_budget == remaining.shape[1]:
         return hidden_states  # every run is one token
-    tokens = hidden_states[visual].view(*kept.shape, -1)  # (M, T, H)
+    tokens = hidden_states[visual].view(*remaining.shape, -1)  # (M, T, H)
     means = pool(tokens, run, token_budget + 1)  # the last run, maybe empty, is of dropped tokens
-    pooled = torch.where(kept[..., None], means.gather(1, along(run, tokens)), tokens)
+    pooled = torch.where(remaining[..., None], means.gather(1, along(run, tokens)), tokens)
     return hidden_states.masked_scatter(visual[..., None], pooled)
 
 

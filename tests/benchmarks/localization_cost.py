@@ -12,7 +12,7 @@ from cost_of_questions import macs_of_questions
 from llava_sizes import PATCHES, llava_config
 from transformers import Qwen2VLConfig
 
-from crop_model.cost.localizer import PLACES, LocalizerShape
+from crop_model.cost.localizer import POSITIONS, LocalizerShape
 from crop_model.cost.model import ModelShape
 
 TERA, SIDE, BUDGET = 1e12, 336, 64
@@ -67,7 +67,7 @@ def by_text() -> str:
 
 def localizer_flops(text: int, questions: int, kept: bool) -> int:
     """Of q questions about one image; its tower and its cache of the image may be kept between them."""
-    first, later = qwen2_vl_2b().localize(text), qwen2_vl_2b().localize(text, kept="cache" if kept else "nothing")
+    first, later = qwen2_vl_2b().localize(text), qwen2_vl_2b().localize(text, reused="cache" if kept else "nothing")
     return first.flops + (questions - 1) * later.flops
 
 
@@ -109,9 +109,9 @@ def weights_read(text: int = 150) -> str:
     """What decoding reads from memory in fp16, one question at a time."""
     lines = ["| | weights of LLM and head read, GB | visual tokens' and text's KV cache, MB |", "|---|---:|---:|"]
     localizer = qwen2_vl_2b()
-    passes = PLACES[0] + len(PLACES)  # the prefill, and one per token or run of known tokens behind it
+    passes = POSITIONS[0] + len(POSITIONS)  # the prefill, and one per token or run of known tokens behind it
     weights = passes * (localizer.language_model.linear_macs(1) + localizer.language_model.head_macs(1))
-    cache = localizer.language_model.kv_bytes(localizer.visual_tokens + text + PLACES[-1])  # without the last index
+    cache = localizer.language_model.kv_bytes(localizer.visual_tokens + text + POSITIONS[-1])  # without the last index
     rows = [("Qwen2-VL-2B, a box", weights, cache)]
     for size in MODELS:
         for name, shape in (

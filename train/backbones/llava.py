@@ -41,5 +41,5 @@ class Llava(Backbone):
     def localizer_macs(self, config: CropLlavaConfig, tokenizer: Any, text_tokens: int) -> LocalizationMacs:
         """Count the MACs to localize a question of `text_tokens` tokens."""
         return LocalizerShape.from_llava(config).localize(
-            text_tokens, GridBoxProcessor(tokenizer, prompt_length=0).places
+            text_tokens, GridBoxProcessor(tokenizer, prompt_length=0).positions
         )

@@ -41,7 +41,7 @@ def test_a_qwen2_vl_costs_what_torch_counts(tiny_qwen2_vl: Path) -> None:
     )
     shape = LocalizerShape.from_qwen2_vl(localizer.model.config, *(4 * n for n in prompt["image_grid_thw"][0][1:]))
     text = len(prompt["input_ids"][0]) - shape.visual_tokens
-    places = GridBoxProcessor(localizer.processor.tokenizer, 0).places
+    places = GridBoxProcessor(localizer.processor.tokenizer, 0).positions
     with (
         FlopCounterMode(display=False) as counter,
         mock.patch.object(localizer.model, "generate", wraps=localizer.model.generate) as generate,
@@ -66,7 +66,7 @@ def test_the_localizer_of_this_project_costs_what_torch_counts() -> None:
         [{"role": "user", "content": content}], tokenize=True, add_generation_prompt=True, return_dict=True
     )
     text = len(prompt["input_ids"][0]) - 256
-    places = GridBoxProcessor(processor.tokenizer, 0).places
+    places = GridBoxProcessor(processor.tokenizer, 0).positions
     assert counter.get_total_flops() // 2 == LocalizerShape.from_llava(model.config).localize(text, places).total
 
 
@@ -87,7 +87,7 @@ def test_a_cache_kept_is_what_torch_counts() -> None:
 
 def test_what_is_kept_is_not_paid_again() -> None:
     shape = qwen2_vl_2b()
-    nothing, image, cache = (shape.localize(40, kept=kept) for kept in ("nothing", "image", "cache"))
+    nothing, image, cache = (shape.localize(40, reused=reused) for reused in ("nothing", "image", "cache"))
     assert nothing.total - image.total == shape.image_macs == nothing.image
     assert image.decoding == cache.decoding and image.prefill > 2 * cache.prefill
 

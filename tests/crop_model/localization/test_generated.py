@@ -160,7 +160,7 @@ def test_known_tokens_fed_together_change_nothing(localizer: Localizer, tiny_qwe
         whole = one.model.generate(**inputs, **settings)
         written, scores = one._write(inputs, box)
         assert torch.equal(written, whole.sequences[:, : written.shape[1]])
-        expected = torch.stack([whole.scores[place] for place in box.places], dim=1)
+        expected = torch.stack([whole.scores[place] for place in box.positions], dim=1)
         torch.testing.assert_close(scores, expected, atol=1e-4, rtol=1e-4)
 
 
