@@ -1,7 +1,7 @@
-"""From samples to a batch: open the images, apply the chat template, pad or pack, and mark what the loss sees.
+"""Turn samples into a batch: open the images, apply the chat template, pad or pack, and mark what the loss sees.
 
-The processor does the work; nothing here knows how a template, a tokenizer or an image processor looks inside. All of
-it runs in the data loader's worker processes, where there are any.
+The processor does the work; nothing here depends on how a template, a tokenizer or an image processor is built. All of
+it runs in the data loader's worker processes, if there are any.
 """
 
 import json
@@ -24,18 +24,18 @@ from .quarantine import BadSample
 from .rows import row_name
 from .samples import bad_sample
 
-IGNORE_INDEX = -100  # of the loss
+IGNORE_INDEX = -100  # label that the loss ignores
 Row = Mapping[str, Any]
 Opened = tuple[Row, list[Image.Image]]
 
 
 class Collator:
-    """Rows of `train.data.load_samples` -> model inputs.
+    """Turn rows of `load_samples` into model inputs.
 
     Args:
         processor: the model's; its token budget is checked against the placeholders of every sample.
         max_image_pixels: larger images are refused before they are decoded.
-        skip_bad: a sample that cannot be used leaves an empty place and is told in `bad_samples`; else it is an error.
+        skip_bad: leave out a sample that cannot be used and report it in `bad_samples`; otherwise it is an error.
     """
 
     def __init__(
@@ -49,19 +49,19 @@ class Collator:
         self.skip_bad = skip_bad
 
     def __call__(self, items: Sequence[Any]) -> dict[str, Any]:
-        """A training batch, padded on the right.
+        """Make a training batch, padded on the right.
 
         Args:
             items: B samples, each a row of the batch; or B lists of samples, each packed into one row.
 
         Returns:
             input_ids, labels (B, L), labels being -100 outside the answers.
-            attention_mask (B, L); or, of packed rows, position_ids (B, L) that start at 0 with every sample and in each
-            place of padding, and use_cache False: from these transformers derives the attention, within samples alone.
+            attention_mask (B, L); or, for packed rows, position_ids (B, L) that restart at 0 with every sample and at
+            every token of padding, and use_cache False: from these transformers derives attention within samples only.
             Unless every sample is text alone, pixel_values (images, 3, S, S) and region_mask (images, N) over all
             images in order.
-            For the trainer, not for the model: sample_ids; bad_samples, if any; of packed rows, sample_sizes, for each
-            row the tokens and images of its samples.
+            For the trainer, not for the model: sample_ids; bad_samples, if any; for packed rows, sample_sizes, the
+            tokens and images of each row's samples.
 
         Raises:
             DataError: an image that does not open, is too large or has another size than its region's; a sample whose
@@ -84,14 +84,14 @@ class Collator:
         return batch
 
     def prompts(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        """A batch for `generate`: everything before the last answer, padded on the left."""
+        """Make a batch for `generate`: everything before the last answer, padded on the left."""
         asked = [
             ({**row, "messages": json.dumps(json.loads(row["messages"])[:-1])}, self.open_images(row)) for row in rows
         ]
         return self._apply_template(asked, padding_side="left", add_generation_prompt=True)
 
     def open_images(self, row: Row) -> list[Image.Image]:
-        """The row's images in RGB, un-rotated as annotations see them: an EXIF orientation is not applied."""
+        """Open the row's images in RGB, un-rotated as annotations see them: an EXIF orientation is not applied."""
         size = None if row["width"] is None else (row["width"], row["height"])  # of the first image
         try:
             return [
@@ -102,7 +102,7 @@ class Collator:
             raise DataError(f"{row_name(row)}: {error}") from None
 
     def region(self, row: Row) -> Box | None:
-        """The row's region as the processor makes it grow, in pixels; None where none is known."""
+        """Return the row's region in pixels, expanded by the processor, or None."""
         if row["region"] is None:
             return None
         try:
@@ -111,7 +111,7 @@ class Collator:
             raise DataError(f"{row_name(row)}: {error}") from None
 
     def _open_all(self, rows: Sequence[Row], bad: list[BadSample]) -> list[Opened]:
-        """The rows with their images; without those that cannot be used, where bad samples are skipped."""
+        """Open the images of the rows, without rows that cannot be used if bad samples are skipped."""
         opened = []
         for row in rows:
             try:
@@ -126,7 +126,7 @@ class Collator:
     def _encode(
         self, samples: Sequence[Opened], bad: list[BadSample]
     ) -> tuple[list[tuple[Tensor, Tensor]], dict[str, Tensor]]:
-        """input_ids (L_i) and labels (L_i) of every sample, and what the model takes for all their images together."""
+        """Encode input_ids (L_i) and labels (L_i) of every sample, and the model's inputs for all their images."""
         batch = self._apply_template(samples, padding_side="right", return_assistant_tokens_mask=True)
         answers = torch.tensor(batch.pop("assistant_masks")).bool()  # (samples, L)
         encoded = []
@@ -139,12 +139,12 @@ class Collator:
                     raise DataError(reason)
                 bad.append(bad_sample(row, reason))
             labels = ids.masked_fill(~answer, IGNORE_INDEX)
-            labels[0] = IGNORE_INDEX  # in a packed row, what stands before it is another sample
+            labels[0] = IGNORE_INDEX  # in a packed row, the token before it belongs to another sample
             encoded.append((ids[is_token], labels[is_token]))
         return encoded, batch
 
     def _lay_out(self, rows: Sequence[Sequence[tuple[Tensor, Tensor]]], packed: bool) -> dict[str, Any]:
-        """Every row's samples one after the other. An empty row becomes one place of padding outside the loss."""
+        """Concatenate every row's samples. An empty row becomes one token of padding outside the loss."""
         pad = self.processor.tokenizer.pad_token_id
         empty = (torch.tensor([pad]), torch.tensor([IGNORE_INDEX]))
         rows = [row or [empty] for row in rows]
@@ -158,7 +158,7 @@ class Collator:
         }
         if packed:
             positions = join(((torch.arange(len(ids)) for ids, _ in row) for row in rows), 0)
-            # with a cache, which the language model's own configuration asks for, transformers sees one sample a row
+            # with a cache, which the language model's configuration enables, transformers sees one sample per row
             return batch | {"position_ids": positions, "use_cache": False}
         return batch | {"attention_mask": join(((torch.ones_like(ids) for ids, _ in row) for row in rows), 0)}
 
@@ -174,7 +174,7 @@ class Collator:
         return dict(batch)
 
     def _image_options(self, samples: Sequence[Opened]) -> dict[str, Any]:
-        """What the processor takes beside the images: a sample's region is of its first one."""
+        """Return the processor's further inputs: a sample's region refers to its first image."""
         return {
             "regions": [
                 row["region"] if number == 0 else None for row, images in samples for number in range(len(images))
@@ -182,7 +182,7 @@ class Collator:
         }
 
     def _with_images(self, row: Row, images: Sequence[Image.Image]) -> list[dict[str, Any]]:
-        """The row's messages with the opened images in their places."""
+        """Return the row's messages with the opened images inserted."""
         messages = json.loads(row["messages"])
         opened = iter(images)
         for message in messages:
@@ -198,5 +198,5 @@ class Collator:
                 raise DataError(f"{row_name(row)}: {count} image placeholders, its images need {expected}")
 
     def _visual_tokens(self, rows: Sequence[Row], batch: Mapping[str, Any]) -> list[int]:
-        """Of each row's images together."""
+        """Count the visual tokens of each row's images together."""
         return [len(row["images"]) * self.processor.token_budget for row in rows]

@@ -9,13 +9,13 @@ from typing import Any
 from crop_model.processing_crop_llava import CropLlavaProcessor
 from data_prep.common.errors import DataError
 
-CHUNK = 1000  # samples that are tokenized together
+CHUNK = 1000  # samples tokenized together
 
 
 def with_lengths(
     rows: Iterator[dict[str, Any]], processor: CropLlavaProcessor, max_length: int
 ) -> Iterator[dict[str, Any]]:
-    """Add `length`: an image's placeholder stands for `token_budget` tokens, so no image needs to be read."""
+    """Add `length` to rows: a placeholder stands for `token_budget` tokens, so that no image needs to be read."""
     while chunk := list(islice(rows, CHUNK)):
         good = [row for row in chunk if row["bad"] is None]
         for row, ids in zip(good, _tokenize([row["messages"] for row in good], processor), strict=True):
@@ -41,5 +41,5 @@ def check_template(processor: CropLlavaProcessor) -> None:
     """Refuse a chat template that does not mark the answers: nothing would be supervised."""
     if not re.search(r"\{%-?\s*generation\s*-?%\}", processor.chat_template or ""):
         raise DataError(
-            "chat template: no {% generation %} span marks the answers; give one that has with chat_template=FILE.jinja"
+            "chat template: no {% generation %} span marks the answers; set chat_template=FILE.jinja to one that has it"
         )

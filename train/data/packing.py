@@ -1,10 +1,10 @@
-"""Rows of many samples, planned from the samples' lengths alone: no image is read, no text tokenized.
+"""Pack many samples into a row, planned from the samples' lengths alone: no image is read and no text tokenized.
 
     pack_length = 12      | sample 4 (7 tokens)    | 0 (3)  | 9 (2) |     a row holds whole samples
-                          | sample 2 (8 tokens)       | 5 (3)   |.|     what stays free is padding
+                          | sample 2 (8 tokens)       | 5 (3)   |.|     the rest is padding
     position_ids          0 1 2 3 4 5 6              0 1 2    0 1        restart: no sample sees another
 
-An image costs `token_budget` tokens whatever it shows, which is why the length of a sample is known beforehand.
+Every image costs `token_budget` tokens, so that the length of a sample is known in advance.
 """
 
 import random
@@ -15,19 +15,19 @@ from typing import Any
 import datasets
 from torch.utils.data import Dataset
 
-WINDOW = 4096  # samples that are packed together: a larger one fills rows hardly better and mixes lengths less
+WINDOW = 4096  # samples packed together: a larger window hardly fills rows better, and mixes lengths less
 
 
 def plan_rows(lengths: Sequence[int], pack_length: int, seed: int) -> list[list[int]]:
-    """Every sample in exactly one row of at most `pack_length` tokens: best fit, the longest first, window by window.
+    """Assign every sample to one row of at most `pack_length` tokens: best fit, longest first, window by window.
 
     Args:
         lengths: tokens of every sample, none above `pack_length`.
-        pack_length: tokens of a row.
-        seed: of the shuffle that decides which samples share a window.
+        pack_length: tokens per row.
+        seed: seed of the shuffle that decides which samples share a window.
 
     Returns:
-        Rows of sample indices. A function of the arguments alone: the same for every process.
+        Rows of sample indices, which depend only on the arguments: they are the same for every process.
     """
     order = list(range(len(lengths)))
     random.Random(f"{seed}/rows").shuffle(order)
@@ -39,11 +39,11 @@ def plan_rows(lengths: Sequence[int], pack_length: int, seed: int) -> list[list[
 
 def _best_fit(samples: list[tuple[int, int]], pack_length: int) -> list[list[int]]:
     rows: list[list[int]] = []
-    free: list[tuple[int, int]] = []  # (tokens that a row still takes, its number), sorted
+    free: list[tuple[int, int]] = []  # (free tokens of a row, its number), sorted
     for length, index in sorted(samples, key=lambda sample: -sample[0]):
-        place = bisect_left(free, (length, -1))
-        if place < len(free):
-            room, number = free.pop(place)
+        index_of_best = bisect_left(free, (length, -1))
+        if index_of_best < len(free):
+            room, number = free.pop(index_of_best)
         else:
             room, number = pack_length, len(rows)
             rows.append([])
@@ -53,13 +53,13 @@ def _best_fit(samples: list[tuple[int, int]], pack_length: int) -> list[list[int
 
 
 class PackedRows(Dataset):
-    """Rows of `plan_rows` as a data set whose items are lists of samples.
+    """Serve rows of `plan_rows` as a data set whose items are lists of samples.
 
-    Rows without a sample fill up the last global batch, so that every process has as many batches as the others and
-    no sample comes twice an epoch.
+    Rows without a sample complete the last global batch, so that every process has the same number of batches and no
+    sample occurs twice per epoch.
 
     Args:
-        samples: rows of `train.data.load_samples`.
+        samples: rows of `load_samples`.
         pack_length, seed: as of `plan_rows`.
         global_batch: rows of one update over all processes.
     """

@@ -1,4 +1,4 @@
-"""Samples that could not be used: which, why, and how many of them a run puts up with.
+"""Record the samples that cannot be used, why, and whether a run has more of them than allowed.
 
 loading ──────────────────► BadSample ─┐
 collator, in any worker ──► BadSample ─┴─► all processes ─► output_dir/quarantine.jsonl, sorted, each once
@@ -21,7 +21,7 @@ QUARANTINE_FILE = "quarantine.jsonl"
 
 @dataclass(frozen=True, order=True)
 class BadSample:
-    """A line of the file. `image` is its first image as far as it is known, "" where it has none."""
+    """Hold a line of the file. `image` is the sample's first image as far as it is known, or ""."""
 
     sample_id: str
     image: str
@@ -29,17 +29,17 @@ class BadSample:
 
 
 class Quarantine:
-    """The bad samples of a run. Every process holds all of them; the one that may save writes the file.
+    """Hold the bad samples of a run. Every process holds all of them; the one that may save writes the file.
 
     Args:
-        path: of the file.
+        path: the file.
         total: samples of the data, good and bad.
-        max_bad_fraction: more bad ones than this share of `total` end the run.
-        writes: whether this process writes.
-        resumed: go on from the file that is there; else it is replaced.
+        max_bad_fraction: a larger share of bad samples ends the run.
+        writes: whether this process writes the file.
+        resumed: continue an existing file; otherwise it is replaced.
 
     Raises:
-        DataError: too many, here and in both methods.
+        DataError: too many bad samples, here and in both methods.
     """
 
     def __init__(self, path: Path, total: int, max_bad_fraction: float, writes: bool, resumed: bool) -> None:
@@ -53,10 +53,10 @@ class Quarantine:
         elif writes:
             path.unlink(missing_ok=True)
 
-    def add(self, found: Iterable[BadSample]) -> None:
-        """Take these in and write the file anew."""
+    def add(self, samples: Iterable[BadSample]) -> None:
+        """Add samples and rewrite the file."""
         before = len(self.samples)
-        for sample in found:
+        for sample in samples:
             self.samples.setdefault(sample.sample_id, sample)
         if len(self.samples) == before:
             return
@@ -68,9 +68,9 @@ class Quarantine:
                 f"see {self.path}"
             )
 
-    def collect(self, found: Sequence[BadSample], accelerator: Accelerator) -> None:
-        """Take in what every process found. All of them have to call it, and all stop together at the ceiling."""
-        new = [sample for sample in found if sample.sample_id not in self.samples]
+    def collect(self, samples: Sequence[BadSample], accelerator: Accelerator) -> None:
+        """Add the samples of all processes. Every process must call it, and all stop together at the limit."""
+        new = [sample for sample in samples if sample.sample_id not in self.samples]
         count = accelerator.reduce(torch.tensor(len(new), device=accelerator.device), reduction="sum")
         if count.item():
             self.add(gather_object(new))

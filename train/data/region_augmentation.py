@@ -1,25 +1,25 @@
-"""Training with real regions: boxes a little off, the localizer's own, or none, as PLC meets them in use.
+"""Train with realistic regions: boxes slightly off, the localizer's own, or none, as PLC meets them at inference.
 
     sampler ─► (epoch, number) ─► RegionNoiseData ─► rows with other regions ─► collator
                                        └─ draws by (seed, sample id, epoch)
 
-Every time a sample is read, one of three things becomes its region:
+Every time a sample is read, its region is one of three:
 
     global_probability       none: the whole image
-    localizer_probability    what the localizer predicted for the question, as it is
+    localizer_probability    the localizer's prediction for the question, unchanged
     otherwise                the annotated region, its box jittered by `region_jitter` = j
 
-A jittered box is scaled, then each of its four sides moves by itself:
+A jittered box is scaled, then each of its four sides moves independently:
 
     +----------------+  annotated, w x h          sides:    both times (1 + j) ** u, u in [-1, 1]: w', h'
-    |   +--------+   |                            x1, x2:   move by up to j/2 * w', each for itself
+    |   +--------+   |                            x1, x2:   move by up to j/2 * w', independently
     |   | ·····  |   |  <- x1' in this range      y1, y2:   move by up to j/2 * h'
     |   +--------+   |
     +----------------+                            then it is clipped to the image
 
-As j < 1, the centre of the annotated box stays inside. The epoch comes with the number of the sample, so a draw depends
-neither on the process, nor on the data loader's workers, nor on where a run was resumed. Evaluation never comes here.
-How regions are drawn is this project's design, not the CROP paper's.
+As j < 1, the centre of the annotated box stays inside. The epoch comes with the number of the sample, so that a draw
+depends neither on the process, nor on the data loader's workers, nor on where a run was resumed. Evaluation uses
+none of this. The way regions are drawn is this project's design, not the CROP paper's.
 """
 
 import random
@@ -36,17 +36,17 @@ from data_prep.schema.sample import read_regions
 
 from .packing import PackedRows
 
-LOCATED = "localizer_region"  # column: null where nothing was predicted, [] for the whole image, else a box in pixels
+LOCATED = "localizer_region"  # column: null without a prediction, [] for the whole image, else a box in pixels
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class RegionNoise:
-    """How a sample's region is drawn. All zero: as annotated.
+    """Draw a sample's region; with all values 0, it stays as annotated.
 
     Args:
-        seed: of the draws, with the sample's id and the epoch.
+        seed: seed of the draws, with the sample's id and the epoch.
         jitter: j of the box, at least 0 and below 1.
         localizer: probability of the localizer's own prediction, for samples that have one.
         none: probability of the whole image.
@@ -74,7 +74,7 @@ class RegionNoise:
         return not (self.jitter or self.localizer or self.none)
 
     def apply(self, row: Mapping[str, Any], epoch: int) -> Row:
-        """The row with the region of this epoch; the same for the same seed, sample id and epoch."""
+        """Return the row with its region for this epoch, a function of seed, sample id and epoch."""
         row = dict(row)
         located = row.pop(LOCATED, None)
         draw = random.Random(f"{self.seed}/{row['sample_id']}/{epoch}")
@@ -90,7 +90,7 @@ class RegionNoise:
 
 
 def jitter_box(box: Box, width: int, height: int, jitter: float, draw: random.Random) -> Box:
-    """The box scaled and its sides moved, as drawn at the head of this file, clipped to an image of that size."""
+    """Scale the box and move its sides, as shown at the top of this file, and clip it to an image of that size."""
     if not jitter:
         return box
     x1, y1, x2, y2 = box
@@ -108,11 +108,11 @@ def jitter_box(box: Box, width: int, height: int, jitter: float, draw: random.Ra
 
 
 class RegionNoiseData(Dataset):
-    """Samples, or packed rows of them, under `RegionNoise`; an item is asked for by (epoch, number).
+    """Apply `RegionNoise` to samples or packed rows of them; an item is indexed by (epoch, number).
 
     Args:
-        data: what it is about; stays as it is.
-        noise: how regions are drawn.
+        data: the samples or rows, which stay unchanged.
+        noise: draws the regions.
     """
 
     def __init__(self, data: datasets.Dataset | PackedRows, noise: RegionNoise) -> None:
@@ -130,13 +130,13 @@ class RegionNoiseData(Dataset):
 
 
 class WithEpoch(Sampler[tuple[int, int]]):
-    """The numbers of `sampler`, each with the epoch that `epoch` told when the iteration started."""
+    """Yield the numbers of `sampler`, each with the epoch that `epoch` returned when the iteration started."""
 
     def __init__(self, sampler: Sampler[int], epoch: Callable[[], int]) -> None:
         self.sampler, self.epoch = sampler, epoch
 
     def __len__(self) -> int:
-        return len(self.sampler)  # type: ignore[arg-type]  # of every sampler that a training gets
+        return len(self.sampler)  # type: ignore[arg-type]  # every sampler of a training has a length
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch = self.epoch()
@@ -144,29 +144,28 @@ class WithEpoch(Sampler[tuple[int, int]]):
 
 
 def add_located(samples: datasets.Dataset, sidecars: Sequence[str]) -> datasets.Dataset:
-    """The samples with a column `LOCATED` from sidecars of the localizer's own predictions (`data_prep.localize`).
+    """Add a column `LOCATED` from sidecars of the localizer's own predictions (`data_prep.localize`).
 
-    The data's fingerprint then covers the predictions: a run does not go on with others.
+    The data's fingerprint then covers the predictions, so that a run does not resume with others.
 
     Raises:
-        DataError: a sidecar that does not read, holds none of the samples, or tells another size of an image.
+        DataError: a sidecar cannot be read, holds none of the samples, or states another size of an image.
     """
     keys, widths, heights = samples["sample_id"][:], samples["width"][:], samples["height"][:]
     located: list[list[float] | None] = [None] * len(samples)
     for sidecar in sidecars:
         table, matched = read_regions(sidecar), 0
         for number, key in enumerate(keys):
-            found = table.get(key)
-            if found is None:
+            row = table.get(key)
+            if row is None:
                 continue
             matched += 1
             if widths[number] is None:
-                widths[number], heights[number] = found.width, found.height
-            elif (found.width, found.height) != (widths[number], heights[number]):
-                size = f"{found.width}x{found.height}, its annotation {widths[number]}x{heights[number]}"
+                widths[number], heights[number] = row.width, row.height
+            elif (row.width, row.height) != (widths[number], heights[number]):
+                size = f"{row.width}x{row.height}, its annotation {widths[number]}x{heights[number]}"
                 raise DataError(f"localizer_regions: {sidecar}: sample {key}: the image is {size}")
-            region = found.region
-            located[number] = [] if region is None else list(sanitize_box(region, found.width, found.height))
+            located[number] = [] if row.region is None else list(sanitize_box(row.region, row.width, row.height))
         if not matched:
             raise DataError(f"localizer_regions: {sidecar}: holds none of the questions of train_data")
     features = datasets.Features({LOCATED: datasets.List(datasets.Value("float64"))})

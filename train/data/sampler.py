@@ -1,6 +1,6 @@
-"""The order of training samples: a function of seed and epoch alone.
+"""Order training samples as a function of seed and epoch alone.
 
-So every process draws the same order, a resumed run goes on with the very samples that were next, and a run on more
+Every process therefore draws the same order, a resumed run continues with exactly the next samples, and a run on more
 processes with the same global batch sees the same batches.
 """
 
@@ -13,14 +13,14 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 
 class EpochSampler(Sampler[int]):
-    """A new order every epoch.
+    """Draw a new order every epoch.
 
     Args:
-        count: of samples.
-        seed: of the order, together with the epoch.
-        epoch: tells the current epoch when an iteration starts.
-        lengths: samples of like length stand together where given; None: a plain shuffle.
-        global_batch: samples of one update over all processes, the unit that `lengths` are grouped in.
+        count: number of samples.
+        seed: seed of the order, together with the epoch.
+        epoch: returns the current epoch when an iteration starts.
+        lengths: group samples of similar length; None: a plain shuffle.
+        global_batch: samples of one update over all processes, the unit in which `lengths` are grouped.
     """
 
     def __init__(

@@ -1,11 +1,12 @@
-"""A table of samples, one row a question, checked before any image is read or any model loaded.
+"""Load a table of samples, one row per question, checked before any image is read or any model loaded.
 
     annotations ─► data_prep.schema.records ─► rows ─► datasets' cache ─► train.data.collator
-          region sidecar, by sample_id ─┘   └─► bad ones: raised, or handed over to be skipped
+          region sidecar, by sample_id ─┘   └─► bad rows: raised, or passed on to be skipped
 
-Every question with an image is a sample of its own, since each has a region of its own, unless conversations are asked
-for whole; one without images always stays whole. Rows hold paths and text. The table of a source is written to disk
-once, as it is read, and mapped into memory by every process. All errors are `DataError`s that name file and record.
+Every question with an image is a separate sample, because each has its own region, unless whole conversations are
+requested; a conversation without images always stays whole. Rows hold paths and text. The table of a source is written
+to disk once, while it is read, and mapped into memory by every process. All errors are `DataError`s that name file and
+record.
 """
 
 import json
@@ -29,10 +30,7 @@ from data_prep.schema.data_source import DataSource, existing_paths
 from . import lengths, rows
 from .lengths import check_template, with_lengths
 from .quarantine import BadSample
-from .rows import (
-    FEATURES,
-    read_rows,
-)
+from .rows import FEATURES, read_rows
 
 
 def load_samples(
@@ -46,18 +44,18 @@ def load_samples(
     """Read, check and count every sample of `sources`, with the columns of `FEATURES`.
 
     Args:
-        sources: what to read; a source's weight repeats or thins its samples.
-        processor: its chat template and token budget give the lengths.
-        max_length: the longest sample allowed, in tokens.
-        seed: of the choice that a weight that is not whole makes.
+        sources: the data sets to read; a source's weight repeats or thins its samples.
+        processor: gives the lengths by its chat template and token budget.
+        max_length: the longest allowed sample, in tokens.
+        seed: seed of the choice that a fractional weight makes.
         split_turns: each question about an image is a sample with its own region. False: a conversation is one sample,
-            its region the union of its questions' - none, if one of them has none.
-        bad: takes up the samples that cannot be used; None: the first one is an error.
+            with the union of its questions' regions, or none if one of them has none.
+        bad: receives the samples that cannot be used; None: the first one is an error.
 
     Raises:
-        DataError: an unreadable file, a sidecar that fits no sample, a source without a good sample; and, where `bad`
-            is None, a record without question or answer, an image missing or outside its root, a region outside its
-            image, a sample too long.
+        DataError: an unreadable file, a sidecar that fits no sample, a source without a good sample; and, if `bad` is
+            None, a record without question or answer, an image missing or outside its root, a region outside its
+            image, a sample that is too long.
     """
     check_template(processor)
     parts = []
@@ -78,16 +76,16 @@ def load_samples(
 
 
 def bad_sample(row: Mapping[str, Any], reason: str) -> BadSample:
-    """A row's line in the quarantine."""
+    """Return the quarantine's line for a row."""
     return BadSample(row["sample_id"], row["images"][0] if row["images"] else "", reason)
 
 
 def _read_source(
     source: DataSource, processor: CropLlavaProcessor, max_length: int, split_turns: bool, raises: bool
 ) -> datasets.Dataset:
-    """All rows of a source, good and bad; from the cache of `datasets`, if nothing they are made of has changed.
+    """Read all rows of a source, good and bad, from the cache of `datasets` if none of their inputs has changed.
 
-    Image files are not among what is watched: their number may be millions.
+    Image files do not count as inputs: there may be millions of them.
     """
     files = [source.annotations] if source.regions is None else [source.annotations, source.regions]
     code = [
@@ -95,8 +93,8 @@ def _read_source(
         for module in (__file__, rows.__file__, lengths.__file__, records.__file__, images.__file__)
     ]
     tokenizer = json.loads(processor.tokenizer.backend_tokenizer.to_str()) | {"padding": None, "truncation": None}
-    made_of = [asdict(source) | {"weight": None}, [file_stamps(file) for file in files], code, tokenizer]
-    made_of += [
+    inputs = [asdict(source) | {"weight": None}, [file_stamps(file) for file in files], code, tokenizer]
+    inputs += [
         str(Path(source.image_root or "").absolute()),
         processor.chat_template,
         processor.image_token,
@@ -108,7 +106,7 @@ def _read_source(
         return datasets.Dataset.from_generator(
             partial(_read, source, processor, max_length, split_turns, raises),
             features=FEATURES,
-            fingerprint=Hasher.hash(made_of),
+            fingerprint=Hasher.hash(inputs),
         )
     except DatasetGenerationError as error:
         if isinstance(error.__cause__, DataError):
@@ -117,7 +115,7 @@ def _read_source(
 
 
 def file_stamps(pattern: str) -> list[tuple[str, int, int]]:
-    """Name, size and time of every file of a file, folder or glob; of a Hub name, which is none of these, nothing."""
+    """Return name, size and time of every file of a file, folder or glob; nothing for a Hub name, which is none."""
     paths = [
         file for path in existing_paths(pattern) for file in (sorted(path.rglob("*")) if path.is_dir() else [path])
     ]
@@ -127,7 +125,7 @@ def file_stamps(pattern: str) -> list[tuple[str, int, int]]:
 def _read(
     source: DataSource, processor: CropLlavaProcessor, max_length: int, split_turns: bool, raises: bool
 ) -> Iterator[dict[str, Any]]:
-    """The rows with their lengths; with `raises`, up to the first bad one."""
+    """Yield the rows with their lengths; with `raises`, the first bad one is an error."""
     row = None
     for row in with_lengths(read_rows(source, split_turns), processor, max_length):
         if raises and row["bad"] is not None:
@@ -138,7 +136,7 @@ def _read(
 
 
 def _weighted_indices(count: int, weight: float, seed: int) -> list[int]:
-    """Every sample floor(weight) times, and a fixed choice of them once more for what is left of the weight."""
+    """Repeat every sample floor(weight) times, and a fixed choice once more for the fraction of the weight."""
     whole, rest = divmod(weight, 1)
     extra = random.Random(seed).sample(range(count), round(rest * count))
     return sorted([*range(count)] * int(whole) + extra)

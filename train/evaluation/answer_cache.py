@@ -1,9 +1,10 @@
-"""What an evaluation has answered so far, batch by batch, so that one that was killed can go on.
+"""Store an evaluation's answers batch by batch, so that a killed evaluation can resume.
 
-    output_dir/answers/<key of the row>/<any name>.jsonl     a line a batch, as soon as it is answered
+    output_dir/answers/<key of the row>/<any name>.jsonl     one line per batch, as soon as it is answered
 
-The key stands for all that an answer follows from: the row, the files of its checkpoint, the questions with their
-regions, the batches. Batches are the same for any number of processes, so that a run may go on with another number.
+The key covers everything that determines an answer: the row, the files of its checkpoint, the questions with their
+regions, and the batches. Batches are the same for any number of processes, so that a run may resume with another
+number.
 """
 
 import hashlib
@@ -22,11 +23,11 @@ FOLDER = "answers"
 
 
 class AnswerCache:
-    """The answered batches of one row.
+    """Store the answered batches of one row.
 
     Args:
-        output_dir: of the evaluation.
-        made_of: what the answers follow from; its JSON makes the key.
+        output_dir: folder of the evaluation.
+        made_of: everything that determines the answers; the key is a hash of its JSON.
     """
 
     def __init__(self, output_dir: Path, made_of: Mapping[str, Any]) -> None:
@@ -36,25 +37,25 @@ class AnswerCache:
         self._path = self.folder / f"{uuid.uuid4().hex}.jsonl"
 
     def read(self) -> dict[int, list[Prediction]]:
-        """The batches that are on disk, by number."""
+        """Read the stored batches by number."""
         return {
             number: predictions for path in sorted(self.folder.glob("*.jsonl")) for number, predictions in _read(path)
         }
 
     def add(self, number: int, predictions: Sequence[Prediction]) -> None:
-        """Keep a batch on disk."""
+        """Store a batch."""
         line = json.dumps({"batch": number, "predictions": [asdict(prediction) for prediction in predictions]})
         with self._path.open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")
 
 
 def remove_answers(output_dir: Path) -> None:
-    """Forget all rows: they are not to be gone on with."""
+    """Remove the answers of all rows, so that no evaluation resumes from them."""
     shutil.rmtree(output_dir / FOLDER, ignore_errors=True)
 
 
 def _read(path: Path) -> Iterable[tuple[int, list[Prediction]]]:
-    """The batches of a file; a last line that a kill has cut off is none."""
+    """Yield the batches of a file; a last line that a kill has truncated is skipped."""
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
         if line.endswith("\n"):
             batch = json.loads(line)

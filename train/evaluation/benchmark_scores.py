@@ -1,7 +1,7 @@
-"""The benchmarks' part of an evaluation's results: each one's scores, and what is kept of the full-token model's.
+"""Compute the benchmarks' part of an evaluation's results: scores, and their retention of the full-token model's.
 
 scored answers ─► summary of the metric ─► headline, its interval ─► mean over benchmarks (accuracy)
-          └───► with the full-token row's, of the same questions ─► retention ─► mean over benchmarks (relative)
+          └───► with the full-token row's for the same questions ─► retention ─► mean over benchmarks (relative)
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,21 +17,21 @@ Scored = Mapping[str, Sequence[ScoredRow]]  # a row's answers by benchmark
 
 
 def describe_benchmarks(scored: Scored) -> dict[str, Any]:
-    """The keys of a row of evaluation.json that follow from the benchmarks' scores.
+    """Compute the keys of a row of evaluation.json that follow from the benchmarks' scores.
 
-    `accuracy` is the mean over benchmarks of the headline over its full score, each of the same weight, with a
-    bootstrap interval; `benchmarks` has each one's headline as `score`, its 95 % interval, and all of its `scores`.
+    `accuracy` is the mean over benchmarks of the headline over its full score, with equal weights and a bootstrap
+    interval; `benchmarks` has each one's headline as `score`, its 95 % interval, and all of its `scores`.
     """
     estimates, benchmarks = [], {}
     for label, rows in scored.items():
         metric = _metric(label)
-        found = estimate(metric, rows, label)
-        estimates.append(Estimate(found.value / metric.full_score, found.draws / metric.full_score))
+        headline = estimate(metric, rows, label)
+        estimates.append(Estimate(headline.value / metric.full_score, headline.draws / metric.full_score))
         benchmarks[label] = {
             "n": len(rows),
             "headline": metric.headline,
-            "score": found.value,
-            "score_ci95": list(share_interval(metric, rows) or found.interval()),
+            "score": headline.value,
+            "score_ci95": list(share_interval(metric, rows) or headline.interval()),
             "full_score": metric.full_score,
             "retention": None,
             "scores": metric.summarize(rows),
@@ -50,12 +50,13 @@ def describe_benchmarks(scored: Scored) -> dict[str, Any]:
 def add_retention(rows: Sequence[dict[str, Any]], scored: Sequence[Scored], full: int | None) -> None:
     """Fill each benchmark's `retention` and their mean, `relative_accuracy`, with paired bootstrap intervals.
 
-    A row that is `relative_to` that full-token row already is left: a bootstrap over 100,000 questions takes a minute.
+    A row that is already `relative_to` this full-token row is skipped: a bootstrap over 100,000 questions takes a
+    minute.
 
     Args:
-        rows: from `describe_row`.
+        rows: rows from `describe_row`.
         scored: their answers, in the same order.
-        full: number of the full-token row; None: there is none yet, and nothing is filled.
+        full: number of the full-token row; None: there is none yet, and nothing is filled in.
     """
     if full is None:
         return
@@ -63,18 +64,18 @@ def add_retention(rows: Sequence[dict[str, Any]], scored: Sequence[Scored], full
         if row["relative_to"] == full:
             continue
         row["relative_to"] = full
-        kept = {label: _retention(label, answers[label], scored[full][label]) for label in answers}
-        for label, found in kept.items():
-            row["benchmarks"][label]["retention"] = None if found is None else found.value
-            row["benchmarks"][label]["retention_ci95"] = None if found is None else list(found.interval())
-        known = [found for found in kept.values() if found is not None]
-        mean = average(known) if len(known) == len(kept) else None
+        retentions = {label: _retention(label, answers[label], scored[full][label]) for label in answers}
+        for label, share in retentions.items():
+            row["benchmarks"][label]["retention"] = None if share is None else share.value
+            row["benchmarks"][label]["retention_ci95"] = None if share is None else list(share.interval())
+        known = [share for share in retentions.values() if share is not None]
+        mean = average(known) if len(known) == len(retentions) else None
         row["relative_accuracy"] = None if mean is None else mean.value
         row["relative_accuracy_ci95"] = None if mean is None else list(mean.interval())
 
 
 def _retention(label: str, rows: Sequence[ScoredRow], full_rows: Sequence[ScoredRow]) -> Estimate | None:
-    """None where the full-token model is right so rarely that nothing can be divided by it."""
+    """Compute the retention; None if the full-token model is correct too rarely to divide by."""
     try:
         return retention(_metric(label), rows, full_rows, label)
     except DataError:

@@ -1,4 +1,4 @@
-"""One question's answer, and the files that keep them."""
+"""Hold one question's answer, and write the files of answers."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from .metrics import ScoredRow
 
 @dataclass(frozen=True)
 class Prediction:
-    """One answered question."""
+    """Hold one answered question."""
 
     index: int  # in the data
     sample_id: str
@@ -22,17 +22,17 @@ class Prediction:
     target: str
     answer: str
     correct: bool
-    region: Box | None  # that the model got, in pixels
-    annotated_patches: int  # of the annotated region; 0: it has none
+    region: Box | None  # the model's input, in pixels
+    annotated_patches: int  # patches of the annotated region; 0: it has none
     images: int
     visual_tokens: int
     text_tokens: int  # of the prompt
     benchmark: str | None = None
-    scored: ScoredRow | None = None  # as the benchmark's metric takes it
+    scored: ScoredRow | None = None  # input of the benchmark's metric
 
 
 def by_benchmark(predictions: Sequence[Prediction]) -> dict[str, list[ScoredRow]]:
-    """The scored answers of each benchmark."""
+    """Group the scored answers by benchmark."""
     answers: dict[str, list[ScoredRow]] = {}
     for prediction in predictions:
         if prediction.benchmark is not None and prediction.scored is not None:
@@ -41,13 +41,13 @@ def by_benchmark(predictions: Sequence[Prediction]) -> dict[str, list[ScoredRow]
 
 
 def write_predictions(folder: Path, number: int, row: Mapping[str, Any], predictions: Sequence[Prediction]) -> None:
-    """`predictions-<row>.jsonl`, in the order of the data."""
+    """Write `predictions-<row>.jsonl` in the order of the data."""
     name = f"predictions-{number:02d}-{row['method']}-{row['token_budget']}-{row['region_source']}.jsonl"
     lines = [json.dumps(asdict(prediction), ensure_ascii=False) for prediction in predictions]
     (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def clear_predictions(folder: Path) -> None:
-    """Remove what an earlier evaluation with other rows left."""
+    """Remove the files of an earlier evaluation with other rows."""
     for path in folder.glob("predictions-*.jsonl"):
         path.unlink()

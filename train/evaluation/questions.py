@@ -1,4 +1,4 @@
-"""What an evaluation asks: held-out samples with one answer each, or public benchmarks with a metric each."""
+"""Load the questions of an evaluation: held-out samples with one answer each, or benchmarks with a metric each."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,11 +16,11 @@ from train.evaluation.benchmarks.source import benchmark_of, read_questions
 from .arguments import EvaluateArguments
 from .metrics import METRICS, ScoredRow
 
-QuestionsByLabel = Mapping[str, Sequence[BenchmarkQuestion]]  # by a benchmark's label
+QuestionsByLabel = Mapping[str, Sequence[BenchmarkQuestion]]  # questions by a benchmark's label
 
 
 def read_benchmarks(arguments: EvaluateArguments, data: DataArguments) -> QuestionsByLabel:
-    """The questions of every benchmark, of each the first `num_samples`; none where samples are asked.
+    """Read the first `num_samples` questions of every benchmark; none if the evaluation uses samples.
 
     Raises:
         ConfigError: neither samples nor benchmarks, or both.
@@ -34,18 +34,19 @@ def read_benchmarks(arguments: EvaluateArguments, data: DataArguments) -> Questi
 
 
 def load_questions(
-    arguments: EvaluateArguments, data: DataArguments, asked: QuestionsByLabel, processor: CropLlavaProcessor
+    arguments: EvaluateArguments, data: DataArguments, questions: QuestionsByLabel, processor: CropLlavaProcessor
 ) -> datasets.Dataset:
-    """The rows that a model with that processor is asked, in the columns of `load_samples` or of `load_benchmark`."""
+    """Load the rows for a model with that processor, with the columns of `load_samples` or of `load_benchmark`."""
     if not arguments.benchmarks:
         samples = load_samples(data.eval_data, processor, data.max_length)
         return samples.select(range(min(arguments.num_samples or len(samples), len(samples))))
-    parts = [load_benchmark(source, processor, data.max_length, asked[source.label]) for source in arguments.benchmarks]
-    return datasets.concatenate_datasets(parts)
+    return datasets.concatenate_datasets(
+        [load_benchmark(source, processor, data.max_length, questions[source.label]) for source in arguments.benchmarks]
+    )
 
 
 def scored(row: Mapping[str, Any], answer: str) -> ScoredRow | None:
-    """The answer as its benchmark's metric scores it; None for a sample of no benchmark.
+    """Score an answer by its benchmark's metric; None for a sample that belongs to no benchmark.
 
     Raises:
         DataError: targets that do not fit the metric.

@@ -1,27 +1,27 @@
-"""Where an evaluation takes the region of a question from.
+"""Choose the region of a question in an evaluation.
 
-`oracle` is the annotated region, `global` none at all, `random` a box of the annotated one's size in another place: the
-negative control that tells whether regions matter. Under these a question without a region has none. `localizer` is
-what a model finds, for every question with an image (`train.evaluation.localization`).
+`oracle` is the annotated region, `global` is none, and `random` is a box of the annotated size at another position: the
+negative control that shows whether regions matter. With these a question without a region has none. `localizer` is a
+model's prediction for every question with an image (`train.evaluation.localization`).
 """
 
 import random
 
 from crop_model.regions import Box
 
-REGION_SOURCES = ("oracle", "random", "global")  # those that `choose_region` knows
-LOCALIZER = "localizer"  # a model's: `train.evaluation.localization`
+REGION_SOURCES = ("oracle", "random", "global")  # sources of `choose_region`
+LOCALIZER = "localizer"  # a model's prediction: `train.evaluation.localization`
 LINE_WIDTH = 1e-6  # pixels
 
 
 def choose_region(source: str, oracle: Box | None, width: int, height: int, seed_key: str) -> Box | None:
-    """The region that `source` gives for a question.
+    """Return the region that `source` gives for a question.
 
     Args:
         source: one of `REGION_SOURCES`.
         oracle: the annotated region in pixels, or None.
-        width, height: of the image, in pixels.
-        seed_key: names the draw of `random`; the same key gives the same box.
+        width, height: size of the image in pixels.
+        seed_key: seeds the draw of `random`; the same key gives the same box.
 
     Raises:
         ValueError: unknown source.
@@ -34,10 +34,10 @@ def choose_region(source: str, oracle: Box | None, width: int, height: int, seed
 
 
 def displaced_box(box: Box, width: int, height: int, rng: random.Random) -> Box:
-    """A box of the same size, uniform over the places where it does not overlap `box`, over all if there are none.
+    """Draw a box of the same size, uniformly over the positions without overlap with `box`, or over all if none exist.
 
-    The top left corners at which it would overlap are a rectangle inside the one of all corners, so that what is left
-    falls into four strips, from which one is drawn by its area:
+    The top left corners with an overlap form a rectangle within the one of all corners, so that the rest consists of
+    four strips, one of which is drawn by its area:
 
         +-------------------------+  0
         |          above          |
@@ -66,7 +66,7 @@ def displaced_box(box: Box, width: int, height: int, rng: random.Random) -> Box:
 
 
 def _area(x_low: float, y_low: float, x_high: float, y_high: float) -> float:
-    """Of a strip, 0 if it is empty. One as thin as a line still counts: a box as wide as the image has no other."""
+    """Compute a strip's area, 0 if it is empty. A line still counts: a box as wide as the image has no other strip."""
     if x_high < x_low or y_high < y_low:
         return 0.0
     return (x_high - x_low + LINE_WIDTH) * (y_high - y_low + LINE_WIDTH)

@@ -1,4 +1,4 @@
-"""What an evaluation leaves: one line a prediction, the table as JSON and Markdown, and where it was measured."""
+"""Write and read the results of an evaluation: the table as JSON and Markdown, and the environment."""
 
 import json
 import statistics
@@ -29,14 +29,14 @@ def describe_row(
     ttft_s: float | None,
     dtype: torch.dtype,
 ) -> dict[str, Any]:
-    """One row of evaluation.json, but for its `relative_accuracy`, which takes the other rows.
+    """Compute one row of evaluation.json except its `relative_accuracy`, which needs the other rows.
 
     Args:
-        spec: what was evaluated.
+        spec: the evaluated row.
         checkpoint: the evaluated model, with the row's compressor.
-        predictions: of all questions, at least one.
+        predictions: those of all questions, at least one.
         ttft_s: time to the first token in seconds, or None.
-        dtype: of weights and KV cache.
+        dtype: dtype of weights and KV cache.
     """
     correct = [prediction.correct for prediction in predictions]
     images = sum(prediction.images for prediction in predictions)
@@ -73,7 +73,7 @@ def describe_row(
 
 
 def _groups(prediction: Prediction, token_budget: int) -> list[str]:
-    """The kind of question, and how its annotated region compares with the budget."""
+    """Return the type of the question, and how its annotated region compares with the budget."""
     if prediction.annotated_patches == 0:
         size = "no region"
     else:
@@ -82,13 +82,13 @@ def _groups(prediction: Prediction, token_budget: int) -> list[str]:
 
 
 def full_token_row(rows: Sequence[Mapping[str, Any]]) -> int | None:
-    """Number of the first full-token row, if possible one before fine-tuning; None without one."""
+    """Return the number of the first full-token row, preferably one before fine-tuning; None without one."""
     full = sorted((row["trained"], number) for number, row in enumerate(rows) if row["method"] == "none")
     return full[0][1] if full else None
 
 
 def add_relative_accuracy(rows: Sequence[dict[str, Any]]) -> None:
-    """Fill `relative_accuracy`: over that of `full_token_row`; None without one."""
+    """Fill in `relative_accuracy`, the accuracy over that of `full_token_row`; None without one."""
     number = full_token_row(rows)
     full = 0 if number is None else rows[number]["accuracy"]
     for row in rows:
@@ -104,15 +104,15 @@ def write_report(
     rows_left: int = 0,
     answers: Sequence[Scored] = (),
 ) -> dict[str, Any]:
-    """Write evaluation.json and evaluation.md anew; returns what the JSON file holds.
+    """Rewrite evaluation.json and evaluation.md; return the content of the JSON file.
 
     Args:
-        folder: where to.
-        dataset, questions: what was asked, and how many of it.
-        rows: all that are known by now, from `describe_row`.
-        dtype: of the weights.
-        rows_left: how many are still to come; both files say so.
-        answers: of each row `by_benchmark`, where benchmarks were asked.
+        folder: folder of the files.
+        dataset, questions: name of the data, and number of questions.
+        rows: all rows so far, from `describe_row`.
+        dtype: dtype of the weights.
+        rows_left: number of missing rows; both files state it.
+        answers: each row's answers `by_benchmark`, if benchmarks were evaluated.
     """
     if any(answers):
         add_retention(rows, answers, full_token_row(rows))
@@ -147,7 +147,7 @@ def read_evaluation(path: str | Path) -> dict[str, Any]:
 
 
 def report_text(result: Mapping[str, Any]) -> str:
-    """A line on the questions, the table, and how to read it."""
+    """Format a line on the questions, the table, and how to read it."""
     title = f"{result['dataset']}: {result['n']} questions"
     if result["rows_left"]:
         title += f" ({result['rows_left']} rows still to come)"
@@ -204,7 +204,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def _gmacs(row: Mapping[str, Any]) -> str:
-    """The model's, and the localizer's where there is one."""
+    """Format the model's GMACs and the localizer's, if there is one."""
     model = f"{row['macs'] / 1e9:.3g}"
     if "localizer_macs" not in row:
         return model

@@ -1,4 +1,4 @@
-"""Readers of public benchmarks, one a file, with the metric and the instruction of each."""
+"""Read public benchmarks: one reader per file, with its metric and instruction."""
 
 from . import docvqa, gqa, mmbench, mme, pope, scienceqa, seed_bench, textvqa, visual_cot, vizwiz, vqav2
 from .question import LETTER, OR_UNANSWERABLE, Benchmark

@@ -1,9 +1,9 @@
-"""DocVQA: `val_v1.0_withQT.json`.
+"""Read DocVQA: `val_v1.0_withQT.json`.
 
     {"data": [{"questionId", "question", "question_types", "image": "documents/<page>.png", "answers", ...}, ...]}
 
-Paths of images start from the folder of `documents`. LLaVA does not evaluate on DocVQA: it is asked as its other
-questions with short answers are. The test split has no answers.
+Paths of images start from the folder of `documents`. LLaVA does not evaluate on DocVQA: the prompt is that of its other
+benchmarks with short answers. The test split has no answers.
 """
 
 from collections.abc import Iterator
@@ -27,15 +27,15 @@ _SCHEMA = TypeAdapter(Record)
 
 
 def read(path: Path) -> Iterator[BenchmarkQuestion]:
-    """The questions of the val split, or of another split's file; by their types, joined where there are several."""
+    """Read the questions of the val split, or of another split's file, grouped by their types joined by commas."""
     file = official_file(path, "val_v1.0_withQT.json")
-    for name, asked in numbered(file, _SCHEMA, json_list(file, "data.item")):
+    for name, record in numbered(file, _SCHEMA, json_list(file, "data.item")):
         yield BenchmarkQuestion(
             record=name,
-            question_id=asked.question_id,
-            image=asked.image,
-            prompt=asked.question,
-            question=asked.question,
-            targets=tuple(asked.answers),
-            group=", ".join(asked.kinds) or None,
+            question_id=record.question_id,
+            image=record.image,
+            prompt=record.question,
+            question=record.question,
+            targets=tuple(record.answers),
+            group=", ".join(record.kinds) or None,
         )

@@ -1,4 +1,4 @@
-"""Official files of a benchmark: found by name, their records checked one by one. All errors are `DataError`s."""
+"""Find the official files of a benchmark by name, and check their records one by one. All errors are `DataError`s."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def official_file(path: Path, name: str) -> Path:
-    """`path` itself where it is a file, else the file called `name` in that folder."""
+    """Return `path` if it is a file, else the file called `name` in that folder."""
     if path.is_file():
         return path
     file = path / name
@@ -25,7 +25,7 @@ def official_file(path: Path, name: str) -> Path:
 
 
 def numbered(path: Path, schema: TypeAdapter[T], raws: Iterable[Any]) -> Iterator[tuple[str, T]]:
-    """(name for messages, record) of the records of a list or the lines of a JSONL file, counted from 0 and 1."""
+    """Yield (name for messages, record) for a list's records, counted from 0, or a JSONL file's lines, from 1."""
     for number, raw in enumerate(raws):
         if isinstance(raw, JsonLine):
             yield (name := f"{path}: line {raw.number}"), parsed(schema, raw.load(), name)
@@ -34,18 +34,18 @@ def numbered(path: Path, schema: TypeAdapter[T], raws: Iterable[Any]) -> Iterato
 
 
 def keyed(path: Path, schema: TypeAdapter[T], pairs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, str, T]]:
-    """(name for messages, key, record) of the records of a mapping; a key that comes twice is an error."""
+    """Yield (name for messages, key, record) for a mapping's records; a repeated key is an error."""
     seen = set()
     for key, raw in pairs:
         name = f"{path}: record {key!r}"
         if key in seen:
-            raise DataError(f"{name}: the key is there twice")
+            raise DataError(f"{name}: the key occurs twice")
         seen.add(key)
         yield name, key, parsed(schema, raw, name)
 
 
 def parsed(schema: TypeAdapter[T], raw: Any, name: str) -> T:
-    """A record as its schema has it."""
+    """Parse a record by its schema; DataError names it if it does not fit."""
     try:
         return schema.validate_python(raw)
     except ValidationError as error:
@@ -53,7 +53,7 @@ def parsed(schema: TypeAdapter[T], raw: Any, name: str) -> T:
 
 
 def checked_letter(name: str, answer: str, choices: int) -> str:
-    """The answer, which must be the letter of an option; none at all is left for the check of answers."""
+    """Return the answer, which must be the letter of an option; `read_questions` refuses an empty one."""
     letters = ascii_uppercase[:choices]
     if answer and (len(answer) != 1 or answer not in letters):
         raise DataError(f"{name}: answer {answer!r} is none of the options {', '.join(letters)}")

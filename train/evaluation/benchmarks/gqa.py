@@ -1,7 +1,9 @@
-"""GQA: `testdev_balanced_questions.json`, {id: {"imageId", "question", "answer", "types": {"structural", ...}, ...}}.
+"""Read GQA: `testdev_balanced_questions.json`.
 
-Images are `<imageId>.jpg`. The testdev split has no scene graphs, so nothing tells the regions. The files of the test
-and challenge splits have no answers.
+    {id: {"imageId", "question", "answer", "types": {"structural", ...}, ...}}
+
+Images are `<imageId>.jpg`. The testdev split has no scene graphs, so there are no regions. The files of the test and
+challenge splits have no answers.
 """
 
 from collections.abc import Iterator
@@ -19,15 +21,15 @@ _SCHEMA = TypeAdapter(Record)
 
 
 def read(path: Path) -> Iterator[BenchmarkQuestion]:
-    """The questions of the balanced testdev split, or of another split's file; by structural type."""
+    """Read the questions of the balanced testdev split, or of another split's file, grouped by structural type."""
     file = official_file(path, "testdev_balanced_questions.json")
-    for name, key, asked in keyed(file, _SCHEMA, json_mapping(file)):
+    for name, key, record in keyed(file, _SCHEMA, json_mapping(file)):
         yield BenchmarkQuestion(
             record=name,
             question_id=key,
-            image=f"{asked.image_id}.jpg",
-            prompt=asked.question,
-            question=asked.question,
-            targets=(asked.answer,),
-            group=asked.types.structural,
+            image=f"{record.image_id}.jpg",
+            prompt=record.question,
+            question=record.question,
+            targets=(record.answer,),
+            group=record.types.structural,
         )

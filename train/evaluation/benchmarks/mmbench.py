@@ -1,9 +1,10 @@
-"""MMBench: `mmbench_dev_20230712.tsv` or another of its tables, with the images in it, base64 in a column.
+"""Read MMBench: `mmbench_dev_20230712.tsv` or another of its tables, with the images in base64 in a column.
 
     index  question  hint  A  B  C  D  answer  category  image  ...
 
-Circular evaluation: a question stands there once for each rotation of its options, each time with 1,000,000 more as its
-index. An empty cell, `nan` or `none` is no hint or option, as in LLaVA's code. The test split's tables have no answers.
+Circular evaluation: a question occurs once for each rotation of its options, and its index increases by 1,000,000 each
+time. As in LLaVA's code, a cell that is empty, `nan` or `none` is no hint or option. Tables of the test split lack
+answers.
 """
 
 import base64
@@ -23,7 +24,7 @@ from .files import checked_letter, official_file, parsed
 from .question import BenchmarkQuestion, with_options
 
 LETTERS = ("A", "B", "C", "D")
-BLOCK = 64 * 2**20  # bytes that are read at once; a row must be smaller
+BLOCK = 64 * 2**20  # bytes read at once; a row must be smaller
 
 Cell = Annotated[str | None, BeforeValidator(lambda text: None if str(text).lower() in ("", "nan", "none") else text)]
 
@@ -42,7 +43,7 @@ class Record(BaseModel):
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The options up to the first that is none."""
+        """Return the options before the first missing one."""
         cells = [self.a, self.b, self.c, self.d]
         count = cells.index(None) if None in cells else len(cells)
         return tuple(cell for cell in cells[:count] if cell is not None)
@@ -53,7 +54,7 @@ _COLUMNS = [field.alias or name for name, field in Record.model_fields.items()]
 
 
 def read(path: Path) -> Iterator[BenchmarkQuestion]:
-    """The questions of the table `path`, or of the folder's `mmbench_dev_20230712.tsv`, rotations too; by category."""
+    """Read the questions of the table `path`, or of the folder's `mmbench_dev_20230712.tsv`, grouped by category."""
     file = official_file(path, "mmbench_dev_20230712.tsv")
     for number, cells in enumerate(_rows(file), start=1):
         name = f"{file}: row {number}"
@@ -74,7 +75,7 @@ def read(path: Path) -> Iterator[BenchmarkQuestion]:
 
 
 def _rows(file: Path) -> Iterator[dict[str, str]]:
-    """Rows as text, of the columns that are known."""
+    """Read rows as text, with the known columns only."""
     texts = pa.csv.ConvertOptions(column_types=dict.fromkeys(_COLUMNS, pa.string()))
     parsing = pa.csv.ParseOptions(delimiter="\t", newlines_in_values=True)
     with errors_as(str(file)), pa.csv.open_csv(file, pa.csv.ReadOptions(block_size=BLOCK), parsing, texts) as table:

@@ -1,8 +1,8 @@
-"""POPE: `coco_pope_<split>.json` for random, popular and adversarial, JSONL in spite of its name.
+"""Read POPE: `coco_pope_<split>.json` for random, popular and adversarial, JSONL despite its name.
 
     {"question_id", "image": "COCO_val2014_....jpg", "text": "Is there a dog in the image?", "label": "yes" or "no"}
 
-Numbers start anew in every file.
+Question ids restart in every file.
 """
 
 from collections.abc import Iterator
@@ -31,17 +31,17 @@ _SCHEMA = TypeAdapter(Record)
 
 
 def read(path: Path) -> Iterator[BenchmarkQuestion]:
-    """The questions of all three splits, or of the one whose file `path` is; by split."""
+    """Read the questions of all three splits, or of the one whose file `path` is, grouped by split."""
     files = [path] if path.is_file() else [official_file(path, f"coco_pope_{split}.json") for split in SPLITS]
     for file in files:
         split = file.stem.rpartition("_")[2]
-        for name, asked in numbered(file, _SCHEMA, json_lines(file)):
+        for name, record in numbered(file, _SCHEMA, json_lines(file)):
             yield BenchmarkQuestion(
                 record=name,
-                question_id=f"{split}/{asked.question_id}",
-                image=asked.image,
-                prompt=asked.text,
-                question=asked.text,
-                targets=(asked.label,),
+                question_id=f"{split}/{record.question_id}",
+                image=record.image,
+                prompt=record.text,
+                question=record.text,
+                targets=(record.label,),
                 group=split,
             )

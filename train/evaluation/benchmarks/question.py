@@ -1,4 +1,4 @@
-"""What a reader of a public benchmark tells of one question, and the words LLaVA-1.5's evaluation adds to it.
+"""Describe one question of a public benchmark, and the instruction that LLaVA-1.5's evaluation adds to it.
 
 The prompts are those of LLaVA's docs/Evaluation.md and of the question files that it publishes for it (eval.zip).
 """
@@ -17,20 +17,20 @@ OR_UNANSWERABLE = f"When the provided information is insufficient, respond with 
 
 @dataclass(frozen=True)
 class BenchmarkQuestion:
-    """One question about one image.
+    """Hold one question about one image.
 
     Args:
-        record: its file and place there, for messages.
+        record: file and number of the record, for messages.
         question_id: unique in the benchmark.
         image: path relative to the image root.
-        prompt: what the model is asked; readers leave out the benchmark's instruction, which `read_questions` adds.
+        prompt: the model's prompt; readers leave out the benchmark's instruction, which `read_questions` adds.
         question: the question alone, which a localizer reads.
-        targets: the right answers, of every annotator where there are several; of choices the letter.
+        targets: the correct answers, one per annotator if there are several; the letter of a choice.
         choices: texts of the options, A first.
-        group: the part of the benchmark that gets a score of its own, such as a category.
-        image_key: the image within its group, where the questions about one image are scored together.
-        region: where the answer is to be seen, in pixels of the image, not yet checked.
-        embedded: the image itself, where the benchmark's file holds it.
+        group: the part of the benchmark with its own score, such as a category.
+        image_key: the image within its group, if the questions about one image are scored together.
+        region: the region that shows the answer, in pixels of the image, not yet checked.
+        embedded: the bytes of the image, if the benchmark's file holds them.
     """
 
     record: str
@@ -51,13 +51,13 @@ Reader = Callable[[Path], Iterator[BenchmarkQuestion]]
 
 @dataclass(frozen=True)
 class Benchmark:
-    """How a benchmark is read, asked and scored.
+    """Define how a benchmark is read, prompted and scored.
 
     Args:
-        read: its questions, of a folder with the files as they are published, or of such a file.
+        read: reads its questions from a folder with the files as published, or from such a file.
         metric: name of its metric.
         instruction: the last line of every prompt.
-        read_with_ocr: the same questions with the text of the image in the prompt, where the benchmark has such text.
+        read_with_ocr: reads the same questions with the image's text in the prompt, if the benchmark has such text.
     """
 
     read: Reader
@@ -67,6 +67,6 @@ class Benchmark:
 
 
 def with_options(question: str, choices: Sequence[str]) -> str:
-    """The question and a line for each option: `A. ...`."""
+    """Return the question followed by a line for each option: `A. ...`."""
     options = zip(ascii_uppercase, choices, strict=False)
     return "\n".join([question, *(f"{letter}. {choice}" for letter, choice in options)])

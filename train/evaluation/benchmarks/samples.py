@@ -1,4 +1,4 @@
-"""A benchmark's questions as the evaluation asks samples, with what its metric needs beside them.
+"""Turn a benchmark's questions into samples for the evaluation, with the columns that its metric needs.
 
 BenchmarkSource ─► read_questions ─► load_benchmark ─► columns of train.data.rows.FEATURES, and those of METRIC_FEATURES
 """
@@ -41,29 +41,30 @@ def load_benchmark(
     max_length: int,
     questions: Sequence[BenchmarkQuestion] | None = None,
 ) -> datasets.Dataset:
-    """One row a question, in the benchmark's order.
+    """Load one row per question, in the benchmark's order.
 
     Args:
         source: the benchmark.
-        processor: its chat template and token budget give the lengths.
-        max_length: the longest question allowed, in tokens, the answer included.
-        questions: of `read_questions`, where it was called before, as for several rows of a table.
+        processor: gives the lengths by its chat template and token budget.
+        max_length: the longest allowed question, in tokens, the answer included.
+        questions: the result of `read_questions`, if the caller has it already.
 
     Returns:
-        `question` is the question alone, for a localizer; the prompt stands in `messages`, with the most frequent
-        target as its answer. `kind` is the group. A region is clipped to its image; one outside is none, and counted.
+        `question` is the question alone, for a localizer; `messages` holds the prompt, with the most frequent target as
+        its answer. `kind` is the group. A region is clipped to its image; one outside is dropped and counted.
 
     Raises:
-        DataError: as of `read_questions`; a template that marks no answers, a question too long, a damaged image.
+        DataError: as of `read_questions`; a template that marks no answers, a question that is too long, a damaged
+            image.
     """
     check_template(processor)
-    asked = read_questions(source) if questions is None else questions
+    questions = read_questions(source) if questions is None else questions
     rows = []
-    for row in with_lengths(_rows(source, asked), processor, max_length):
+    for row in with_lengths(_rows(source, questions), processor, max_length):
         if row["bad"] is not None:
             raise DataError(row["bad"])
         rows.append(row)
-    lost = sum(row["region"] is None for row in rows) - sum(question.region is None for question in asked)
+    lost = sum(row["region"] is None for row in rows) - sum(question.region is None for question in questions)
     if lost:
         print(f"{source.path}: {lost} of {len(rows)} regions lie outside their images and count as none", flush=True)
     features = datasets.Features({**FEATURES, **METRIC_FEATURES})
@@ -71,7 +72,7 @@ def load_benchmark(
 
 
 def _rows(source: BenchmarkSource, questions: Sequence[BenchmarkQuestion]) -> Iterator[dict[str, Any]]:
-    """The rows without their lengths."""
+    """Yield the rows without their lengths."""
     files = ImageFiles(source.image_root)
     for question in questions:
         answer = majority(question.targets)
@@ -100,7 +101,7 @@ def _rows(source: BenchmarkSource, questions: Sequence[BenchmarkQuestion]) -> It
 
 
 def _region(question: BenchmarkQuestion, path: Path) -> dict[str, Any]:
-    """Region and size of the image, which only a question with a region needs."""
+    """Return region and size of the image, which only a question with a region needs."""
     if question.region is None:
         return {}
     try:

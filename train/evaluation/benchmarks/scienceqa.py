@@ -1,10 +1,10 @@
-"""ScienceQA: `problems.json` with `pid_splits.json`; of the test split the questions with an image.
+"""Read ScienceQA: `problems.json` with `pid_splits.json`; the questions of the test split that have an image.
 
     {"<id>": {"question", "choices": [...], "answer": index, "hint", "image": "image.png" or null, "subject", ...}, ...}
     {"train": [ids], "val": [ids], "test": [ids], ...}
 
-Images are `<id>/image.png`, below the folder of the split. LLaVA reports two numbers; this is its IMG, the other one is
-over questions without images too.
+Images are `<id>/image.png`, below the folder of the split. LLaVA reports two numbers; this is its IMG, while the other
+one also covers questions without images.
 """
 
 from collections.abc import Iterator
@@ -24,12 +24,12 @@ _SCHEMA, _KEY = TypeAdapter(Problem), TypeAdapter(str)
 
 
 def read(path: Path) -> Iterator[BenchmarkQuestion]:
-    """The questions of the test split that have an image, in its order; by subject."""
+    """Read the questions of the test split that have an image, in its order, grouped by subject."""
     file, split_file = official_file(path, "problems.json"), official_file(path, "pid_splits.json")
     problems = {key: (name, problem) for name, key, problem in keyed(file, _SCHEMA, json_mapping(file))}
-    for place, key in numbered(split_file, _KEY, json_list(split_file, "test.item")):
+    for entry, key in numbered(split_file, _KEY, json_list(split_file, "test.item")):
         if key not in problems:
-            raise DataError(f"{place} of test: {key!r} is no problem of {file}")
+            raise DataError(f"{entry} of test: {key!r} is not a problem of {file}")
         name, problem = problems[key]
         if problem.image is not None:
             yield _question(name, key, problem, problem.image)

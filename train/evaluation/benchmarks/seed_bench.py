@@ -1,4 +1,4 @@
-"""SEED-Bench: `SEED-Bench.json`; its questions about images, not those about videos.
+"""Read SEED-Bench: `SEED-Bench.json`; its questions about images, not those about videos.
 
     {"questions": [{"question_id", "question", "choice_a", ... "choice_d", "answer": "A", "data_id": name of the image,
                     "data_type": "image" or "video", "question_type_id": 5, ...}, ...],
@@ -41,21 +41,21 @@ _SCHEMA, _TYPE = TypeAdapter(Record), TypeAdapter(int)
 
 
 def read(path: Path) -> Iterator[BenchmarkQuestion]:
-    """The questions about images; by the name of their type."""
+    """Read the questions about images, grouped by the name of their type."""
     file = official_file(path, "SEED-Bench.json")
     types = {number: key for _, key, number in keyed(file, _TYPE, json_mapping(file, "question_type"))}
-    for name, asked in numbered(file, _SCHEMA, json_list(file, "questions.item")):
-        if asked.data_type != "image":
+    for name, record in numbered(file, _SCHEMA, json_list(file, "questions.item")):
+        if record.data_type != "image":
             continue
-        if asked.question_type_id not in types:
-            raise DataError(f"{name}: question_type has no {asked.question_type_id}")
+        if record.question_type_id not in types:
+            raise DataError(f"{name}: question_type has no {record.question_type_id}")
         yield BenchmarkQuestion(
             record=name,
-            question_id=asked.question_id,
-            image=asked.data_id,
-            prompt=with_options(asked.question, asked.choices),
-            question=asked.question,
-            targets=(checked_letter(name, asked.answer, len(asked.choices)),),
-            choices=asked.choices,
-            group=types[asked.question_type_id],
+            question_id=record.question_id,
+            image=record.data_id,
+            prompt=with_options(record.question, record.choices),
+            question=record.question,
+            targets=(checked_letter(name, record.answer, len(record.choices)),),
+            choices=record.choices,
+            group=types[record.question_type_id],
         )

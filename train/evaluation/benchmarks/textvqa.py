@@ -1,10 +1,10 @@
-"""TextVQA: `TextVQA_0.5.1_val.json`, with or without the text that Rosetta read in the images in the prompt.
+"""Read TextVQA: `TextVQA_0.5.1_val.json`, with or without the text that Rosetta read in the images in the prompt.
 
     {"data": [{"question_id", "question", "image_id", "answers": [ten], ...}, ...]}
     TextVQA_Rosetta_OCR_v0.2_val.json: {"data": [{"image_id", "ocr_tokens": ["DAKOTA", ...], ...}, ...]}
 
-Images are `<image_id>.jpg`. LLaVA's published numbers are with that text: `Reference OCR token: a, b` stands in its
-prompts, the questions' first letters large and all others small. The test split has no answers.
+Images are `<image_id>.jpg`. LLaVA's published numbers use that text: its prompts contain `Reference OCR token: a, b`,
+with capitalised questions. The test split has no answers.
 """
 
 from collections.abc import Callable, Iterator
@@ -36,21 +36,21 @@ _RECORD, _TEXT = TypeAdapter(Record), TypeAdapter(ImageText)
 
 
 def read(path: Path) -> Iterator[BenchmarkQuestion]:
-    """The questions of the val split or of another split's file, without the images' text."""
-    return _questions(_annotations(path), lambda name, asked: asked.question.capitalize())
+    """Read the questions of the val split or of another split's file, without the images' text."""
+    return _questions(_annotations(path), lambda name, record: record.question.capitalize())
 
 
 def read_with_ocr(path: Path) -> Iterator[BenchmarkQuestion]:
-    """The same questions with the images' text, of the file of Rosetta beside theirs."""
+    """Read the same questions with the images' text, from Rosetta's file beside theirs."""
     file = _annotations(path)
     split = file.stem.rpartition("_")[2]
     text_file = official_file(file.parent, f"TextVQA_Rosetta_OCR_v0.2_{split}.json")
     texts = _image_texts(text_file)
 
-    def prompt(name: str, asked: Record) -> str:
-        if asked.image_id not in texts:
-            raise DataError(f"{name}: {text_file} has no text of image {asked.image_id}")
-        return f"{asked.question.capitalize()}\nReference OCR token: {', '.join(texts[asked.image_id])}"
+    def prompt(name: str, record: Record) -> str:
+        if record.image_id not in texts:
+            raise DataError(f"{name}: {text_file} has no text of image {record.image_id}")
+        return f"{record.question.capitalize()}\nReference OCR token: {', '.join(texts[record.image_id])}"
 
     return _questions(file, prompt)
 
@@ -60,19 +60,19 @@ def _annotations(path: Path) -> Path:
 
 
 def _questions(file: Path, prompt: Callable[[str, Record], str]) -> Iterator[BenchmarkQuestion]:
-    for name, asked in numbered(file, _RECORD, json_list(file, "data.item")):
+    for name, record in numbered(file, _RECORD, json_list(file, "data.item")):
         yield BenchmarkQuestion(
             record=name,
-            question_id=asked.question_id,
-            image=f"{asked.image_id}.jpg",
-            prompt=prompt(name, asked),
-            question=asked.question,
-            targets=tuple(asked.answers),
+            question_id=record.question_id,
+            image=f"{record.image_id}.jpg",
+            prompt=prompt(name, record),
+            question=record.question,
+            targets=tuple(record.answers),
         )
 
 
 def _image_texts(file: Path) -> dict[str, list[str]]:
-    """Words by image."""
+    """Read words by image."""
     texts: dict[str, list[str]] = {}
     for name, text in numbered(file, _TEXT, json_list(file, "data.item")):
         if text.image_id in texts:

@@ -1,12 +1,12 @@
-"""Visual-CoT's benchmark: `viscot_benchmark/benchmark/<set>.json`, each question with the box that leads to its answer.
+"""Read Visual-CoT's benchmark: `viscot_benchmark/benchmark/<set>.json`, each question with the box of its evidence.
 
     [{"dataset": "gqa", "split": "val", "question_id": 7,
       "image": ["cot/gqa/1.jpg", "cot/gqa/1.jpg###[217, 343, 242, 393]"],       pixels
       "conversations": [human: "<image>\\nWhat is it? Please provide the bounding box coordinate of the region ...",
                         gpt: "[0.542, 0.686, 0.592, 0.786]", human: "<image>", gpt: "window"]}, ...]
 
-Numbers start anew in every file. The question is put alone, as the benchmark puts it to models that are not asked for a
-box. Its own score is a judgement of GPT-3.5, which no local metric is.
+Question ids restart in every file. The prompt is the question alone, as for models that do not predict a box. The
+benchmark's own score is a judgement of GPT-3.5, which no local metric reproduces.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from data_prep.sources.visual_cot_json import pixel_boxes
 from .files import numbered
 from .question import BenchmarkQuestion
 
-# What the benchmark's script runs; its folder has visual7w and emotic besides.
+# The sets of the benchmark's script; its folder also has visual7w and emotic.
 SETS = (
     "cub", "docvqa", "dude", "flickr30k", "gqa", "infographicsvqa", "openimages", "sroie", "textcap", "textvqa", "vsr",
 )  # fmt: skip
@@ -38,7 +38,7 @@ _SCHEMA = TypeAdapter(Record)
 
 
 def read(path: Path) -> Iterator[BenchmarkQuestion]:
-    """The questions of those of `SETS` whose files are in the folder, or of the file `path`; by data set."""
+    """Read the questions of the `SETS` in the folder, or of the file `path`, grouped by data set."""
     files = [path] if path.is_file() else [file for name in SETS if (file := path / f"{name}.json").is_file()]
     if not files:
         raise DataError(f"{path}: none of the files {SETS[0]}.json ... {SETS[-1]}.json in it")
@@ -50,7 +50,7 @@ def read(path: Path) -> Iterator[BenchmarkQuestion]:
 def _question(name: str, part: str, record: Record) -> BenchmarkQuestion:
     turn, boxes = record.turn(name), pixel_boxes(record.image)
     if not boxes:
-        raise DataError(f"{name}: no box in pixels behind its images' ###")
+        raise DataError(f"{name}: no box in pixels after ### in its images")
     return BenchmarkQuestion(
         record=name,
         question_id=f"{part}/{record.question_id}",

@@ -1,7 +1,9 @@
-"""VizWiz-VQA: `val.json`, a list of {"image", "question", "answers": [{"answer", ...}, ... ten], "answer_type", ...}.
+"""Read VizWiz-VQA: `val.json`.
 
-One question an image, which names it. LLaVA's prompts have the questions' first letters large and all others small. The
-test split, which LLaVA's papers report, has no public answers.
+    [{"image", "question", "answers": [{"answer", ...}, ... ten], "answer_type", ...}, ...]
+
+There is one question per image, named by the image. LLaVA's prompts capitalise the questions. The test split, which
+LLaVA's papers report, has no public answers.
 """
 
 from collections.abc import Iterator
@@ -27,15 +29,15 @@ _SCHEMA = TypeAdapter(Record)
 
 
 def read(path: Path) -> Iterator[BenchmarkQuestion]:
-    """The questions of the val split, or of another split's file; by answer type, `unanswerable` among them."""
+    """Read the questions of the val split, or of another split's file, grouped by answer type."""
     file = official_file(path, "val.json")
-    for name, asked in numbered(file, _SCHEMA, json_list(file)):
+    for name, record in numbered(file, _SCHEMA, json_list(file)):
         yield BenchmarkQuestion(
             record=name,
-            question_id=asked.image,
-            image=asked.image,
-            prompt=asked.question.capitalize(),
-            question=asked.question,
-            targets=tuple(item.answer for item in asked.answers),
-            group=asked.answer_type,
+            question_id=record.image,
+            image=record.image,
+            prompt=record.question.capitalize(),
+            question=record.question,
+            targets=tuple(item.answer for item in record.answers),
+            group=record.answer_type,
         )

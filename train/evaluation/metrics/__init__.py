@@ -1,4 +1,4 @@
-"""Scores of answers: one file a benchmark's rule, `METRICS` by name, and how sure a score is."""
+"""Score answers: one file per benchmark's rule, `METRICS` by name, and intervals of scores."""
 
 from .intervals import Z95, Estimate, average, estimate, headline_interval, retention, share_interval, wilson_interval
 from .matching import accuracy_by_group, exact_match, normalize_answer

@@ -1,10 +1,11 @@
-"""ANLS, the average normalised Levenshtein similarity of DocVQA (Biten et al., ICCV 2019).
+"""Compute ANLS, the average normalised Levenshtein similarity of DocVQA (Biten et al., ICCV 2019).
 
-    score = max over targets of s,  s = 1 - distance / longest length,  0 where that is below 0.5
+    score = max over targets of s,  s = 1 - distance / longest length,  0 if that is below 0.5
 
-At exactly 0.5 the paper's formula gives 0 (it keeps distances below 0.5), the benchmark's own evaluation and lmms-eval
-give 0.5 (they drop similarities below 0.5); so does this. Like both, it takes the distance of the lower-case texts with
-single blanks, but the length of the texts as they came: each blank too many makes a wrong answer score a little more.
+At exactly 0.5 the paper's formula gives 0 (it accepts distances below 0.5), while the benchmark's own evaluation and
+lmms-eval give 0.5 (they drop similarities below 0.5), as this does. Like both, it takes the distance of the lower-case
+texts with single blanks, but the length of the original texts: each extra blank makes a wrong answer score a little
+more.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ THRESHOLD = 0.5
 
 
 def anls(answer: str, targets: Sequence[str]) -> float:
-    """ANLS of one question, in {0} or [0.5, 1].
+    """Compute the ANLS of one question, in {0} or [0.5, 1].
 
     Raises:
         DataError: no target.

@@ -1,9 +1,9 @@
-"""Multiple choice answered by a letter: ScienceQA, MMBench, SEED-Bench.
+"""Score multiple choice answered by a letter: ScienceQA, MMBench, SEED-Bench.
 
 A letter is read from "B", "b", "B.", "(B)", "B. a dog" and "The answer is B"; LLaVA's ScienceQA code reads "B", "B. a
-dog" and, where it stands once, "The answer is B.". An answer that names no option is wrong. ScienceQA's own code draws
-an option at random there, LLaVA's counts it as wrong, MMBench's looks for the options' texts and asks GPT, and LLaVA's
-SEED code accepts the bare letter only.
+dog" and, if it occurs once, "The answer is B.". An answer that names no option is wrong. ScienceQA's own code draws an
+option at random in that case, LLaVA's counts it as wrong, MMBench's matches the options' texts and asks GPT, and
+LLaVA's SEED code accepts only the bare letter.
 
 MMBench asks some questions several times with rotated options (circular evaluation, Liu et al., 2023): the question
 counts if every rotation is right. A rotation's id is the question's plus a multiple of 1,000,000.
@@ -26,7 +26,7 @@ _SENTENCE = re.compile(r"[Aa]nswer is:? \(?([A-Z])\b")
 
 
 def read_letter(answer: str, options: int) -> str | None:
-    """The option that an answer names, "A" being the first of `options`; None where it names none."""
+    """Return the option that an answer names, "A" being the first of `options`, or None."""
     answer = answer.strip()
     bare = _LETTER.fullmatch(answer) or _LETTER_AND_TEXT.match(answer)
     letters = [bare[1].upper()] if bare else _SENTENCE.findall(answer)
@@ -35,15 +35,15 @@ def read_letter(answer: str, options: int) -> str | None:
 
 
 def choice(answer: str, targets: Sequence[str], choices: Sequence[str]) -> float:
-    """1 for the right letter, else 0.
+    """Score 1 for the correct letter, else 0.
 
     Args:
-        answer: the model's.
-        targets: the right option's letter.
-        choices: the options' texts; their number says which letters there are.
+        answer: the model's answer.
+        targets: the correct option's letter.
+        choices: the options' texts; their number determines the letters.
 
     Raises:
-        DataError: the target is no letter of an option.
+        DataError: the target is not the letter of an option.
     """
     target = only_target(targets)
     letters = ascii_uppercase[: len(choices)]
@@ -53,25 +53,27 @@ def choice(answer: str, targets: Sequence[str], choices: Sequence[str]) -> float
 
 
 def summarize(rows: Sequence[ScoredRow]) -> dict[str, float]:
-    """`accuracy` and `accuracy/<group>`, the share of questions right in all their rotations, and `vanilla_accuracy`,
-    the share right before any rotation. Where nothing is rotated the two are one.
+    """Compute the accuracies of the questions.
+
+    `accuracy` and `accuracy/<group>` are the share of questions correct in all their rotations, `vanilla_accuracy` the
+    share correct before any rotation. Without rotations the two are equal.
 
     Raises:
-        DataError: a rotation of a question that is not there.
+        DataError: a rotation of a missing question.
     """
     rotations: dict[str, list[ScoredRow]] = {}
     for row in rows:
         rotations.setdefault(_question(row), []).append(row)
     first = {row.question_id: row for row in rows if row.question_id in rotations}
-    missing = [asked[0] for question, asked in rotations.items() if question not in first]
+    missing = [group[0] for question, group in rotations.items() if question not in first]
     if missing:
         raise DataError(f"question {missing[0].question_id} is a rotation of {_question(missing[0])}, which is missing")
-    circular = [replace(first[question], score=_all_right(asked)) for question, asked in rotations.items()]
+    circular = [replace(first[question], score=_all_right(group)) for question, group in rotations.items()]
     return means(circular) | {"vanilla_accuracy": mean_score(list(first.values()))}
 
 
 def _question(row: ScoredRow) -> str:
-    """The id that a question's rotations share."""
+    """Return the id that a question's rotations share."""
     is_rotation = row.question_id.isdecimal() and int(row.question_id) >= ROTATION_STEP
     return str(int(row.question_id) % ROTATION_STEP) if is_rotation else row.question_id
 

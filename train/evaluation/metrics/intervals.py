@@ -1,8 +1,8 @@
-"""How sure a score is: Wilson's interval of a proportion, and the bootstrap of everything else.
+"""Compute intervals of scores: Wilson's for a proportion, and the bootstrap for everything else.
 
-A bootstrap draws units with replacement (questions; images where two questions about one count together; questions with
+A bootstrap draws units with replacement (questions; images if two questions about one count together; questions with
 their rotations), within POPE's splits and MME's categories, scores every draw and takes the 2.5 and 97.5 % quantiles
-(Efron, 1979: the percentile interval). Draws depend on a name and a seed alone.
+(Efron, 1979: the percentile interval). Draws depend only on a name and a seed.
 """
 
 import math
@@ -22,7 +22,7 @@ RESAMPLES = 1000
 
 
 def wilson_interval(successes: int, n: int, z: float = Z95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (E. B. Wilson, 1927), sound near 0 and 1 where the normal one is not.
+    """Compute Wilson's score interval of a proportion (E. B. Wilson, 1927), which is valid near 0 and 1 too.
 
     The bounds are the two p at which |successes/n - p| = z * sqrt(p * (1 - p) / n).
 
@@ -41,25 +41,25 @@ def wilson_interval(successes: int, n: int, z: float = Z95) -> tuple[float, floa
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value, and those it takes in the draws of a bootstrap."""
+    """Hold a value, and its values in the draws of a bootstrap."""
 
     value: float
     draws: Array  # (R,)
 
     def interval(self) -> tuple[float, float]:
-        """The 95 % percentile interval."""
+        """Return the 95 % percentile interval."""
         low, high = np.quantile(self.draws, [0.025, 0.975])
         return float(low), float(high)
 
 
 def estimate(metric: Metric, rows: Sequence[ScoredRow], name: str, seed: int = 0) -> Estimate:
-    """A metric's headline with its bootstrap.
+    """Compute a metric's headline with its bootstrap.
 
     Args:
-        metric: that scored the rows.
-        rows: of all questions, at least one.
-        name: the benchmark's; benchmarks of two names are drawn independently.
-        seed: of the draws.
+        metric: the metric that scored the rows.
+        rows: the rows of all questions, at least one.
+        name: name of the benchmark; benchmarks of different names are drawn independently.
+        seed: seed of the draws.
     """
     random = np.random.default_rng([seed, *name.encode()])
     sampling = metric.sampling
@@ -68,22 +68,22 @@ def estimate(metric: Metric, rows: Sequence[ScoredRow], name: str, seed: int = 0
 
 
 def _drawn(summands: Array, random: np.random.Generator) -> Array:
-    """(units, k) summands to their (R, k) sums in every draw."""
+    """Convert (units, k) summands to their (R, k) sums in every draw."""
     units = len(summands)
     draws = (random.integers(units, size=units) for _ in range(RESAMPLES))
     return np.stack([np.bincount(draw, minlength=units) @ summands for draw in draws])
 
 
 def headline_interval(metric: Metric, rows: Sequence[ScoredRow], name: str, seed: int = 0) -> tuple[float, float]:
-    """The headline's 95 % interval: Wilson's where it is the share of right answers, else the bootstrap's.
+    """Compute the headline's 95 % interval: Wilson's if it is the share of correct answers, else the bootstrap's.
 
-    Arguments: those of `estimate`.
+    Arguments are those of `estimate`.
     """
     return share_interval(metric, rows) or estimate(metric, rows, name, seed).interval()
 
 
 def share_interval(metric: Metric, rows: Sequence[ScoredRow]) -> tuple[float, float] | None:
-    """Wilson's interval where the headline is the share of right answers; elsewhere None."""
+    """Compute Wilson's interval if the headline is the share of correct answers; otherwise None."""
     if metric.sampling.ratio is not mean or metric.sampling.stratum is not None:
         return None
     (summands,) = metric.sampling.strata(rows)
@@ -95,15 +95,15 @@ def share_interval(metric: Metric, rows: Sequence[ScoredRow]) -> tuple[float, fl
 def retention(
     metric: Metric, rows: Sequence[ScoredRow], full_rows: Sequence[ScoredRow], name: str, seed: int = 0
 ) -> Estimate:
-    """The headline over the full-token model's, by a paired bootstrap: every draw takes the same units of both.
+    """Divide the headline by the full-token model's, with a paired bootstrap: a draw takes the same units of both.
 
     Args:
         metric, name, seed: as in `estimate`.
-        rows: of the compressed model.
-        full_rows: of the full-token model, the same questions in any order.
+        rows: the compressed model's rows.
+        full_rows: the full-token model's rows for the same questions, in any order.
 
     Raises:
-        DataError: other questions, a question twice, or a full-token model that scores 0 in a draw.
+        DataError: different questions, a repeated question, or a full-token model that scores 0 in a draw.
     """
     ours = estimate(metric, rows, name, seed)
     full = estimate(metric, _in_order_of(rows, full_rows, name), name, seed)
@@ -113,20 +113,18 @@ def retention(
 
 
 def _in_order_of(rows: Sequence[ScoredRow], others: Sequence[ScoredRow], name: str) -> list[ScoredRow]:
-    """The other rows in the order of the first."""
+    """Sort the other rows in the order of the first."""
     by_id = {row.question_id: row for row in others}
     if not len(by_id) == len(others) == len(rows):
-        raise DataError(
-            f"{name}: {len(rows)} questions against {len(others)}, of which {len(by_id)} have ids of their own"
-        )
+        raise DataError(f"{name}: {len(rows)} questions against {len(others)}, of which {len(by_id)} have unique ids")
     missing = [row.question_id for row in rows if row.question_id not in by_id]
     if missing:
-        raise DataError(f"{name}: the full-token model was not asked question {missing[0]}")
+        raise DataError(f"{name}: the full-token model has no answer to question {missing[0]}")
     return [by_id[row.question_id] for row in rows]
 
 
 def average(estimates: Sequence[Estimate]) -> Estimate:
-    """The mean over benchmarks, each of the same weight, with the means of their draws."""
+    """Compute the mean over benchmarks, with equal weights, and the means of their draws."""
     return Estimate(
         sum(each.value for each in estimates) / len(estimates), np.mean([each.draws for each in estimates], axis=0)
     )

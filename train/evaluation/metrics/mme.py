@@ -1,11 +1,11 @@
-"""MME (Fu et al., 2023): 14 categories, two yes-no questions an image, one right answer each.
+"""Score MME (Fu et al., 2023): 14 categories, two yes-no questions per image, one correct answer each.
 
-A category's score is 100 (accuracy over questions + share of images with both right), 200 at most. Ten categories make
-up perception (2000), four cognition (800). Papers report either perception alone (LLaVA-1.5-7B: 1510.7) or the total of
-both (about 1862); `summarize` gives all three, with the total first.
+A category's score is 100 (accuracy over questions + share of images with both correct), 200 at most. Ten categories
+make up perception (2000), four cognition (800). Papers report either perception alone (LLaVA-1.5-7B: 1510.7) or the
+total of both (about 1862); `summarize` gives all three, with the total first.
 
-The benchmark's code reads an answer's first four letters in lower case: "yes" if they hold it, else "no" if they hold
-that ("Not sure", "Know", too), else neither. lmms-eval also takes periods out and reads a lone y or n.
+The benchmark's code reads an answer's first four letters in lower case: "yes" if they contain it, else "no" if they
+contain that (as do "Not sure" and "Know"), else neither. lmms-eval also removes periods and reads a lone y or n.
 """
 
 from collections.abc import Sequence
@@ -34,13 +34,13 @@ FULL_SCORE = 200.0 * len(PERCEPTION + COGNITION)
 
 
 def read_answer(answer: str) -> str | None:
-    """ "yes", "no", or None for neither."""
+    """Read "yes", "no", or None for neither."""
     start = answer.strip().lower()[:4]
     return next((word for word in ("yes", "no") if word in start), None)
 
 
 def mme(answer: str, targets: Sequence[str]) -> float:
-    """1 for the right answer, else 0.
+    """Score 1 for the correct answer, else 0.
 
     Raises:
         DataError: the target is neither yes nor no.
@@ -52,7 +52,7 @@ def mme(answer: str, targets: Sequence[str]) -> float:
 
 
 def summarize(rows: Sequence[ScoredRow]) -> dict[str, float]:
-    """`total`, `perception`, `cognition`; of each category in the rows its score, and `acc/` and `acc_plus/` in [0, 1].
+    """Compute `total`, `perception`, `cognition`; each category's score, and its `acc/` and `acc_plus/` in [0, 1].
 
     Raises:
         DataError: an unknown category, or an image without exactly two questions.
@@ -60,7 +60,7 @@ def summarize(rows: Sequence[ScoredRow]) -> dict[str, float]:
     categories = grouped(rows)
     unknown = [row for row in rows if row.group not in PERCEPTION + COGNITION]
     if unknown:
-        raise DataError(f"question {unknown[0].question_id}: {unknown[0].group} is no category of MME")
+        raise DataError(f"question {unknown[0].question_id}: {unknown[0].group} is not a category of MME")
     accuracy = {category: mean_score(members) for category, members in categories.items()}
     both = {category: _share_of_images_right(category, members) for category, members in categories.items()}
     scores = {category: 100 * (accuracy[category] + both[category]) for category in categories}
@@ -93,7 +93,7 @@ def _category(row: ScoredRow) -> str:
 
 
 def _summands(unit: Sequence[ScoredRow]) -> tuple[float, ...]:
-    """An image's part of its category's score, and one."""
+    """Return an image's part of its category's score, and one."""
     return 100 * (mean_score(unit) + all(row.score == 1 for row in unit)), 1.0
 
 

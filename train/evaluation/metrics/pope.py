@@ -1,9 +1,9 @@
-"""POPE: whether objects are seen that are not there (Li et al., EMNLP 2023); "yes" is the positive class.
+"""Score POPE, the hallucination of objects (Li et al., EMNLP 2023); "yes" is the positive class.
 
-The benchmark reads an answer's first sentence, without commas: "no" if one of its words is No, no or not, "yes"
-otherwise, whatever else it says ("NO", "none", nothing at all). Its code takes each split alone; papers, LLaVA's 85.9
-among them, average the splits' F1. lmms-eval differs: it compares whole answers with "yes" and "no", pools the splits,
-and its yes ratio counts the targets, so it is the same for every model.
+The benchmark reads an answer's first sentence, without commas: "no" if one of its words is No, no or not, and "yes"
+otherwise, whatever else it contains ("NO", "none", an empty answer). Its code scores each split alone; papers,
+including LLaVA's 85.9, average the splits' F1. lmms-eval differs: it compares whole answers with "yes" and "no", pools
+the splits, and its yes ratio counts the targets, so that it is the same for every model.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ from .sampling import Array, Sampling
 
 
 def says_yes(answer: str) -> bool:
-    """How the benchmark reads an answer."""
+    """Read an answer as the benchmark does."""
     words = answer.split(".", maxsplit=1)[0].replace(",", "").split(" ")
     return not {"No", "no", "not"}.intersection(words)
 
 
 def pope(answer: str, targets: Sequence[str]) -> float:
-    """1 for the right answer, else 0.
+    """Score 1 for the correct answer, else 0.
 
     Raises:
         DataError: the target is neither yes nor no.
@@ -39,9 +39,9 @@ def _is_yes(targets: Sequence[str]) -> bool:
 
 
 def summarize(rows: Sequence[ScoredRow]) -> dict[str, float]:
-    """`accuracy`, `precision`, `recall`, `f1` and `yes_ratio`: the mean over splits, and with `/<split>` each split's.
+    """Compute `accuracy`, `precision`, `recall`, `f1` and `yes_ratio`, averaged over splits and per `/<split>`.
 
-    A ratio of nothing to nothing is 0.
+    A ratio 0 / 0 is 0.
     """
     splits = {name: _of_one_split(members) for name, members in grouped(rows).items()}
     if not splits:
@@ -69,13 +69,13 @@ def _ratio(part: float, whole: float) -> float:
 
 
 def _summands(unit: Sequence[ScoredRow]) -> tuple[float, ...]:
-    """Of one question: right yes, wrong yes, wrong no."""
+    """Count a question's correct yes, wrong yes and wrong no."""
     yes, right = says_yes(unit[0].answer), unit[0].score == 1
     return float(yes and right), float(yes and not right), float(not yes and not right)
 
 
 def _f1(sums: Array) -> Array:
-    """(..., 3) sums of `_summands` to (...) F1, the harmonic mean of precision and recall."""
+    """Convert (..., 3) sums of `_summands` to (...) F1, the harmonic mean of precision and recall."""
     twice = 2 * sums[..., 0]
     return twice / np.maximum(twice + sums[..., 1] + sums[..., 2], 1)  # counts: below 1 they are all 0
 

@@ -1,4 +1,4 @@
-"""A scored question, and what the metrics share: one target, means, means by group."""
+"""Hold a scored question, and the shared parts of metrics: one target, means, means by group."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from data_prep.common.errors import DataError
 
 @dataclass(frozen=True)
 class ScoredRow:
-    """One answered question. `group`: a POPE split, an MME category, a SEED type; `image_key` tells images apart."""
+    """Hold one answered question. `group`: POPE split, MME category or SEED type; `image_key` identifies its image."""
 
     question_id: str
     answer: str
@@ -20,10 +20,10 @@ class ScoredRow:
 
 
 def only_target(targets: Sequence[str]) -> str:
-    """The one right answer of a question that has one.
+    """Return the only target of a question.
 
     Raises:
-        DataError: there are more or fewer.
+        DataError: the question has more or fewer.
     """
     if len(targets) != 1:
         raise DataError(f"one target was expected, not {len(targets)}: {list(targets)}")
@@ -31,7 +31,7 @@ def only_target(targets: Sequence[str]) -> str:
 
 
 def best_target(targets: Sequence[str], score: Callable[[str], float]) -> float:
-    """The highest score that any target gives.
+    """Return the highest score over the targets.
 
     Raises:
         DataError: no target.
@@ -42,7 +42,7 @@ def best_target(targets: Sequence[str], score: Callable[[str], float]) -> float:
 
 
 def grouped(rows: Sequence[ScoredRow]) -> dict[str, list[ScoredRow]]:
-    """Rows by group, groups in alphabetical order; rows without a group are in none."""
+    """Group rows, with groups in alphabetical order; rows without a group are skipped."""
     groups: dict[str, list[ScoredRow]] = {row.group: [] for row in rows if row.group is not None}
     for row in rows:
         if row.group is not None:
@@ -51,12 +51,12 @@ def grouped(rows: Sequence[ScoredRow]) -> dict[str, list[ScoredRow]]:
 
 
 def mean_score(rows: Sequence[ScoredRow]) -> float:
-    """The mean of the rows' scores."""
+    """Compute the mean of the rows' scores."""
     return sum(row.score for row in rows) / len(rows)
 
 
 def means(rows: Sequence[ScoredRow]) -> dict[str, float]:
-    """`accuracy`, and `accuracy/<group>` for every group: the mean scores."""
+    """Compute the mean scores: `accuracy`, and `accuracy/<group>` for every group."""
     return {"accuracy": mean_score(rows)} | {
         f"accuracy/{group}": mean_score(members) for group, members in grouped(rows).items()
     }

@@ -1,4 +1,4 @@
-"""What a bootstrap draws: how a metric's headline comes from units that stand or fall together."""
+"""Define what a bootstrap resamples: how a metric's headline follows from units that are drawn together."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,30 +13,30 @@ Array = NDArray[np.float64]
 
 
 def question_id(row: ScoredRow) -> str:
-    """The unit of most metrics: every question for itself."""
+    """Return the unit of most metrics: the question itself."""
     return row.question_id
 
 
 def score_and_one(unit: Sequence[ScoredRow]) -> tuple[float, ...]:
-    """The summands of a mean over questions."""
+    """Return the summands of a mean over questions."""
     return sum(row.score for row in unit), float(len(unit))
 
 
 def mean(sums: Array) -> Array:
-    """(..., 2) sums of values and of ones to (...) means."""
+    """Convert (..., 2) sums of values and of ones to (...) means."""
     return sums[..., 0] / sums[..., 1]
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """The headline as a function of sums over units; the default is the mean over questions.
+    """Define the headline as a function of sums over units; the default is the mean over questions.
 
     Attributes:
-        unit: the id that the rows of a unit share.
-        summands: of one unit, (k,).
-        ratio: (..., k) sums over the units of a stratum to its (...) values.
-        stratum: which stratum a unit's rows are of; None: there is one.
-        combine: the strata's values to the headline, numpy's mean or sum over axis 0.
+        unit: returns the id that the rows of a unit share.
+        summands: returns those of one unit, (k,).
+        ratio: converts (..., k) sums over the units of a stratum to its (...) values.
+        stratum: returns the stratum of a unit's rows; None: there is only one.
+        combine: combines the strata's values, numpy's mean or sum over axis 0.
     """
 
     unit: Callable[[ScoredRow], str] = question_id
@@ -46,7 +46,7 @@ class Sampling:
     combine: Callable[..., Any] = np.mean
 
     def strata(self, rows: Sequence[ScoredRow]) -> list[Array]:
-        """(units, k) summands of every stratum, strata and units in the order of their first rows."""
+        """Return (units, k) summands per stratum, with strata and units in the order of their first rows."""
         units: dict[tuple[str, str], list[ScoredRow]] = {}
         for row in rows:
             units.setdefault((self.stratum(row) if self.stratum else "", self.unit(row)), []).append(row)

@@ -1,4 +1,4 @@
-"""The metrics by name."""
+"""List the metrics by name."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ Score = Callable[[str, Sequence[str], Sequence[str]], float]
 
 @dataclass(frozen=True)
 class Metric:
-    """How a benchmark scores.
+    """Define how a benchmark scores.
 
     Attributes:
-        score: of (answer, targets, choices), in [0, 1]; raises DataError where the targets do not fit the metric.
-        summarize: of all scored rows, at least one; raises DataError where they do not fit together.
+        score: scores (answer, targets, choices) in [0, 1]; raises DataError if the targets do not fit the metric.
+        summarize: summarises all scored rows, at least one; raises DataError if they do not fit together.
         headline: the summary's key that papers report.
-        full_score: the headline where every answer is right.
-        sampling: the headline as a bootstrap draws it.
+        full_score: the headline if every answer is correct.
+        sampling: the headline as a bootstrap resamples it.
     """
 
     score: Score
@@ -32,7 +32,7 @@ class Metric:
     sampling: Sampling = MEAN_OF_QUESTIONS
 
     def value(self, rows: Sequence[ScoredRow]) -> float:
-        """The headline of some rows."""
+        """Compute the headline of some rows."""
         return self.summarize(rows)[self.headline]
 
 

@@ -1,9 +1,9 @@
-"""The Visual-CoT benchmark (Shao et al., NeurIPS 2024), scored on this machine: the rule is this project's.
+"""Score the Visual-CoT benchmark (Shao et al., NeurIPS 2024) locally, by this project's rule.
 
-The benchmark asks a GPT model for a score in [0, 1] of how close an answer is to the target, so its numbers are not
-these. Here an answer is right if the target's words stand in it, in order and side by side, both after
-`vqa.evalai_normalize`. A wordy answer that happens to hold the target is right too: `exact_accuracy` says how many
-answers are the target and nothing else.
+The benchmark asks a GPT model to rate in [0, 1] how close an answer is to the target, so its numbers are not
+comparable. Here an answer is correct if it contains the target's words, in order and adjacent, both after
+`vqa.evalai_normalize`. A wordy answer that happens to contain the target is correct too: `exact_accuracy` is the share
+of answers that equal the target.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from .vqa import evalai_normalize
 
 
 def visual_cot(answer: str, targets: Sequence[str]) -> float:
-    """1 if a target stands in the answer, else 0.
+    """Score 1 if the answer contains a target, else 0.
 
     Raises:
         DataError: no target.
@@ -27,6 +27,6 @@ def _contains(answer: str, target: str) -> bool:
 
 
 def summarize(rows: Sequence[ScoredRow]) -> dict[str, float]:
-    """`accuracy` and `accuracy/<data set>` by containment, and `exact_accuracy`."""
+    """Compute `accuracy` and `accuracy/<data set>` by containment, and `exact_accuracy`."""
     exact = [evalai_normalize(row.answer) in map(evalai_normalize, row.targets) for row in rows]
     return means(rows) | {"exact_accuracy": sum(exact) / len(exact)}

@@ -1,23 +1,22 @@
-"""VQA accuracy and the two normalisers that public code puts before it.
+"""Compute VQA accuracy, with the two normalisers that public code applies before it.
 
 The accuracy is that of Goyal et al. (VQAv2, 2017): every annotator in turn is left out, an answer scores min(1, m / 3)
-where m of the others gave it, and the question scores the mean. Before that, answers are normalised. Public copies
-differ:
+if m of the others gave it, and the question scores the mean. Before that, answers are normalised. Public copies differ:
 
-    `evalai_normalize`   the EvalAI processor of TextVQA, which LLaVA and lmms-eval (TextVQA, VizWiz) use. First the
-                         text is put in lower case, commas and question marks vanish, and 's becomes a word; so the
-                         number rule below never applies, as no comma is left.
+    `evalai_normalize`   the EvalAI processor of TextVQA, which LLaVA and lmms-eval (TextVQA, VizWiz) use. It first
+                         converts to lower case, deletes commas and question marks, and separates 's as a word; so the
+                         number rule below never applies, because no comma remains.
     `vqav2_normalize`    the normaliser of VQAv2's own `vqaEval.py`, without that first step.
 
-The number rule: where a comma stands between two digits, all punctuation is deleted; elsewhere a mark beside a blank is
-deleted and any other becomes a blank. `vqaEval.py` looks for digit, comma, digit; the EvalAI copies for digit, commas,
-digit, so that only they see "1,,000". VQAv2's code normalises nothing where all annotators wrote the same; the others
-always do. lmms-eval's VQAv2 task is a third mixture: `evalai_normalize` without its first step, always.
+The number rule: if there is a comma between two digits, all punctuation is deleted; otherwise a mark beside a blank is
+deleted and any other mark becomes a blank. `vqaEval.py` matches digit, comma, digit; the EvalAI copies match digit,
+commas, digit, so that only they match "1,,000". VQAv2's code normalises nothing if all annotators wrote the same; the
+others always normalise. lmms-eval's VQAv2 task is a third mixture: `evalai_normalize` without its first step, always.
 
-Kept, because it decides scores: the regular expression meant to spare periods after digits spares none, so "3." is "3"
-and only a period before a digit stays; its `re.UNICODE` is passed as a count, so that a text loses 32 periods at most.
-Contractions are looked up in lower case, so the tables' "Im", "Ive", "Id've" never match; "let's" and "she's" map to
-themselves; "somebody'd" loses its apostrophe where all others gain one.
+Some defects are reproduced because they decide scores. The regular expression meant to spare periods after digits
+spares none, so that "3." is "3" and only a period before a digit stays. Its `re.UNICODE` is passed as a count, so that
+a text loses at most 32 periods. Contractions are looked up in lower case, so that the tables' "Im", "Ive", "Id've"
+never match. "let's" and "she's" map to themselves; "somebody'd" loses its apostrophe while all others gain one.
 """
 
 import re
@@ -45,22 +44,22 @@ wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've
 
 
 def _without_one_apostrophe(words: str) -> dict[str, str]:
-    """Every word under the spellings that lack one of its apostrophes."""
-    places = [(word, place) for word in words.split() for place, letter in enumerate(word) if letter == "'"]
-    return {word[:place] + word[place + 1 :]: word for word, place in places}
+    """Map the spellings that lack one of a word's apostrophes to the word."""
+    marks = [(word, index) for word in words.split() for index, letter in enumerate(word) if letter == "'"]
+    return {word[:index] + word[index + 1 :]: word for word, index in marks}
 
 
 _CONTRACTIONS = _without_one_apostrophe(_APOSTROPHES) | {"somebody'd": "somebodyd"}
 
 
 def evalai_normalize(text: str) -> str:
-    """An answer as the EvalAI processor of TextVQA compares it: "Two dogs." is "2 dogs"."""
+    """Normalise an answer like the EvalAI processor of TextVQA: "Two dogs." becomes "2 dogs"."""
     text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's")
     return vqav2_normalize(text)
 
 
 def vqav2_normalize(text: str) -> str:
-    """An answer as VQAv2's `vqaEval.py` compares it where annotators disagree."""
+    """Normalise an answer like VQAv2's `vqaEval.py`, which does so if annotators disagree."""
     return _normalize_words(_strip_punctuation(_one_line(text)))
 
 
@@ -78,17 +77,17 @@ def _strip_punctuation(text: str) -> str:
 
 
 def _normalize_words(text: str) -> str:
-    """Number words to digits, articles out, apostrophes into contractions."""
+    """Convert number words to digits, drop articles, add apostrophes to contractions."""
     words = [_NUMBERS.get(word, word) for word in text.lower().split()]
     return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 
 
 def vqa_accuracy(answer: str, targets: Sequence[str]) -> float:
-    """VQA accuracy after `evalai_normalize`, in [0, 1]: TextVQA's and VizWiz's.
+    """Compute VQA accuracy after `evalai_normalize`, in [0, 1], as TextVQA and VizWiz do.
 
     Args:
-        answer: the model's.
-        targets: every annotator's answer, repeated where they agree.
+        answer: the model's answer.
+        targets: every annotator's answer, repeated if they agree.
 
     Raises:
         DataError: fewer than `MIN_ANNOTATORS` targets.
@@ -97,9 +96,9 @@ def vqa_accuracy(answer: str, targets: Sequence[str]) -> float:
 
 
 def vqav2_accuracy(answer: str, targets: Sequence[str]) -> float:
-    """VQA accuracy by VQAv2's own code, in [0, 1]: `vqav2_normalize`, and only where the annotators' texts differ.
+    """Compute VQA accuracy like VQAv2's own code, in [0, 1]: `vqav2_normalize`, but only if the annotators differ.
 
-    Arguments and errors: those of `vqa_accuracy`.
+    Arguments and errors are those of `vqa_accuracy`.
     """
     answer, targets = _one_line(answer), [_one_line(target) for target in targets]
     if len(set(targets)) > 1:
@@ -108,7 +107,7 @@ def vqav2_accuracy(answer: str, targets: Sequence[str]) -> float:
 
 
 def _leave_one_out(answer: str, targets: Sequence[str]) -> float:
-    """Of n annotators m agree: m of them see m - 1 others that do, and n - m see m."""
+    """Average over annotators left out: if m of n agree, m of them see m - 1 others that do, and n - m see m."""
     n, m = len(targets), targets.count(answer)
     if n < MIN_ANNOTATORS:
         raise DataError(f"VQA accuracy compares with {MIN_ANNOTATORS} annotators or more, not {n}: {list(targets)}")

@@ -97,7 +97,7 @@ MISSING: list[tuple[str, Damage, str]] = [
         pope_lines({key: value for key, value in POPE.items() if key != "label"}),
         r"line 1: label: Field required",
     ),
-    ("scienceqa", lambda f: f["problems.json"].pop("46"), r"pid_splits.json: record 1 of test: '46' is no problem"),
+    ("scienceqa", lambda f: f["problems.json"].pop("46"), r"pid_splits.json: record 1 of test: '46' is not a problem"),
     ("seed_bench", lambda f: f[SEED]["questions"][2].pop("answer"), r"SEED-Bench.json: record 2: no answer"),
     ("textvqa", lambda f: f[TEXTVQA]["data"][2].pop("answers"), r"0.5.1_val.json: record 2: no answer"),
     ("visual_cot", lambda f: f["gqa.json"][1].pop("conversations"), r"gqa.json: record 1: conversations: Field req"),
@@ -116,7 +116,7 @@ def key_again(files: Files) -> None:
 
 TWICE: list[tuple[str, Damage, str]] = [
     ("docvqa", lambda f: again(f[DOCVQA]["data"]), r"record 2: question 49153 is there already: .*record 0$"),
-    ("gqa", key_again, r"questions.json: record '7': the key is there twice"),
+    ("gqa", key_again, r"questions.json: record '7': the key occurs twice"),
     ("mmbench", table(mmbench_row(), mmbench_row()), r"row 2: question 241 is there already: .*row 1$"),
     (
         "mme",

@@ -65,7 +65,7 @@ def test_an_image_of_the_same_name_in_another_category_is_another(pair):
 def test_images_without_two_questions_and_unknown_categories_are_refused(pair):
     with pytest.raises(DataError, match=r"count/a it is 1"):
         summarize(pair("count", "a", 1, 1)[:1])
-    with pytest.raises(DataError, match=r"cats/a/0: cats is no category"):
+    with pytest.raises(DataError, match=r"cats/a/0: cats is not a category"):
         summarize(pair("cats", "a", 1, 1))
 
 
