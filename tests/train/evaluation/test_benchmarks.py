@@ -86,6 +86,11 @@ def test_a_configuration_that_was_written_runs_again(tiny_crop_llava: Path, tmp_
     assert again["rows"] == first["rows"]
 
 
+def first_cells(table: str) -> list[str]:
+    """The cells of a Markdown table's first row."""
+    return [cell.strip() for cell in table.splitlines()[2].strip("|").split("|")]
+
+
 def test_means_and_retention_by_hand() -> None:
     full = {"gqa": [answered(1, 0), answered(1, 1), answered(1, 2), answered(1, 3)]}
     full["docvqa"] = [answered(0.8, 0), answered(0.8, 1)]
@@ -108,7 +113,7 @@ def test_means_and_retention_by_hand() -> None:
     worse = {label: [answered(0.5, number) for number in range(len(half[label]))] for label in half}
     add_retention(rows, [half, worse], 1)  # known already
     assert rows[0]["relative_accuracy"] == pytest.approx(0.625)
-    assert benchmark_table(rows)[1] == ["m", "4", "oracle", "50.0 (50.0)", "60.0 (75.0)"]
+    assert first_cells(benchmark_table(rows)) == ["m", "4", "oracle", "50.0 (50.0)", "60.0 (75.0)"]
 
 
 def test_a_perfect_mme_weighs_as_much_as_any_other_benchmark() -> None:
@@ -117,7 +122,8 @@ def test_a_perfect_mme_weighs_as_much_as_any_other_benchmark() -> None:
     row = describe_benchmarks({"mme": mme, "gqa": [answered(0, 0)]})
     assert (row["benchmarks"]["mme"]["score"], row["accuracy"]) == (2800, 0.5)
     assert row["accuracy_ci95"] == [0.5, 0.5]
-    assert benchmark_table([row | {"method": "m", "token_budget": 4, "region_source": "x"}])[1][3:] == ["2800.0", "0.0"]
+    table = benchmark_table([row | {"method": "m", "token_budget": 4, "region_source": "x"}])
+    assert first_cells(table)[3:] == ["2800.0", "0.0"]
 
 
 def test_nothing_is_kept_of_a_model_that_is_never_right() -> None:
