@@ -1,8 +1,8 @@
-"""Whether an adapter stands on the weights that it was trained on.
+"""Check that an adapter is loaded onto the base weights that it was trained on.
 
-An adapter's checkpoint names its base. Another base of the same shapes would load, and be wrong without a word; so some
-numbers of the base's files are kept in the checkpoint. They are read from safetensors, whatever became of the weights
-in memory: quantised, spread by ZeRO-3, of another type. They are compared as far as bf16 and fp16 keep them.
+An adapter's checkpoint names its base. Another base of the same shapes would load and silently give wrong results, so
+the checkpoint holds some numbers of the base's files. They are read from safetensors, because weights in memory may be
+quantised, spread by ZeRO-3 or of another dtype. They are compared to the precision that bf16 and fp16 preserve.
 """
 
 import json
@@ -28,7 +28,7 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 
 @dataclass(frozen=True)
 class Numbers:
-    """Of one matrix."""
+    """Some numbers of one matrix."""
 
     shape: list[int]
     row: list[float]  # the first `NUMBERS` of the row in the middle
@@ -38,7 +38,7 @@ STORED = TypeAdapter(dict[str, Numbers])
 
 
 def sample(base: str) -> dict[str, Numbers]:
-    """Some numbers of some matrices of a model that was loaded before; {} where it has no safetensors.
+    """Sample numbers from some matrices of a model that was loaded before; {} if it has no safetensors.
 
     Args:
         base: folder or Hub name, of a model or an adapter.
@@ -48,24 +48,24 @@ def sample(base: str) -> dict[str, Numbers]:
 
 
 def write(folder: Path, numbers: Mapping[str, Numbers]) -> None:
-    """Keep them in a checkpoint's folder, where there are any."""
+    """Write the numbers, if there are any, into a checkpoint's folder."""
     if numbers:
         text = json.dumps({name: asdict(one) for name, one in numbers.items()})
         (folder / FILE).write_text(text, encoding="utf-8")
 
 
 def spread(names: Iterable[str]) -> list[str]:
-    """`TENSORS` of them, or all: of every kind of matrix, from layers all over."""
+    """Choose at most `TENSORS` names, of every kind of matrix and from layers all over the model."""
     by_kind = sorted(names, key=lambda name: (re.sub(r"\d+", "", name), name))
     count = min(len(by_kind), TENSORS)
     return [by_kind[number * len(by_kind) // count] for number in range(count)]
 
 
 def check(name: str, base: str) -> None:
-    """Compare the numbers in the adapter's folder `name`, where it has any, with those of `base`.
+    """Compare the numbers in the adapter's folder `name`, if it has any, with those of `base`.
 
-    Matrices that the base's files do not have under that name, in that shape and as floats, are passed over; a warning
-    where that leaves none.
+    Matrices that the base's files do not hold under that name, in that shape and as floats, are skipped; if none
+    remains, a warning is logged.
 
     Raises:
         ValueError: other weights, or a damaged file of numbers.
@@ -74,11 +74,11 @@ def check(name: str, base: str) -> None:
     if not path.is_file():
         return
     try:
-        kept = STORED.validate_json(path.read_bytes())
+        expected = STORED.validate_json(path.read_bytes())
     except ValidationError as error:
         raise ValueError(f"{path}: damaged: {error.errors()[0]['msg']}") from error
     matrices, compared = _matrices(base), 0
-    for tensor, stored in kept.items():
+    for tensor, stored in expected.items():
         if tensor not in matrices or (found := _read(*matrices[tensor])).shape != stored.shape:
             continue
         compared += 1
@@ -90,7 +90,7 @@ def check(name: str, base: str) -> None:
 
 
 def _matrices(base: str) -> dict[str, tuple[Path, str]]:
-    """File and name of every matrix of floats."""
+    """Map the name of every matrix of floats to its file and name."""
     folder = Path(base)
     if not folder.is_dir():
         cached = [try_to_load_from_cache(base, name) for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)]

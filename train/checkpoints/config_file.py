@@ -1,4 +1,4 @@
-"""A run's configuration on disk: what was run, with all its defaults, in the file that runs it again."""
+"""Write a run's configuration, with all its defaults, to the file that runs it again."""
 
 import dataclasses
 from pathlib import Path
@@ -11,7 +11,7 @@ CONFIG_FILE = "config.yaml"  # in a run's folder
 
 
 def resolved_config(*parts: Any) -> dict[str, Any]:
-    """The flat mapping of filled dataclasses, as plain YAML values. Keys that hold a Hub token are left out."""
+    """Make one flat mapping of plain YAML values from filled dataclasses, without keys that hold a Hub token."""
     values: dict[str, Any] = {}
     for part in parts:
         values |= part.to_dict() if isinstance(part, TrainingArguments) else dataclasses.asdict(part)

@@ -1,4 +1,4 @@
-"""Where a run was made: versions, hardware, source revision."""
+"""Describe where a run was made: versions, hardware, source revision."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ ENVIRONMENT_FILE = "environment.json"  # of a training run, beside its config.ya
 
 
 def describe_environment(dtype: str) -> dict[str, Any]:
-    """Versions, hardware and source revision: what a measured time depends on."""
+    """Collect what a measured time depends on: versions, hardware and source revision."""
     state = PartialState()
     on_gpu = state.device.type == "cuda"
     return {
@@ -37,17 +37,9 @@ def _cpu_name() -> str:
 
 
 def _commit() -> str | None:
-    """The project's git revision, with a plus sign where files differ from it; None outside a checkout."""
-    command = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--abbrev=40",
-        "--dirty=+",
-        "--exclude=*",
-    ]
+    """Return the project's git revision, with a plus sign if files differ from it; None outside a checkout."""
+    options = ["--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+    command = ["git", "-C", str(Path(__file__).parent), "describe", *options]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:

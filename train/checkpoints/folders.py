@@ -1,4 +1,4 @@
-"""Checkpoint folders that are whole or not there: written aside, listed with their hashes, renamed.
+"""Write checkpoint folders that are whole or not there: written aside, listed with their hashes, renamed.
 
     <run>/_saving/checkpoint-50/...            every process writes its files here
     <run>/_saving/checkpoint-50/manifest.json  last: step, processes, the run's identity, every file's size and sha256
@@ -24,13 +24,13 @@ STAGING = "_saving"  # no name that `sort_checkpoints` or an upload of the run f
 
 
 def clear_staging(run: Path) -> None:
-    """An empty folder to write into; what a killed run left there is removed."""
+    """Make an empty folder to write into, and remove what a killed run left there."""
     shutil.rmtree(run / STAGING, ignore_errors=True)
     (run / STAGING).mkdir(parents=True)
 
 
 def publish(run: Path, name: str) -> None:
-    """Move a folder that is written from `_saving` into the run's folder, in the place of an older one of that name."""
+    """Move a finished folder from `_saving` into the run's folder; it replaces an older one of that name."""
     share_weights(run / STAGING / name)
     if (run / name).exists():
         (run / name).rename(run / STAGING / f"old-{name}")
@@ -40,7 +40,7 @@ def publish(run: Path, name: str) -> None:
 
 
 def share_weights(folder: Path) -> None:
-    """Let whoever reads the folder's JSON files read its weights, which safetensors 0.8 writes for the owner alone."""
+    """Give the weights the permissions of the folder's JSON files: safetensors 0.8 writes them for the owner alone."""
     usual = min((path.stat().st_mode for path in folder.glob("*.json")), default=None)
     for weights in folder.rglob("*.safetensors"):
         if usual not in (None, weights.stat().st_mode):
@@ -51,7 +51,7 @@ def write_manifest(folder: Path, step: int, processes: int, identity: dict[str, 
     """Sync every file of a folder to the disk and list them with their hashes.
 
     Raises:
-        RunError: a process's file is not there, so it writes to another disk.
+        RunError: a process's file is missing, so that process writes to another disk.
     """
     for process in range(processes) if processes > 1 else ():
         if not (folder / f"rng_state_{process}.pth").is_file():
@@ -69,7 +69,7 @@ def write_manifest(folder: Path, step: int, processes: int, identity: dict[str, 
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What `write_manifest` wrote. ConfigError where it is missing or not whole."""
+    """Read what `write_manifest` wrote. Raises ConfigError if it is missing or not whole."""
     path = folder / MANIFEST
     if not path.is_file():
         raise ConfigError(f"{folder}: no {MANIFEST}: not a checkpoint, or one that is not whole")
@@ -80,7 +80,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def check_whole(folder: Path) -> None:
-    """ConfigError on the first file of the manifest that is missing or is not what was written."""
+    """Raise ConfigError on the first file of the manifest that is missing or not what was written."""
     for name, expected in read_manifest(folder)["files"].items():
         path = folder / name
         if not path.is_file():
@@ -93,7 +93,7 @@ def check_whole(folder: Path) -> None:
 
 
 def newest_whole(run: Path) -> tuple[Path | None, list[str]]:
-    """The checkpoint of the highest step that is whole, and what is wrong with those above it, each in one line."""
+    """Find the whole checkpoint of the highest step, and one line per newer one that tells what is wrong with it."""
     problems = []
     for folder in map(Path, reversed(sort_checkpoints(str(run)))):
         try:

@@ -18,10 +18,10 @@ MARK = "latest_universal"  # DeepSpeed looks here for the folder's name, instead
 
 
 def convert(checkpoint: Path, out: Path) -> None:
-    """Write `out`, whole or not at all; `checkpoint` stays as it is.
+    """Write `out`, whole or not at all; `checkpoint` is not changed.
 
     Raises:
-        ConfigError: `checkpoint` is not whole, not of ZeRO-1 or 2, or `out` is there already.
+        ConfigError: `checkpoint` is not whole or not of ZeRO-1 or 2, or `out` exists.
     """
     check_whole(checkpoint)
     if not depends_on_processes(checkpoint):
@@ -54,11 +54,12 @@ def convert(checkpoint: Path, out: Path) -> None:
 
 
 def is_universal(checkpoint: Path) -> bool:
+    """Return whether a checkpoint is in the universal format."""
     return (checkpoint / MARK).is_file()
 
 
 def depends_on_processes(checkpoint: Path) -> bool:
-    """Whether it holds state that is spread over the processes that wrote it."""
+    """Return whether a checkpoint holds state that is spread over the processes that wrote it."""
     return not is_universal(checkpoint) and any(checkpoint.glob("global_step*/*zero_pp_rank_*_optim_states.pt"))
 
 

@@ -1,4 +1,4 @@
-"""Faster kernels for the same numbers, each by its key; none is needed.
+"""Choose faster kernels that compute the same numbers, each by its key; none is required.
 
 attention: flash_attention_2    at loading, by transformers
 use_liger_kernel: true          Liger's norms, rotary positions and gated FFN in the language model
@@ -15,12 +15,12 @@ from .packed_attention import use_attention_by_sample
 
 
 def apply_kernels(model: nn.Module, args: PlcTrainingArguments) -> None:
-    """Change the model's parts in place. Names of parameters stay, and with them checkpoints."""
+    """Change the model's modules in place. Parameter names, and with them checkpoints, do not change."""
     parts = {name: module for name, module in model.named_modules() if name.endswith(("language_model", "compressor"))}
     language_model = next(module for name, module in parts.items() if name.endswith("language_model"))
     if args.use_liger_kernel:
-        # the Trainer asks Liger for the whole model's type, which it does not know; its loss would replace a forward
-        # that knows nothing of regions
+        # the Trainer would pass Liger the whole model's type, which it does not know; Liger's loss would replace the
+        # forward by one that takes no regions
         apply_liger_kernel(language_model, {"fused_linear_cross_entropy": False, "cross_entropy": False})
     packed = args.pack_length is not None and not args.compile_modules  # which would compile every row's lengths anew
     if packed and language_model.config._attn_implementation == "sdpa":

@@ -1,10 +1,10 @@
-"""Where a step's time goes and how much it does: the figures of `train_log.jsonl` and TensorBoard.
+"""Measure where a step's time goes and how much it processes, for `train_log.jsonl` and TensorBoard.
 
     |<------------------- step ------------------->|
     | data | forward and backward, each micro-batch | rest |
 
-    rest: gradient clipping and the optimizer. DeepSpeed does both, and its exchange of gradients, inside the last
-    micro-batch's backward call: there they count as forward and backward, and the rest is about 0.
+    rest: gradient clipping and the optimizer. DeepSpeed does both, and exchanges gradients, inside the backward call of
+    the last micro-batch: there they count as forward and backward, and the rest is about 0.
 
 Evaluation, checkpoints and pictures lie between steps and are not counted.
 """
@@ -34,14 +34,14 @@ _TIMES = ("step_s", "data_s", "forward_backward_s")  # averaged over processes
 
 
 class StepMeter(TrainerCallback):
-    """Times and counts between two log lines, over all processes, and the JSONL file of them.
+    """Measure times and counts between two log lines, over all processes, and write them to a JSONL file.
 
     Args:
         accelerator: exchanges the counts.
         image_token_id: the placeholder of a visual token.
-        shape: the model's, for its floating-point operations; None: of another kind, they are not counted.
-        bf16: whether it computes in bf16: of other types the device's peak is not known, and so no utilisation (MFU).
-        adapter_parameters: of LoRA's matrices, all together.
+        shape: of the model, to count floating-point operations; None: they are not counted.
+        bf16: whether it computes in bf16. The device's peak, and so the utilisation (MFU), is known for bf16 only.
+        adapter_parameters: number of parameters in LoRA's matrices.
     """
 
     def __init__(
@@ -67,22 +67,25 @@ class StepMeter(TrainerCallback):
 
     @contextmanager
     def data(self) -> Iterator[None]:
-        """Around fetching a step's batches: a step starts here."""
+        """Time the fetching of a step's batches, with which a step starts."""
         self._start = time.perf_counter()
         yield
         self.totals["data_s"] += time.perf_counter() - self._start
 
     @contextmanager
     def forward_backward(self) -> Iterator[None]:
-        """Around a forward and backward pass. Waits for the device, which would else be timed somewhere later."""
+        """Time a forward and backward pass, and wait for the device, whose work would be timed later otherwise."""
         start = time.perf_counter()
         yield
         wait_for(self.accelerator.device)
         self.totals["forward_backward_s"] += time.perf_counter() - start
 
     def count(self, batches: Sequence[dict[str, Any]]) -> None:
-        """Adds a step's batches to the totals. The FLOPs are the model's own: recomputed activations do not count, and
-        neither do the pairs of tokens of a packed row that do not see each other."""
+        """Add a step's batches to the totals.
+
+        FLOPs count the model's own work: neither recomputed activations, nor pairs of tokens in a packed row that do
+        not attend to each other.
+        """
         for batch in batches:
             self.totals["places"] += batch["input_ids"].numel()
             self.totals["samples"] += len(batch["sample_ids"])  # empty places are none
@@ -104,13 +107,13 @@ class StepMeter(TrainerCallback):
             ).flops
 
     def _sizes(self, batch: dict[str, Any], per_image: int) -> list[list[int]]:
-        """Tokens and images of every sample of a padded batch."""
+        """Count tokens and images of every sample of a padded batch."""
         tokens = batch["attention_mask"].sum(dim=1)  # (B,)
         visual_tokens = (batch["input_ids"] == self.image_token_id).sum(dim=1)
         return torch.stack([tokens, visual_tokens // per_image], dim=1).tolist()
 
     def read(self) -> dict[str, float]:
-        """The figures since the last call, and a fresh start. Every process has to call it."""
+        """Return the figures since the last call, and start anew. Every process must call it."""
         values = [self.totals[key] for key in (*_SUMS, *_TIMES)] + [float(peak_memory_bytes())]
         every = self.accelerator.gather(torch.tensor([values], dtype=torch.float64, device=self.accelerator.device))
         sums = dict(zip(_SUMS, every[:, : len(_SUMS)].sum(dim=0).tolist(), strict=True))
@@ -138,7 +141,7 @@ class StepMeter(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Drop what an earlier run wrote after the step that this one starts from."""
+        """Drop what an earlier run wrote after the step that this run starts from."""
         path = Path(args.output_dir) / LOG_FILE
         if state.is_world_process_zero and path.is_file():
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -152,7 +155,7 @@ class StepMeter(TrainerCallback):
         optimizer: torch.optim.Optimizer | None = None,
         **kwargs: Any,
     ) -> None:
-        """The end of a step, before its learning rates change and before other callbacks draw or save."""
+        """End a step, before its learning rates change and before other callbacks draw or save."""
         wait_for(self.accelerator.device)
         self.rates = {group["name"]: group["lr"] for group in optimizer.param_groups} if optimizer else {}
         self.steps += 1
@@ -166,7 +169,7 @@ class StepMeter(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """One line for a logged step or an evaluation."""
+        """Write one line for a logged step or an evaluation."""
         if not state.is_world_process_zero or not logs:
             return
         line: dict[str, Any] = {"step": state.global_step}
@@ -179,7 +182,7 @@ class StepMeter(TrainerCallback):
 
 
 def peak_flops() -> float | None:
-    """This GPU's bf16 FLOP/s, or None where it is no GPU or an unknown one."""
+    """Return this GPU's bf16 FLOP/s, or None without a GPU or for an unknown one."""
     if not torch.cuda.is_available():
         return None
     name = torch.cuda.get_device_name()
@@ -187,7 +190,7 @@ def peak_flops() -> float | None:
 
 
 def peak_memory_bytes() -> int:
-    """The most memory this process has held: the GPU's where there is one, else the host's."""
+    """Return the most memory that this process has held, on the GPU if there is one, else on the host."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,4 +1,4 @@
-"""Attention of packed rows with PyTorch's own kernel, sample by sample.
+"""Compute the attention of packed rows with PyTorch's own kernel, sample by sample.
 
     one mask over the row                  every sample for itself
     x . . . . . .                          x
@@ -6,8 +6,8 @@
     . . x . . . .                              x       cost alone
     . . x x . . .                              x x
 
-transformers' way of packing with `sdpa` computes every pair of the row and throws most of them away. FlashAttention has
-a kernel for packed rows; this is for machines without it.
+With `sdpa`, transformers computes every pair of a packed row and discards most of them. FlashAttention has a kernel for
+packed rows; this is for machines without it.
 """
 
 from collections.abc import Sequence
@@ -31,11 +31,10 @@ def attend_by_sample(
     sample_lengths: Sequence[Sequence[int]] | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:  # (B, L, heads, head size)
-    """As transformers' `sdpa`; with `sample_lengths`, one list a row, each sample causally for itself.
+    """Attend as transformers' `sdpa`; with `sample_lengths`, one list per row, attend causally within each sample.
 
-    What follows the last sample of a row is padding, whose output is zero - but a zero that depends on its query, key
-    and value: in a row of padding alone their weights would else have no gradient, while other processes average
-    theirs.
+    What follows the last sample of a row is padding. Its output is a zero that depends on its query, key and value:
+    otherwise a row of padding only would leave their weights without a gradient while other processes average theirs.
     """
     if sample_lengths is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
@@ -50,7 +49,7 @@ def attend_by_sample(
 
 
 def use_attention_by_sample(language_model: PreTrainedModel) -> None:
-    """Let the model's `sdpa` attention take `sample_lengths`; without them it is as before."""
+    """Let the model's `sdpa` attention take `sample_lengths`; without them it is unchanged."""
     AttentionInterface.register(BY_SAMPLE, attend_by_sample)
     AttentionMaskInterface.register(BY_SAMPLE, sdpa_mask)
     language_model.set_attn_implementation(BY_SAMPLE)

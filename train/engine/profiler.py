@@ -1,4 +1,4 @@
-"""A few steps under torch.profiler, as a trace that chrome://tracing and ui.perfetto.dev open."""
+"""Profile a few steps with torch.profiler, as a trace that chrome://tracing and ui.perfetto.dev open."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ WAIT, WARM_UP = 1, 1  # steps: the first one allocates and compiles, the second 
 
 
 class ProfileCallback(TrainerCallback):
-    """Records `steps` steps of every process into `folder`, then stops: the rest of the run is as fast as without."""
+    """Record `steps` steps of every process into `folder`, then stop, so that the rest of the run keeps its speed."""
 
     def __init__(self, folder: Path, steps: int) -> None:
         self.profiler = profile(

@@ -1,4 +1,4 @@
-"""Where a run goes on: which checkpoint, whether it is of this very run, and at which place of the data.
+"""Resume a run: find the checkpoint, check that the same run wrote it, and report its position in the data.
 
 resume_from_checkpoint=last | auto | FOLDER ─► checkpoint_to_resume ─► check_identity ─► Trainer ─► ResumeCheck
 """
@@ -24,8 +24,8 @@ from train.checkpoints.config_file import resolved_config
 from train.checkpoints.folders import check_whole, newest_whole, read_manifest
 from train.checkpoints.universal import depends_on_processes
 
-# Keys that do not change what a step computes; all others have to be as they were. Batch sizes and accumulation are
-# compared by their product over all processes, data by its content, wherever it lies.
+# Keys that do not change what a step computes; all others must be unchanged. Batch sizes and accumulation are compared
+# by their product over all processes, data by its content, wherever it lies.
 FREE_KEYS = {
     *("output_dir", "resume_from_checkpoint", "resume_with_changes", "run_name", "project", "report_to", "push_to_hub"),
     *(
@@ -47,16 +47,16 @@ SAMPLES_AT_ONCE = 10_000
 
 
 def checkpoint_to_resume(args: PlcTrainingArguments) -> Path | None:
-    """The checkpoint that `resume_from_checkpoint` means, the same on every process; None: a run from its start.
+    """Find the checkpoint that `resume_from_checkpoint` means, the same on every process; None: start from scratch.
 
-    `last` is the newest whole one of the output folder, `auto` the same or, where there is none at all, the start. A
-    folder that is named has to be whole.
+    `last` is the newest whole one of the output folder; `auto` is the same, or the start if there is none at all. A
+    folder that is named must be whole.
 
     Raises:
         ConfigError: no such checkpoint, a damaged one, or a run from the start that would mix with an earlier run's.
     """
     found = None
-    if args.process_index == 0:  # one reads all the bytes, and complains once
+    if args.process_index == 0:  # a single process reads all bytes and reports an error once
         found = _find(args)
         if found is not None and args.deepspeed:
             check_processes(found, args.world_size)
@@ -89,7 +89,7 @@ def _find(args: PlcTrainingArguments) -> Path | None:
 
 
 def check_processes(checkpoint: Path, processes: int) -> None:
-    """ConfigError where a checkpoint holds state by process, and of another number of them."""
+    """Raise ConfigError if a checkpoint holds state per process, for another number of processes."""
     written_by = read_manifest(checkpoint)["processes"]
     if depends_on_processes(checkpoint) and written_by != processes:
         raise ConfigError(
@@ -107,7 +107,7 @@ def run_identity(
     data_arguments: DataArguments,
     args: PlcTrainingArguments,
 ) -> dict[str, Any]:
-    """What a run that goes on exactly shares with its start: a hash of the `data`, and all but the free keys."""
+    """Collect what an exactly resumed run shares with its start: a hash of the `data`, and all but the free keys."""
     values = resolved_config(model_arguments, data_arguments, args)
     config = {key: value for key, value in values.items() if key not in FREE_KEYS and not key.startswith(FREE_PREFIXES)}
     config["global_batch"] = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
@@ -115,7 +115,7 @@ def run_identity(
 
 
 def data_fingerprint(samples: datasets.Dataset) -> str:
-    """sha256 over the samples' texts, regions and lengths in their order, whatever the folders that they lie in.
+    """Hash the samples' texts, regions and lengths in their order (sha256), whatever folders they lie in.
 
     The images' content is not read; an image of another name is another sample.
     """
@@ -127,7 +127,7 @@ def data_fingerprint(samples: datasets.Dataset) -> str:
 
 
 def check_identity(checkpoint: Path, identity: dict[str, Any], with_changes: bool) -> None:
-    """ConfigError that names what differs from the run that wrote a checkpoint; only a line where that is allowed."""
+    """Raise ConfigError that names what differs from the run that wrote a checkpoint; print it if that is allowed."""
     stored = read_manifest(checkpoint)["identity"]
     differences = [] if stored["data"] == identity["data"] else ["train_data (other samples)"]
     config = current_names((ModelArguments,), stored["config"])
@@ -145,7 +145,7 @@ def check_identity(checkpoint: Path, identity: dict[str, Any], with_changes: boo
 
 
 class ResumeCheck(TrainerCallback):
-    """Says where a resumed run goes on, and stops it where the learning rates' schedule is at another step."""
+    """Report where a run resumes, and stop it if the learning rates' schedule is at another step."""
 
     def on_train_begin(
         self,

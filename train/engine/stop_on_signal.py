@@ -1,7 +1,7 @@
-"""Leaving in time: a signal ends the step, saves a checkpoint and leaves with a status of its own.
+"""Shut down gracefully: on SIGTERM or SIGUSR1, finish the step, save a checkpoint and exit with status 75.
 
-SIGTERM is what a container or a shell sends, SIGUSR1 what `launch/slurm.sbatch` asks Slurm for ahead of pre-emption
-or of the time limit. One process that gets it is enough: after every step all of them ask each other.
+A container or a shell sends SIGTERM; `launch/slurm.sbatch` asks Slurm for SIGUSR1 before pre-emption and before the
+time limit. It is enough that one process receives the signal: after every step all processes exchange whether they did.
 """
 
 import signal
@@ -17,7 +17,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopOnSignal(TrainerCallback):
-    """Notes the signals of `SIGNALS` inside its `with` block, and stops the training behind a saved step."""
+    """Note the signals of `SIGNALS` inside the `with` block, and stop the training after a saved step."""
 
     def __init__(self) -> None:
         self.signalled = False

@@ -1,6 +1,6 @@
-"""What differs from transformers' Trainer: learning rates by module group, order, measured steps, complete checkpoints.
+"""Extend transformers' Trainer: learning rates by module group, sample order, measured steps, complete checkpoints.
 
-Everything else - the loop, accumulation, the loss by target tokens, DeepSpeed, saving and resuming - is the Trainer's.
+The Trainer itself does everything else: the loop, accumulation, the loss by target tokens, DeepSpeed, resuming.
 """
 
 import copy
@@ -33,10 +33,11 @@ from .parameter_groups import parameter_groups, shape_of, trainable_parameters
 
 
 class PlcTrainer(Trainer):
-    """Trainer with `StepMeter`'s measurements and one learning rate a module group.
+    """Train with one learning rate per module group and the measurements of `StepMeter`.
 
     Args (beyond the Trainer's):
-        quarantine: where bad samples go that the collator tells of; None: they are errors.
+        samples: the training samples, before they are packed or augmented.
+        quarantine: collects the bad samples that the collator reports; None: they are errors.
     """
 
     args: PlcTrainingArguments
@@ -51,31 +52,31 @@ class PlcTrainer(Trainer):
             preprocess_logits_for_metrics=exact_matches,
             **kwargs,
         )
-        self.label_names = ["labels"]  # the model hands them on by keyword, so its signature does not tell
+        self.label_names = ["labels"]  # the model passes them on by keyword, so its signature does not name them
         self.samples, self.quarantine = samples, quarantine
-        self._step_samples: list[str] = []  # of the current update, in this process
+        self._step_samples: list[str] = []  # sample_ids of the current update, in this process
         config = self.model.config
         shape = BACKBONES[config.model_type].model_shape(config)
         adapter = sum(shape_of(p).numel() for _, p in trainable_parameters(self.model).get("lora", []))
         self.meter = StepMeter(self.accelerator, self.processing_class.image_token_id, shape, self.args.bf16, adapter)
         self.add_callback(self.meter)
-        self.identity: dict[str, Any] = {}  # of the run, for its checkpoints: `train.engine.resume.run_identity`
+        self.identity: dict[str, Any] = {}  # `train.engine.resume.run_identity`, stored in checkpoints
         self._saving_aside = False
         base = self.model.peft_config["default"].base_model_name_or_path if isinstance(self.model, PeftModel) else None
-        # now, as these are the files that were loaded
+        # sampled now, while the files are those that were loaded
         self._base_weights = base_weights.sample(base) if base and self.args.should_save else {}
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW, or what `optim` names, over `parameter_groups`."""
+        """Create AdamW, or the optimizer that `optim` names, over `parameter_groups`."""
         if self.optimizer is None:
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             self.optimizer = optimizer_class(parameter_groups(self.model, self.args), **options)
         return self.optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
-        """The order of `EpochSampler`, shuffled or grouped by length; other strategies are the Trainer's.
+        """Create an `EpochSampler`, shuffled or grouped by length; other strategies are the Trainer's.
 
-        Packed rows are all about as long: they are shuffled. Under region noise every number comes with its epoch.
+        Packed rows have similar lengths and are shuffled. Under region noise each index comes with its epoch.
         """
         sampler = self._order_of(self.train_dataset)
         noisy = isinstance(self.train_dataset, RegionNoiseData)
@@ -113,7 +114,7 @@ class PlcTrainer(Trainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """One forward and backward pass; RunError where the loss is not finite."""
+        """Run one forward and backward pass. Raises RunError if the loss is not finite."""
         sample_ids = inputs.pop("sample_ids")
         sizes = inputs.pop("sample_sizes", None)
         if sizes is not None and self.model.config.get_text_config()._attn_implementation == BY_SAMPLE:
@@ -124,14 +125,14 @@ class PlcTrainer(Trainer):
         return loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """The gradient's norm, before the optimizer uses the gradient; RunError where it is not finite."""
+        """Return the gradient's norm before the optimizer's step. Raises RunError if it is not finite."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         if norm is not None:
             self._check_finite("gradient norm", torch.as_tensor(norm), self._step_samples)
         return norm
 
     def _check_finite(self, name: str, value: Tensor, sample_ids: list[str]) -> None:
-        """RunError where it is not, after the samples behind it, as far as this process had them, are on disk."""
+        """Raise RunError if a value is not finite, after writing the sample_ids of this process to disk."""
         if torch.isfinite(value):
             return
         step, rank = self.state.global_step, self.args.process_index
@@ -140,14 +141,14 @@ class PlcTrainer(Trainer):
         raise RunError(f"{name} is {value.item()} after step {step}, samples {' '.join(sample_ids)} (also in {file})")
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Leaves the random state as it was, so that evaluation does not change what is trained after it."""
+        """Evaluate and restore the random state, so that evaluation does not change the training after it."""
         with torch.random.fork_rng(devices=[self.args.device] if self.args.device.type == "cuda" else []):
             return super().evaluate(*args, **kwargs)
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
     ) -> Any:
-        """Loss, logits and labels alone: processes exchange every output, and one with text alone has no image's."""
+        """Return loss, logits and labels only: ranks exchange every output, and a rank without images lacks some."""
         inputs.pop("sample_ids")
         bad = inputs.pop("bad_samples", [])
         if self.quarantine is not None:
@@ -156,14 +157,14 @@ class PlcTrainer(Trainer):
         return super().prediction_step(model, inputs, prediction_loss_only, [*(ignore_keys or []), *unused])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the meter's figures to the training's lines; its learning rates replace the one of the first group."""
+        """Add the meter's figures to training logs; its learning rates replace the one of the first group."""
         if "learning_rate" in logs:
             del logs["learning_rate"]
             logs |= self.meter.read()
         super().log(logs, start_time)
 
     def _run_epoch(self, **kwargs: Any) -> None:
-        """Nothing where a resumed run is at its last step already; the Trainer would take one more."""
+        """Run an epoch unless a resumed run is at its last step: the Trainer would take one more."""
         if self.state.global_step < self.state.max_steps:
             super()._run_epoch(**kwargs)
 
@@ -172,13 +173,13 @@ class PlcTrainer(Trainer):
         return str(Path(folder) / STAGING) if self._saving_aside else folder
 
     def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
-        """The Trainer's checkpoint, written aside and renamed when it is whole; only then older ones are removed."""
+        """Write the Trainer's checkpoint aside and rename it when it is whole; only then remove older ones."""
         run, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
         staged = self._aside(name)
         self._saving_aside = True
         super()._save_checkpoint(model, trial)
         self._saving_aside = False
-        if self.state.best_global_step == self.state.global_step:  # looked for where it was written
+        if self.state.best_global_step == self.state.global_step:  # the Trainer named the folder it was written to
             self.state.best_model_checkpoint = str(run / name)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
@@ -189,7 +190,7 @@ class PlcTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
     def save_final(self) -> None:
-        """The trained model in the run's folder `final`, which is whole as soon as it is there."""
+        """Write the trained model to the run's folder `final`, which is whole as soon as it exists."""
         staged = self._aside("final")
         self.save_model(str(staged))
         if self.args.should_save:
@@ -197,7 +198,7 @@ class PlcTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
     def _aside(self, name: str) -> Path:
-        """Where to write a folder of that name; empty on every process's return."""
+        """Return the path to write a folder of that name to, after `_saving` has been emptied for all processes."""
         run = Path(self.args.output_dir)
         if self.args.should_save:
             clear_staging(run)
@@ -205,20 +206,20 @@ class PlcTrainer(Trainer):
         return run / STAGING / name
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """The Trainer's files and, which PEFT leaves out, the model's configuration and some of its base's numbers."""
+        """Write the Trainer's files, and what PEFT leaves out: the model's configuration and numbers of its base."""
         super()._save(output_dir, state_dict)
         if self.args.should_save:
             base_weights.write(Path(output_dir or self.args.output_dir), self._base_weights)
             config = copy.copy(self.model.config)
-            vars(config).pop("quantization_config", None)  # of QLoRA: what was trained goes onto whole weights too
+            vars(config).pop("quantization_config", None)  # QLoRA's adapter fits unquantised weights too
             config.save_pretrained(output_dir or self.args.output_dir)
 
 
 def exact_matches(logits: Tensor, labels: Tensor) -> Tensor:  # (B, L, V), (B, L)
-    """(B,) 1 where the most likely token is right at every supervised position, 0 where not, -1 where none is.
+    """Return (B,): 1 if the most likely token is right at every supervised position, 0 if not, -1 without any.
 
-    With teacher forcing this is whether greedy decoding would give exactly the expected answer: as long as every token
-    is right, both see the same prefix. So the accuracy during training costs no generation.
+    With teacher forcing this tells whether greedy decoding gives exactly the expected answer: as long as every token is
+    right, both see the same prefix. The accuracy during training therefore costs no generation.
     """
     predicted, expected = logits[:, :-1].argmax(dim=-1), labels[:, 1:]  # (B, L-1)
     ignored = expected == -100
@@ -227,6 +228,6 @@ def exact_matches(logits: Tensor, labels: Tensor) -> Tensor:  # (B, L, V), (B, L
 
 
 def mean_exact_match(prediction: EvalPrediction) -> dict[str, float]:
-    """Share of evaluation samples whose answer is right to the token; bad samples, which have no answer, left out."""
+    """Compute the share of samples whose answer is right to the token; bad samples have no answer and do not count."""
     answered = prediction.predictions[prediction.predictions >= 0]
     return {"exact_match": float(answered.mean()) if answered.size else 0.0}

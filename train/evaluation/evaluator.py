@@ -5,7 +5,6 @@ rows ─► open all checkpoints ─► for each: load model and localizer, unle
                                                   └─► predictions-<row>.jsonl
 """
 
-import gc
 import hashlib
 import json
 import statistics
@@ -21,20 +20,18 @@ from accelerate.utils import broadcast_object_list, gather_object, tqdm
 from torch import Tensor
 
 from crop_model.generation.prompts import generate_greedily
-from crop_model.localization.base import RegionLocalizer
 from crop_model.patches import patch_mask
 from crop_model.serving.pipeline import wait_for
-from data_prep.common.errors import ConfigError, RunError
+from data_prep.common.errors import RunError
 from train.arguments.data import DataArguments
-from train.backbones.checkpoint import Checkpoint
-from train.backbones.localizers import load_localizer, localizer_cost
+from train.backbones.localizers import localizer_cost
 from train.checkpoints.config_file import write_config
-from train.checkpoints.loading import read_config
 from train.data.samples import file_stamps
 
 from .answer_cache import AnswerCache, remove_answers
 from .arguments import EvaluateArguments, RowSpec
 from .benchmark_scores import Scored
+from .loaded_models import LoadedModels, in_order
 from .localization import LocatedRow, locate, measures, measures_text
 from .metrics import exact_match
 from .prediction import Prediction, by_benchmark, clear_predictions, write_predictions
@@ -46,69 +43,6 @@ from .vision_reuse import each_image_once
 ARGUMENTS_FILE = "evaluation.yaml"  # not config.yaml, which in a run's folder is the training's
 
 TTFT_WARMUP = 2
-Key = tuple[Any, ...]
-
-
-class LoadedModels:
-    """Open the checkpoints of all rows, and load each model and each localizer once for the rows that share it.
-
-    Args:
-        specs: the rows.
-        dtype: of the weights.
-
-    Raises:
-        ConfigError: no checkpoint under a row's name, or a compressor or method that does not fit it.
-    """
-
-    def __init__(self, specs: Sequence[RowSpec], dtype: torch.dtype) -> None:
-        self.dtype = dtype
-        self._opened: dict[Key, tuple[Checkpoint, Any]] = {}
-        self._models: dict[Key, Any] = {}
-        self._localizers: dict[str, RegionLocalizer] = {}
-        self.located: dict[str, dict[str, LocatedRow]] = {}  # by localizer, what it found for every question
-        for spec in specs:
-            if model_key(spec) not in self._opened:
-                checkpoint = Checkpoint.open(spec.checkpoint, needs_compressor=True, **spec.compressor())
-                self._opened[model_key(spec)] = checkpoint, checkpoint.processor()
-            if spec.localizer is not None:
-                read_config(spec.localizer)
-            try:
-                spec.training_free().pruning(self.checkpoint(spec).config)
-            except ValueError as error:
-                raise ConfigError(f"rows: {spec.checkpoint}: {error}") from error
-
-    def checkpoint(self, spec: RowSpec) -> Checkpoint:
-        """Return the row's checkpoint, with its compressor."""
-        return self._opened[model_key(spec)][0]
-
-    def processor(self, spec: RowSpec) -> Any:
-        """Return the row's processor."""
-        return self._opened[model_key(spec)][1]
-
-    def model(self, spec: RowSpec) -> Any:
-        """Return the row's model on this process's device."""
-        key = model_key(spec)
-        if key not in self._models:
-            self._models[key] = self.checkpoint(spec).merged(self.dtype, PartialState().device)
-        return self._models[key]
-
-    def localizer(self, name: str) -> RegionLocalizer:
-        """Return a localizer on this process's device."""
-        if name not in self._localizers:
-            self._localizers[name] = load_localizer(name, self.dtype, PartialState().device)
-        return self._localizers[name]
-
-    def keep_for(self, specs: Sequence[RowSpec]) -> None:
-        """Free what none of the remaining rows needs."""
-        keys, names = set(map(model_key, specs)), {spec.localizer for spec in specs}
-        self._models = {key: model for key, model in self._models.items() if key in keys}
-        self._localizers = {name: one for name, one in self._localizers.items() if name in names}
-        gc.collect()  # a model may refer to itself
-
-
-def model_key(spec: RowSpec) -> Key:
-    """Return what rows that share a model have in common: checkpoint and compressor."""
-    return spec.checkpoint, *sorted(spec.compressor().items())
 
 
 class Evaluator:
@@ -123,8 +57,9 @@ class Evaluator:
         loaded: LoadedModels,
     ) -> None:
         self.spec, self.arguments, self.loaded = spec, arguments, loaded
-        self.model, self.processor, self.device = loaded.model(spec), loaded.processor(spec), PartialState().device
-        self.collator = loaded.checkpoint(spec).backbone.collator(self.processor, data.max_image_pixels)
+        self.checkpoint, self.processor = loaded.opened(spec)
+        self.model, self.device = loaded.model(spec), PartialState().device
+        self.collator = self.checkpoint.backbone.collator(self.processor, data.max_image_pixels)
         self.samples = load_questions(arguments, data, asked, self.processor)
         self.located: dict[str, LocatedRow] = {}
         if spec.localizer is not None:
@@ -134,15 +69,15 @@ class Evaluator:
             self.located = loaded.located[spec.localizer]
 
     def predictions(self) -> list[Prediction]:
-        """Every question's answer in the data's order, the same on every process."""
+        """Return every question's answer in the data's order, the same on every process."""
         state = PartialState()
         order, size = self._order(), self.arguments.batch_size
         batches = [order[start : start + size] for start in range(0, len(order), size)]
         answers = AnswerCache(Path(self.arguments.output_dir), self._made_of())
-        # what the first process sees, all go by
+        # the first process decides, so that all agree on what remains
         (found,) = broadcast_object_list([answers.read() if state.is_main_process else {}])
-        left = [number for number in range(len(batches)) if number not in found]
-        mine = left[state.process_index :: state.num_processes]
+        remaining = [number for number in range(len(batches)) if number not in found]
+        mine = remaining[state.process_index :: state.num_processes]
         answered = []
         with each_image_once(self.model.model.vision_tower), self.spec.training_free().applied(self.model):
             for number in tqdm(mine, desc=str(self.spec.checkpoint), leave=False):  # accelerate's: of the first process
@@ -151,11 +86,11 @@ class Evaluator:
         before = [prediction for batch in found.values() for prediction in batch]
         predictions = sorted([*before, *gather_object(answered)], key=lambda prediction: prediction.index)
         if [prediction.index for prediction in predictions] != list(range(len(self.samples))):
-            raise RunError(f"{self.arguments.output_dir}: the answers that were kept do not fit the questions")
+            raise RunError(f"{self.arguments.output_dir}: the stored answers do not fit the questions")
         return predictions
 
     def _made_of(self) -> dict[str, Any]:
-        """What the answers follow from, for their key."""
+        """Collect what the answers follow from, for their key."""
         names = [name for name in (self.spec.checkpoint, self.spec.localizer) if name is not None]
         asked = [self._asked(index) for index in range(len(self.samples))]
         keys = ("sample_id", "messages", "images", "region", "answer", "targets", "choices", "group", "image_key")
@@ -170,7 +105,7 @@ class Evaluator:
         }
 
     def _order(self) -> list[int]:
-        """Questions about one image together, and images by their longest question, which keeps padding low."""
+        """Put questions about one image together, and images by their longest question, which keeps padding low."""
         images, lengths = ["\n".join(paths) for paths in self.samples["images"]], self.samples["length"]
         longest: dict[str, int] = {}
         for image, length in zip(images, lengths, strict=True):
@@ -178,9 +113,9 @@ class Evaluator:
         return sorted(range(len(images)), key=lambda index: (longest[images[index]], images[index]))
 
     def time_to_first_token(self) -> float | None:
-        """Median seconds from a preprocessed question to its first token, one question at a time, after a warm-up.
+        """Measure the median seconds from a preprocessed question to its first token, after a warm-up.
 
-        Where a localizer finds the regions, its call is part of it, from the opened image on.
+        Questions are asked one at a time. If a localizer finds the regions, its call counts, from the opened image on.
         """
         count = min(self.arguments.ttft_samples, len(self.samples))
         if count == 0:
@@ -230,7 +165,7 @@ class Evaluator:
         ]
 
     def _asked(self, index: int) -> dict[str, Any]:
-        """A question with the region that the row's source gives."""
+        """Return a question with the region that the row's source gives."""
         row = self.samples[index]
         if self.spec.localizer is not None:
             if row["sample_id"] not in self.located:  # no image
@@ -243,7 +178,7 @@ class Evaluator:
         return {**row, "region": region}
 
     def _region_patches(self, row: Mapping[str, Any]) -> int:
-        """Patches of a question's region; 0 where it has none, or preprocessing cuts it off."""
+        """Count the patches of a question's region: 0 if it has none, or preprocessing cuts it off."""
         box = self.collator.region(row)
         unit = None if box is None else self.processor.geometry.to_unit(box, row["width"], row["height"])
         return int(patch_mask(unit, self.processor.patch_grid, self.processor.region_grid).sum())
@@ -256,29 +191,19 @@ class Evaluator:
 
     @torch.inference_mode()
     def _generate(self, batch: Mapping[str, Tensor], max_new_tokens: int) -> Tensor:
-        """Return greedy answers, (B, new tokens)."""
+        """Return greedy answers (B, new tokens)."""
         return generate_greedily(self.model, batch, self.processor.tokenizer.pad_token_id, max_new_tokens)
 
 
 def evaluate_row(
     spec: RowSpec, arguments: EvaluateArguments, data: DataArguments, asked: QuestionsByLabel, loaded: LoadedModels
 ) -> tuple[list[Prediction], dict[str, Any] | None]:
-    """Ask and measure one row.
-
-    Args:
-        spec: the row.
-        arguments, data: of the evaluation.
-        asked: the benchmarks' questions.
-        loaded: models and localizers, and what the localizers found, for the rows that share them.
-
-    Returns:
-        The predictions, and on the first process the row of evaluation.json.
-    """
+    """Ask and measure one row; return its predictions and, on the first process, its row of evaluation.json."""
     evaluator = Evaluator(spec, arguments, data, asked, loaded)
     predictions, row = evaluator.predictions(), None
     if PartialState().is_main_process:  # the others wait, so that nothing disturbs the clock
         ttft_s = evaluator.time_to_first_token()
-        row = describe_row(spec, loaded.checkpoint(spec), predictions, ttft_s, arguments.torch_dtype)
+        row = describe_row(spec, evaluator.checkpoint, predictions, ttft_s, arguments.torch_dtype)
         if spec.localizer is not None:
             row |= localizer_cost(loaded.localizer(spec.localizer), row["text_tokens"])
         annotated = evaluator.samples
@@ -298,8 +223,7 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments) -> dict[str, Any
         What evaluation.json holds; nothing on processes other than the first.
 
     Raises:
-        ConfigError: no questions, or those of two kinds; no checkpoint under a row's name; a compressor that does not
-            fit it.
+        ConfigError: no questions, or those of two kinds, or as `LoadedModels`.
     """
     asked = read_benchmarks(arguments, data)
     specs = arguments.specs()
@@ -315,8 +239,7 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments) -> dict[str, Any
     dataset = arguments.dataset or "+".join([*asked, *(Path(source.annotations).stem for source in data.eval_data)])
     done: dict[int, tuple[dict[str, Any], Scored]] = {}
     result: dict[str, Any] = {}
-    keys = [model_key(spec) for spec in specs]
-    order = sorted(range(len(specs)), key=lambda number: keys.index(keys[number]))  # rows of one model together
+    order = in_order(specs)
     for position, number in enumerate(order):
         predictions, row = evaluate_row(specs[number], arguments, data, asked, loaded)
         loaded.keep_for([specs[later] for later in order[position + 1 :]])

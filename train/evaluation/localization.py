@@ -1,4 +1,4 @@
-"""Regions of a localizer for the questions of an evaluation, and how good they are.
+"""Find regions for the questions of an evaluation with a localizer, and measure how good they are.
 
 found on the 8x8 grid, over the un-padded image          # true   + found
 
@@ -35,9 +35,9 @@ class LocatedRow:
 def locate(
     localizer: RegionLocalizer, samples: datasets.Dataset, collator: Collator, batch_size: int
 ) -> dict[str, LocatedRow]:
-    """By sample_id what is found for every question that has an image; the processes share the questions.
+    """Find a region for every question that has an image, by sample_id; the processes share the questions.
 
-    Batches are the same for any number of processes, and with them the rounding.
+    Batches are the same for any number of processes, so that results round alike.
     """
     state = PartialState()
     asked = [index for index, images in enumerate(samples["images"]) if images]
@@ -56,10 +56,10 @@ def locate(
 
 
 def measures(samples: datasets.Dataset, located: dict[str, LocatedRow]) -> dict[str, dict[str, float]]:
-    """How good the regions are: of all questions with an image, by size of the true region, and by kind of question.
+    """Measure the regions: over all questions with an image, by size of the true region, and by kind of question.
 
-    Each group has `n`, `containment`, `area_ratio`, `grid_iou` and `exact`; `all` has `global_f1` too, of telling the
-    questions that need the whole image from the others; no question and no answer of that sort: 1.
+    Each group has `n`, `containment`, `area_ratio`, `grid_iou` and `exact`. `all` also has `global_f1`, the F1 score of
+    recognising questions that need the whole image; it is 1 if there is no such question and no such answer.
     """
     groups: dict[str, list[tuple[Cells, Cells]]] = defaultdict(list)
     for sample_id, kind, region in zip(samples["sample_id"], samples["kind"], samples["region"], strict=True):
@@ -94,7 +94,7 @@ def _f1(pairs: Iterable[tuple[bool, bool]]) -> float:
 
 
 def measures_text(result: dict[str, dict[str, Any]]) -> str:
-    """One line for a log."""
+    """Format the measures of all questions as one line for a log."""
     of_all = result["all"]
     return (
         f"localizer: containment {of_all['containment']:.1%} at {of_all['area_ratio']:.2f} times the area, grid IoU "

@@ -11,17 +11,17 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 @contextmanager
 def each_image_once(vision_tower: nn.Module) -> Iterator[None]:
-    """Run an image that follows itself in a batch through the vision tower once: many questions may be about one."""
-    place: list[Tensor] = []
+    """Run an image that follows itself in a batch through the vision tower once."""
+    indices: list[Tensor] = []  # for each image of the batch, its number among those that the tower sees
 
     def shrink(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
         (pixel_values,) = inputs  # (B, 3, S, S)
         is_new = torch.tensor([True, *(not torch.equal(a, b) for a, b in pairwise(pixel_values))])
-        place.append(is_new.cumsum(dim=0).to(pixel_values.device) - 1)  # (B,)
+        indices.append(is_new.cumsum(dim=0).to(pixel_values.device) - 1)  # (B,)
         return (pixel_values[is_new.to(pixel_values.device)],)
 
     def expand(module: nn.Module, inputs: tuple[Tensor], output: BaseModelOutputWithPooling) -> None:
-        index = place.pop()
+        index = indices.pop()
         output.hidden_states = tuple(states[index] for states in output.hidden_states)  # (B, N + 1, D) each
         output.last_hidden_state, output.pooler_output = output.last_hidden_state[index], None
 

@@ -1,4 +1,4 @@
-"""The README.md and the `.eval_results/` of an export, as the Hub reads them."""
+"""Write the README.md and the `.eval_results/` of an export, as the Hub reads them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -136,18 +136,18 @@ def write_card(
     model_license: str | None = None,
     datasets: Sequence[str] = (),
 ) -> None:
-    """Write README.md, and `.eval_results/` where there is an evaluation of this very checkpoint.
+    """Write README.md, and `.eval_results/` if there is an evaluation of this very checkpoint.
 
     Args:
-        folder: the export. Where it holds `PICTURE`, the card shows it.
+        folder: the export. If it holds `PICTURE`, the card shows it.
         config, processor: of the exported model.
         name: what the example loads: a Hub name or a folder's name.
         checkpoint: what was exported, as the evaluation calls it.
         has_adapter: whether the LoRA adapter lies beside the weights instead of in them.
         run: that trained it; None: not known.
         evaluation: what `train.evaluate` wrote.
-        base_model, model_license, datasets: the Hub's metadata; left out where not known, the base model then as `run`
-            tells.
+        base_model, model_license, datasets: the Hub's metadata. Unknown ones are left out; the base model is then that
+            of `run`.
     """
     base_model = base_model or (None if run is None else run.base_model)
     metadata = ModelCardData(
@@ -210,7 +210,7 @@ def _source_row(source: TrainingSource) -> str:
 
 
 def _hardware_line(run: RunFacts) -> str:
-    """On what it ran and for how long; empty for a run that does not tell."""
+    """Name the hardware and the duration; empty if the run recorded none."""
     found = run.environment
     if not found:
         return ""
@@ -227,7 +227,7 @@ def _results_section(evaluation: Mapping[str, Any]) -> str:
 
 
 def _write_results(folder: Path, checkpoint: str, evaluation: Mapping[str, Any]) -> None:
-    """One file for each of the evaluation's rows that is of this checkpoint."""
+    """Write one file for each of the evaluation's rows that is of this checkpoint."""
     for row in evaluation["rows"]:
         if Path(row["checkpoint"]) != Path(checkpoint):
             continue

@@ -1,8 +1,8 @@
-"""Answers one request with an export where this project does not exist: no import of it gets through.
+"""Answer one request with an export in a process that cannot import this project.
 
     python -I export_proof.py EXPORT REQUEST          writes REQUEST/computed.safetensors
 
-`train.export` starts it in a process of its own. It uses what a stranger has: torch, transformers, PEFT for an adapter.
+`train.export` starts it in a separate process, which uses what any user has: torch, transformers, PEFT for an adapter.
 
     REQUEST/image.png, request.json {"question", "region"}
 """
@@ -24,7 +24,7 @@ COMPUTED = "computed.safetensors"
 
 
 class Absent(MetaPathFinder):
-    """Hides this project's packages, however they are installed."""
+    """Hide this project's packages, however they are installed."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: Any = None) -> None:
         if fullname.partition(".")[0] in PROJECT:
@@ -33,7 +33,7 @@ class Absent(MetaPathFinder):
 
 @torch.inference_mode()
 def compute(model: Any, processor: Any, request: Path) -> dict[str, torch.Tensor]:
-    """What processor and model make of a request: the inputs by name, and logits (1, L, V) in fp32."""
+    """Compute a request: return the processor's outputs by name, and logits (1, L, V) in fp32."""
     asked = json.loads((request / "request.json").read_text(encoding="utf-8"))
     with Image.open(request / "image.png") as file:
         image = file.convert("RGB")
@@ -51,7 +51,7 @@ def compute(model: Any, processor: Any, request: Path) -> dict[str, torch.Tensor
 
 
 def main(export: Path, request: Path) -> None:
-    """Loads the export with Auto classes alone and computes the request."""
+    """Load the export with Auto classes alone and compute the request."""
     sys.meta_path.insert(0, Absent())
     from transformers import AutoModelForImageTextToText, AutoProcessor  # noqa: PLC0415 - after the project is hidden
 

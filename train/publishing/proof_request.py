@@ -1,4 +1,4 @@
-"""What an export's proof asks, as image and question with a region, and the picture that the card shows of it.
+"""Make the request of an export's proof, an image and a question with a region, and the card's picture of it.
 
 REQUEST/image.png  request.json {"question", "region"}
 """
@@ -22,7 +22,7 @@ MAX_ANSWER_TOKENS = 16  # of the answer in the picture
 
 
 def read_request(path: str | None, question: str, region: Sequence[float] | None) -> tuple[Image.Image, dict[str, Any]]:
-    """The image, and what is asked about it: `question` and `region`.
+    """Read the image and make the request about it, with `question` and `region`.
 
     Args:
         path: of the image; None: a drawn one.
@@ -51,14 +51,14 @@ def write_request(folder: Path, image: Image.Image, asked: dict[str, Any]) -> No
 
 
 def draw_request(model: nn.Module, processor: CropLlavaProcessor, request: Path) -> Image.Image:
-    """The request's image with its region, what the tokens keep of it, and the model's answer; for the card."""
+    """Draw the request's image with its region, what the tokens keep of it, and the model's answer, for the card."""
     asked = json.loads((request / "request.json").read_text(encoding="utf-8"))
     row = own_question(str(request / "image.png"), **asked)
     return answer_and_draw(model, Collator(processor), None, row, MAX_ANSWER_TOKENS).picture
 
 
 def _test_card() -> Image.Image:
-    """A picture in which no two places are alike: colours run across, a disc stands in the middle."""
+    """Draw a picture in which no two places are alike: colour gradients with a disc in the middle."""
     image = Image.merge(
         "RGB", [Image.linear_gradient("L"), Image.linear_gradient("L").rotate(90), Image.radial_gradient("L")]
     )

@@ -1,4 +1,4 @@
-"""What a run folder tells of the checkpoint in it, for the model's card. Nothing in here names a place of this machine.
+"""Summarise the run that a checkpoint lies in, for the model's card, without naming a path of this machine.
 
 <run>/config.yaml  environment.json  train_log.jsonl      and the manifests of the sidecars that config.yaml names
 <run>/final/  <run>/checkpoint-<step>/                    what is exported
@@ -77,7 +77,7 @@ class RunFacts:
 
 
 def read_run(checkpoint: str) -> RunFacts | None:
-    """The run that a checkpoint lies in; None where it lies in none, as a download does.
+    """Read the run that a checkpoint lies in; None if it lies in none, such as a download.
 
     Raises:
         ConfigError: a config.yaml beside it that is not one of `train.plc`.
@@ -93,9 +93,8 @@ def read_run(checkpoint: str) -> RunFacts | None:
         raise ConfigError(f"{path}: not a configuration of train.plc: {error!r}") from None
     environment = run / ENVIRONMENT_FILE
     steps, seconds = _read_log(run / LOG_FILE)
-    if (
-        saved := re.fullmatch(r"checkpoint-(\d+)", Path(checkpoint).name)
-    ) is not None:  # the log tells of the whole run
+    # the log covers the whole run
+    if (saved := re.fullmatch(r"checkpoint-(\d+)", Path(checkpoint).name)) is not None:
         steps, seconds = int(saved[1]), None
     is_folder = Path(model).exists() or Path(model).is_absolute()
     is_localizer = LOCALIZER_KEY in config
@@ -130,7 +129,7 @@ def _settings(config: Mapping[str, Any], kinds: Sequence[type]) -> dict[str, Any
 
 
 def _without_folder(value: Any) -> Any:
-    """A path is told by its last part."""
+    """Reduce a path to its last component."""
     return Path(value).name if isinstance(value, str) and "/" in value else value
 
 
@@ -143,7 +142,7 @@ def _source(entry: Mapping[str, Any]) -> TrainingSource:
 
 
 def _read_log(path: Path) -> tuple[int | None, float | None]:
-    """The last step, and the seconds of the run and of those that it went on from."""
+    """Read the last step, and the seconds of the run and of those that it resumed from."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
     logged = [json.loads(line) for line in lines if line.endswith("\n")]  # a kill may have cut off the last one
     seconds = [line["train_runtime"] for line in logged if "train_runtime" in line]
