@@ -42,20 +42,13 @@ class BeforeLLM(TrainingFreeMethod):
                 f"{model.config.compressor_type!r}"
             )
 
-    def choose(
-        self,
-        model: CropLlavaForConditionalGeneration,
-        tower: BaseModelOutputWithPooling,
-        features: torch.Tensor,
-        num_tokens: int,
-    ) -> torch.Tensor:
+    def choose(self, model: CropLlavaForConditionalGeneration, tower: Any, features: torch.Tensor) -> torch.Tensor:
         """Return the tokens: (B, T, D).
 
         Args:
             model: whose images these are.
             tower: the vision tower's output, with hidden states.
-            features: (B, N, D), what the compressor gets.
-            num_tokens: T.
+            features: (B, N, D), the compressor's input.
         """
         raise NotImplementedError
 
@@ -69,7 +62,7 @@ class BeforeLLM(TrainingFreeMethod):
 
         def replace_tokens(compressor: Compressor, args: tuple[torch.Tensor, torch.Tensor], _: torch.Tensor):
             features, _ = args  # (B, N, D)
-            return self.choose(model, outputs[0], features, compressor.num_tokens)
+            return self.choose(model, outputs[0], features)
 
         with (
             model.model.vision_tower.register_forward_hook(read_tower),

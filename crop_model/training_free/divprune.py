@@ -5,10 +5,10 @@ projected visual tokens.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from crop_model.cost.model import ModelShape
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
@@ -28,14 +28,9 @@ class DivPrune(BeforeLLM):
         n, d, width = shape.compressor.num_patches, shape.vision_tower.hidden_size, shape.language_model.hidden_size
         return n * (d * width + width**2) + n**2 * width
 
-    def choose(
-        self,
-        model: CropLlavaForConditionalGeneration,
-        tower: BaseModelOutputWithPooling,
-        features: torch.Tensor,
-        num_tokens: int,
-    ) -> torch.Tensor:
-        chosen = max_min_diverse(model.model.multi_modal_projector(features), num_tokens)  # (B, T)
+    def choose(self, model: CropLlavaForConditionalGeneration, tower: Any, features: torch.Tensor) -> torch.Tensor:
+        projected = model.model.multi_modal_projector(features)  # (B, N, H)
+        chosen = max_min_diverse(projected, model.model.compressor.num_tokens)  # (B, T)
         return features.gather(1, along(chosen, features))
 
 

@@ -6,11 +6,11 @@ token; the mean of the patches whose keys are most like its own is added to it.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from transformers import CLIPVisionModel
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from crop_model.cost.model import ModelShape
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
@@ -42,15 +42,9 @@ class VisionZip(BeforeLLM):
         attention = d**2 + (n + 1) * (d**2 + d)
         return attention + contextual * (n - dominant) * (vision.head_size + d)
 
-    def choose(
-        self,
-        model: CropLlavaForConditionalGeneration,
-        tower: BaseModelOutputWithPooling,
-        features: torch.Tensor,
-        num_tokens: int,
-    ) -> torch.Tensor:
-        layer = model.config.vision_feature_layer
-        return visionzip(*_cls_attention(model.model.vision_tower, tower.hidden_states, layer), num_tokens)
+    def choose(self, model: CropLlavaForConditionalGeneration, tower: Any, features: torch.Tensor) -> torch.Tensor:
+        states = _cls_attention(model.model.vision_tower, tower.hidden_states, model.config.vision_feature_layer)
+        return visionzip(*states, model.model.compressor.num_tokens)
 
 
 def visionzip(
