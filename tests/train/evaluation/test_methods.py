@@ -1,10 +1,14 @@
 """Rows of training-free methods: answers against the method applied by hand, names, budgets and costs."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from crop_model.cost.model import ModelShape
+from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
+from crop_model.training_free.before_llm import BeforeLLM
 from crop_model.training_free.divprune import DivPrune
 from crop_model.training_free.inside_llm import PruningConfig, prune
 from crop_model.training_free.methods import METHODS, training_free_method
@@ -79,3 +83,34 @@ def test_keys_are_checked_whichever_method_reads_them(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         training_free_method(method, **keys)
+
+
+@dataclass(frozen=True)
+class FirstPatches(BeforeLLM):
+    """The first patches in raster order: a method of somebody else's file."""
+
+    name = "first_patches"
+
+    def macs(self, shape: ModelShape) -> int:
+        return 7
+
+    def choose(self, model: CropLlavaForConditionalGeneration, tower: object, features: Tensor) -> Tensor:
+        return features[:, : model.model.compressor.num_tokens]
+
+
+def test_a_method_of_another_file_is_a_row_once_listed(
+    crop_llava: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(METHODS, "first_patches", FirstPatches)
+    row = {"method": "first_patches", "token_budget": 5, **BLIND}
+    data = write_data(tmp_path, ["7"])
+    (result,) = run(tmp_path / "out", [{"checkpoint": str(crop_llava), **row}], data)["rows"]
+    expected = answers_one_by_one(
+        crop_llava, tmp_path, False, FirstPatches().applied, compressor_type="random", token_budget=5
+    )
+    assert [prediction["answer"] for prediction in read_predictions(tmp_path / "out", 0)] == expected
+    shape = ModelShape.from_config(Checkpoint.open(crop_llava, compressor_type="random", token_budget=5).config)
+    assert result["method"] == "first_patches"
+    assert result["macs"] == shape.prefill(result["text_tokens"]).total + 7
