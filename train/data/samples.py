@@ -12,7 +12,7 @@ record.
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,17 @@ from .lengths import check_template, with_lengths
 from .quarantine import BadSample
 from .rows import FEATURES, read_rows
 
+ASSISTANT = '"role": "assistant"'  # in `messages`, whose quotes inside texts are escaped
+
+
+@dataclass(frozen=True)
+class SourceCount:
+    """Count the records of one source and, its weight applied, their samples with and without split_turns."""
+
+    records: int
+    split: int
+    whole: int
+
 
 def load_samples(
     sources: Sequence[DataSource],
@@ -40,6 +51,7 @@ def load_samples(
     seed: int = 0,
     split_turns: bool = True,
     bad: list[BadSample] | None = None,
+    counts: list[SourceCount] | None = None,
 ) -> datasets.Dataset:
     """Read, check and count every sample of `sources`, with the columns of `FEATURES`.
 
@@ -51,6 +63,7 @@ def load_samples(
         split_turns: each question about an image is a sample with its own region. False: a conversation is one sample,
             with the union of its questions' regions, or none if one of them has none.
         bad: receives the samples that cannot be used; None: the first one is an error.
+        counts: receives the counts of each source; nothing is tokenized for them.
 
     Raises:
         DataError: an unreadable file, a sidecar that fits no sample, a source without a good sample; and, if `bad` is
@@ -71,6 +84,8 @@ def load_samples(
             bad += [bad_sample(row, row["bad"]) for row in table.select(refused)]
         good = [index for index, reason in enumerate(reasons) if reason is None]
         part = table.remove_columns("bad").select(good)
+        if counts is not None:
+            counts.append(_count(part, source.weight, split_turns))
         parts.append(part.select(_weighted_indices(len(part), source.weight, seed)))
     return datasets.concatenate_datasets(parts)
 
@@ -133,6 +148,15 @@ def _read(
         yield row
     if row is None:
         raise DataError(f"{source.annotations}: no samples")
+
+
+def _count(rows: datasets.Dataset, weight: float, split_turns: bool) -> SourceCount:
+    records = len(set(rows["record"][:]))
+    turns = len(rows)
+    if not split_turns:
+        columns = rows.select_columns(["messages", "images"])
+        turns = sum(row["messages"].count(ASSISTANT) if row["images"] else 1 for row in columns)
+    return SourceCount(records, *(len(_weighted_indices(count, weight, 0)) for count in (turns, records)))
 
 
 def _weighted_indices(count: int, weight: float, seed: int) -> list[int]:

@@ -24,10 +24,11 @@ from train.checkpoints.universal import is_universal, load_as_universal
 from train.data.packing import PackedRows
 from train.data.quarantine import QUARANTINE_FILE, BadSample, Quarantine
 from train.data.region_augmentation import RegionNoiseData, add_located
-from train.data.samples import load_samples
+from train.data.samples import SourceCount, load_samples
 from train.pictures.callback import PictureCallback
 
 from .kernels import apply_kernels
+from .overview import print_overview
 from .parameter_groups import what_trains
 from .profiler import ProfileCallback
 from .resume import ResumeCheck, check_identity, checkpoint_to_resume, run_identity
@@ -107,9 +108,10 @@ def build_trainer(
     if model_arguments.chat_template is not None:
         processor.chat_template = Path(model_arguments.chat_template).read_text(encoding="utf-8")
     bad: list[BadSample] | None = [] if args.on_bad_sample == "skip" else None
+    counts: list[SourceCount] = []
     with args.main_process_first(desc="the samples"):  # the other processes find them in the cache
         train_samples = load_samples(
-            data_arguments.train_data, processor, data_arguments.max_length, args.seed, args.split_turns, bad
+            data_arguments.train_data, processor, data_arguments.max_length, args.seed, args.split_turns, bad, counts
         )
         eval_samples = None
         if data_arguments.eval_data:
@@ -120,6 +122,8 @@ def build_trainer(
         train_samples = add_located(train_samples, args.localizer_regions)
     quarantine = None if bad is None else _quarantine(args, len(train_samples) + len(eval_samples or ()), bad)
     collator = checkpoint.backbone.collator(processor, data_arguments.max_image_pixels, skip_bad=bad is not None)
+    data = _with_noise(_packed(train_samples, args), args)
+    print_overview(train_samples, counts, len(data), collator, args)
     callbacks: list[TrainerCallback] = [ResumeCheck()]
     if args.profile_steps:
         callbacks.append(ProfileCallback(Path(args.output_dir) / "profile", args.profile_steps))
@@ -129,7 +133,7 @@ def build_trainer(
         model=_ready(load_to_train(checkpoint, model_arguments, args), args),
         args=args,
         data_collator=collator,
-        train_dataset=_with_noise(_packed(train_samples, args), args),
+        train_dataset=data,
         samples=train_samples,
         eval_dataset=eval_samples,
         processing_class=processor,
