@@ -54,7 +54,9 @@ class AnnotateArguments(Checked):
     out: str = field(metadata={"help": "Folder of the sidecar; <out>.work beside it holds what is in the making."})
     image_root: str | None = field(default=None, metadata={"help": "Folder that image paths are relative to."})
     name: str | None = field(default=None, metadata={"help": "Name of the source in the sidecar; as `source` if null."})
-    workers: int = field(default=os.cpu_count() or 1, metadata={"help": "Processes on this machine."})
+    workers: int = field(
+        default=os.cpu_count() or 1, metadata={"default_text": "number of CPUs", "help": "Processes on this machine."}
+    )
     shard: str | None = field(
         default=None,
         metadata={"help": "i/n: do every n-th shard from the i-th on (from 0). null: as RANK and WORLD_SIZE say."},

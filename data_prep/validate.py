@@ -31,7 +31,9 @@ class ValidateArguments(Checked):
     """How thorough the check is."""
 
     decode: bool = field(default=False, metadata={"help": "Decode every image whole: finds truncated files."})
-    workers: int = field(default=os.cpu_count() or 1, metadata={"help": "Processes that open images."})
+    workers: int = field(
+        default=os.cpu_count() or 1, metadata={"default_text": "number of CPUs", "help": "Processes that open images."}
+    )
     max_image_pixels: int = field(default=MAX_IMAGE_PIXELS, metadata={"help": "Larger images are an error."})
     evaluation_images: list[str] = field(
         default_factory=list,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.common.command_line import Command
+from tests.keys_page import PAGE, page
 
 ROOT = Path(__file__).parents[1]
 DOORS = [
@@ -35,3 +36,7 @@ def test_every_door_has_help(door: str, capsys: pytest.CaptureFixture) -> None:
         main(["no_such_key=1"])
     assert caught.value.code == 2
     assert "command line: unknown key 'no_such_key'" in capsys.readouterr().err
+
+
+def test_the_page_of_keys_is_what_the_dataclasses_say() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "docs/keys.md is stale: python -m tests.keys_page rewrites it"
