@@ -23,7 +23,7 @@ OURS = ("crop_model", "data_prep", "train")
 INTRODUCTION = """# Keys
 
 Every command takes one YAML file and words: `COMMAND [CONFIG.yaml] [key=value ...]`. A word overrides the file, and
-`lora.r=64` or `train_data.0.weight=0.5` sets one value inside a mapping or a list. `--help` prints the keys of a command.
+`lora.r=64` or `train_data.0.weight=0.5` sets one value inside a mapping or a list. `--help` prints a command's keys.
 A training also takes every key of transformers' `TrainingArguments`, and an annotation those of its source's reader.
 
 This page is written by `python -m tests.keys_page`; a test compares it with the code.

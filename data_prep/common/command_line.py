@@ -8,38 +8,25 @@ A word `key=value` overrides the file; its value is read as YAML. `lora.r=64` an
 value inside a mapping or a list. `null` means None if the key's type allows it. A mistake is a line: file, key, reason.
 """
 
-import dataclasses
 import difflib
-import enum
-import functools
 import os
 import re
 import sys
-import types
-import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Any, NotRequired, Required, cast
+from typing import Any
 
-import pydantic
 import yaml
-from typing_extensions import TypedDict
 
 from .errors import ConfigError, one_line, user_errors
+from .fill import default_of, fields_of, fill
 
 _KEY = r"[A-Za-z_]\w*(?:\.\w+)*"
 _OVERRIDE = re.compile(rf"^(?:--)?({_KEY})=(.*)$", re.DOTALL)
 _OPTION = re.compile(rf"^--({_KEY})$")
 HELP = {"-h", "--help"}
 _COMMAND_LINE = "command line"
-# what pydantic calls a type, and what a message calls it
-_EXPECTED = {
-    **{"valid integer": "a whole number", "valid number": "a number", "valid boolean": "true or false"},
-    **{"valid string": "a text", "valid list": "a list", "dictionary": "a mapping"},
-}
-_MISSING = "is required"
-_NAMED = re.compile(r"^(\w[\w.]*)(: )", re.DOTALL)  # a message that begins with its key
 
 
 class _Loader(yaml.SafeLoader):
@@ -79,12 +66,7 @@ Kinds = tuple[type, ...]
 class Command:
     """A command: `main()` of a module and of its console script.
 
-    Args:
-        prog: how it is called, such as `python -m train.plc`.
-        kinds: the dataclasses that its words fill; a function of the words if these decide which.
-        run: the work; takes an instance of each dataclass, and may return an exit status.
-        positionals: keys that may be given by their position, as of `parse_config`.
-        ignore_others_in_file: as of `parse_config`.
+    `run` takes an instance of each of `kinds`, which may depend on the words, and may return an exit status.
     """
 
     prog: str
@@ -164,9 +146,17 @@ def parse_config(
     if HELP & set(argv):
         print(_help(dataclass_types, prog, description, positionals))
         raise SystemExit(0)
-    values, origin, mistakes = _read_words(argv, positionals)
-    values = _rename(dataclass_types, values, origin, mistakes, prog)
-    keys = [field.name for dtype in dataclass_types for field in _fields(dtype)]
+    given, origin, mistakes = _read_words(argv, positionals)
+
+    def note(former: str, name: str) -> None:
+        if name in given:
+            mistakes.append(f"{origin[former]}: {former}: is the former name of {name}, which is given too")
+        elif os.environ.get("RANK", "0") == "0":
+            print(f"{prog}: {origin[former]}: {former}: is now called {name}", file=sys.stderr)
+        origin.setdefault(name, origin[former])
+
+    values = current_names(dataclass_types, given, note)
+    keys = [field.name for dtype in dataclass_types for field in fields_of(dtype)]
     meant = set(keys) if mistakes else set[str]()
     for key in [key for key in values if key not in keys]:
         if not (ignore_others_in_file and origin[key] != _COMMAND_LINE):
@@ -176,123 +166,15 @@ def parse_config(
     where = next((source for source in origin.values() if source != _COMMAND_LINE), _COMMAND_LINE)
     parts = []
     for dtype in dataclass_types:
-        names = {field.name for field in _fields(dtype)}
-        part, wrong = _fill(dtype, {key: values[key] for key in values if key in names}, meant & names)
+        names = {field.name for field in fields_of(dtype)}
+        part, wrong = fill(dtype, {key: values[key] for key in values if key in names}, meant & names)
         parts.append(part)
         mistakes += [f"{_origin_of(path, origin, where)}: {path}{': ' if path else ''}{text}" for path, text in wrong]
     refuse(mistakes)
     return tuple(parts)
 
 
-def _fill(dtype: type, values: Mapping[str, Any], meant: set[str]) -> tuple[Any, list[tuple[str, str]]]:
-    """An instance, or (path of the key, message) of every mistake. Keys of `meant` were given by a misspelled name."""
-    hints = _accepted(dtype)
-    values = {key: [value] if _wants_list(hints[key], value) else value for key, value in values.items()}
-    wrong = [
-        (key, f"expected a number, got {str(value).lower()}")
-        for key, value in values.items()
-        if any(isinstance(item, bool) for item in (value if isinstance(value, list) else [value]))
-        and not {bool, str, dict, Any} & _leaves(hints[key])
-    ]
-    try:
-        valid = _adapter(dtype).validate_python(values)
-    except pydantic.ValidationError as error:
-        booleans = dict(wrong)
-        wrong += [
-            (path, text)
-            for path, text in _explain(error, values, hints)
-            if path not in booleans and not (path in meant and text == _MISSING)
-        ]
-    if wrong or meant:
-        return None, wrong
-    try:
-        return dtype(**valid), []
-    except (ValueError, TypeError) as error:  # what a dataclass refuses in its __post_init__
-        return None, [_split_key("", line) for line in _lines(error)]
-
-
-@functools.cache
-def _accepted(dtype: type) -> dict[str, Any]:
-    """What each key of a dataclass accepts: its type, narrowed to its choices or its enumeration."""
-    hints = typing.get_type_hints(dtype, include_extras=True)
-    return {field.name: _narrowed(hints[field.name], field.metadata.get("choices")) for field in _fields(dtype)}
-
-
-def _narrowed(hint: Any, choices: Iterable[Any] | None) -> Any:
-    members = typing.get_args(hint)
-    if choices is not None:
-        literal = typing.Literal[tuple(choices)]  # type: ignore[valid-type]
-        return typing.Union[literal, None] if type(None) in members else literal  # noqa: UP007 - not known to mypy
-    return next((item for item in members if isinstance(item, type) and issubclass(item, enum.Enum)), hint)
-
-
-@functools.cache
-def _adapter(dtype: type) -> pydantic.TypeAdapter[dict[str, Any]]:
-    """A validator of a mapping with the dataclass's keys: `__init__` and `__post_init__` run once, on valid values."""
-    required = {field.name for field in _fields(dtype) if _default(field) is dataclasses.MISSING}
-    keys = {key: (Required if key in required else NotRequired)[hint] for key, hint in _accepted(dtype).items()}
-    mapping = cast(Any, TypedDict)(dtype.__name__, keys)
-    mapping.__pydantic_config__ = pydantic.ConfigDict(extra="forbid", coerce_numbers_to_str=True)
-    return pydantic.TypeAdapter(mapping)
-
-
-def _explain(error: pydantic.ValidationError, values: Any, hints: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(path of the key, message) of every mistake; the members of a union are one."""
-    mistakes: dict[str, list[str]] = {}
-    given: dict[str, Any] = {}
-    meant: set[str] = set()
-    for item in error.errors(include_url=False):
-        value, path, kind = values, list[str](), item["type"]
-        for part in item["loc"]:  # which holds names of types, too
-            if isinstance(value, list) and isinstance(part, int):
-                value = value[part]
-            elif isinstance(value, dict) and (part in value or kind == "missing"):
-                value = value.get(part)
-            else:
-                continue
-            path.append(str(part))
-        key = ".".join(path)
-        if kind == "value_error":
-            said = [_split_key(key, line) for line in _lines(item["ctx"]["error"])]
-        elif kind == "missing":
-            said = [(key, _MISSING)]
-        elif kind == "unexpected_keyword_argument":
-            nested = [field.name for leaf in _leaves(hints[path[0]]) for field in _fields(leaf)]
-            close = difflib.get_close_matches(path[-1], nested, n=1)
-            meant |= {".".join([*path[:-1], name]) for name in close}
-            said = [(key, f"unknown key (did you mean {close[0]!r}?)" if close else f"unknown key, none of {nested}")]
-        else:
-            text = str(item["msg"]).removeprefix("Input should be ")
-            said, given[key] = [(key, next((ours for said, ours in _EXPECTED.items() if said in text), text))], value
-        for key, text in said:
-            if text not in mistakes.setdefault(key, []):
-                mistakes[key].append(text)
-    return [
-        (key, text)
-        for key, texts in mistakes.items()
-        for text in ([_say(texts, given[key])] if key in given else texts)
-        if not (key in meant and text == _MISSING)
-    ]
-
-
-def _lines(error: Exception) -> list[str]:
-    return (str(error) if isinstance(error, ConfigError) else one_line(error)).splitlines()
-
-
-def _say(expected: Sequence[str], value: Any) -> str:
-    if value is None:
-        return "may not be null"
-    if isinstance(value, list) and not any("list" in text for text in expected):
-        return "expected one value, got a list"
-    return f"expected {' or '.join(expected)}, got {value!r}"
-
-
-def _split_key(path: str, message: str) -> tuple[str, str]:
-    """The key with which a message begins joins the path."""
-    named = _NAMED.match(message)
-    if named is None:
-        return path, message
-    return f"{path}{'.' if path else ''}{named[1]}", message[named.end() :]
+# ---- words to values
 
 
 def _origin_of(path: str, origin: Mapping[str, str], where: str) -> str:
@@ -300,29 +182,6 @@ def _origin_of(path: str, origin: Mapping[str, str], where: str) -> str:
     while path and path not in origin:
         path = path.rpartition(".")[0]
     return origin.get(path, where)
-
-
-def _fields(dtype: Any) -> list[dataclasses.Field[Any]]:
-    return [field for field in dataclasses.fields(dtype) if field.init] if dataclasses.is_dataclass(dtype) else []
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    return field.default_factory() if callable(field.default_factory) else field.default
-
-
-def _leaves(hint: Any) -> set[Any]:
-    """The types that a hint is made of."""
-    return {typing.get_origin(hint) or hint}.union(*map(_leaves, typing.get_args(hint)))
-
-
-def _wants_list(hint: Any, value: Any) -> bool:
-    """Whether a value is one item of the list that a key takes."""
-    members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    lists = {typing.get_origin(member) for member in members if member is not type(None)} == {list}
-    return lists and value is not None and not isinstance(value, list)
-
-
-# ---- words to values
 
 
 def _read_words(argv: Sequence[str], positionals: Sequence[str]) -> tuple[dict[str, Any], dict[str, str], list[str]]:
@@ -389,33 +248,18 @@ def _put(holder: Any, path: Sequence[str], value: Any, name: str = "") -> Any:
     raise LookupError(f"there is no {key} in {name}, which is {found}")
 
 
-def _rename(
-    dataclass_types: Sequence[type], values: dict[str, Any], origin: dict[str, str], mistakes: list[str], prog: str
+def current_names(
+    dataclass_types: Sequence[type], values: Mapping[str, Any], note: Callable[[str, str], None] | None = None
 ) -> dict[str, Any]:
-    """The values under the present names of their keys, with a notice on stderr for each former one."""
-    renamed = current_names(dataclass_types, values)
-    for dtype in dataclass_types:
-        for field in _fields(dtype):
-            former = field.metadata.get("renamed_from")
-            if former not in values:
-                continue
-            if field.name in values:
-                mistakes.append(f"{origin[former]}: {former}: is the former name of {field.name}, which is given too")
-            elif os.environ.get("RANK", "0") == "0":
-                print(f"{prog}: {origin[former]}: {former}: is now called {field.name}", file=sys.stderr)
-            origin.setdefault(field.name, origin[former])
-    return renamed
-
-
-def current_names(dataclass_types: Sequence[type], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by key, former keys and their values replaced by the present ones."""
+    """Values by key, former keys and their values replaced by the present ones; `note` gets each pair of names."""
     renamed = dict(values)
-    for field in [field for dtype in dataclass_types for field in _fields(dtype)]:
+    for field in [field for dtype in dataclass_types for field in fields_of(dtype)]:
         former = field.metadata.get("renamed_from")
         if former in renamed:
-            value = renamed.pop(former)
-            pairs = field.metadata.get("former_values", ())
+            value, pairs = renamed.pop(former), field.metadata.get("former_values", ())
             renamed.setdefault(field.name, next((new for old, new in pairs if old == value), value))
+            if note is not None:
+                note(former, field.name)
     return renamed
 
 
@@ -452,14 +296,8 @@ def _help(dataclass_types: Sequence[type], prog: str, description: str, position
     lines = [f"usage: {prog}{places} [CONFIG.yaml] [key=value ...]", "", description]
     for dtype in dataclass_types:
         lines += ["", f"{dtype.__name__}:"]
-        for field in _fields(dtype):
-            lines.append(f"  {field.name} ({_state(field, _default(field))})\n      {_about(field)}")
+        for field in fields_of(dtype):
+            state = "required" if (default := default_of(field)) is MISSING else f"default: {default}"
+            about = " ".join(str(field.metadata.get("help", "")).replace("%%", "%").split())
+            lines.append(f"  {field.name} ({state})\n      {about}")
     return "\n".join(lines)
-
-
-def _state(field: dataclasses.Field[Any], default: Any) -> str:
-    return "required" if default is dataclasses.MISSING else f"default: {default}"
-
-
-def _about(field: dataclasses.Field[Any]) -> str:
-    return " ".join(str(field.metadata.get("help", "")).replace("%%", "%").split())
