@@ -1,1 +1,1 @@
-"""From raw annotations to samples and their contextual regions."""
+"""Turn raw annotations into samples and their contextual regions."""

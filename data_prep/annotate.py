@@ -1,4 +1,4 @@
-"""Turns what a public source publishes into its region sidecar.
+"""Derive the region sidecar of a public source from the files that it publishes.
 
     python -m data_prep.annotate CONFIG.yaml [key=value ...]       --help source=gqa lists the keys of one source too
     python -m data_prep.annotate CONFIG.yaml --shard i/n           on machine i of n that share a file system
@@ -6,11 +6,11 @@
     srun bash -c 'python -m data_prep.annotate CONFIG.yaml --shard $SLURM_PROCID/$SLURM_NTASKS'
 
     out/part-00000.parquet ...  manifest.json     the sidecar (data_prep.schema.sample)
-        rejected.jsonl                            what could not be used: record, reason, message, image, question
+        rejected.jsonl                            unusable records: record, reason, message, image, question
         samples/part-00000.parquet ...            the questions for the trainer, unless it reads the source's own file
 
-Run again after whatever stopped it, it does only what is missing. The bytes it writes depend on input and arguments
-alone: not on workers, machines or interruptions. The process that finds the last shard there puts all together.
+Run again after an interruption, it only does what is missing. The bytes that it writes depend on input and arguments
+alone, not on workers, machines or interruptions. The process that completes the last shard assembles the sidecar.
 """
 
 import os
@@ -43,7 +43,7 @@ from .sources import SOURCES, Source
 
 RECORDS_PER_SHARD = 10_000
 
-ANY_ROOT = Path("/images")  # stands for an image root that is not known: a path may not leave it either
+ANY_ROOT = Path("/images")  # replaces an unknown image root, which a path may not leave either
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class AnnotateArguments(Checked):
             yield str(error)
 
     def share(self) -> tuple[int, int]:
-        """(i, n): this process does the shards whose number is i modulo n."""
+        """Return (i, n): this process does the shards whose number is i modulo n."""
         text = self.shard or f"{os.environ.get('RANK', '0')}/{os.environ.get('WORLD_SIZE', '1')}"
         first, slash, count = text.partition("/")
         if not (slash and first.isdigit() and count.isdigit() and int(first) < int(count)):
@@ -123,10 +123,10 @@ def main(arguments: AnnotateArguments, reader: Source) -> None:
 
 
 def annotate(arguments: AnnotateArguments, reader: Source) -> bool:
-    """Does this process's share; True if the sidecar is complete now.
+    """Do this process's share; return True if the sidecar is complete now.
 
     Raises:
-        DataError: input that cannot be read on, or a folder that holds something else.
+        DataError: unreadable input, or a folder that holds something else.
         RunError: a worker died.
     """
     out, name = Path(arguments.out), arguments.name or arguments.source
@@ -147,21 +147,21 @@ def annotate(arguments: AnnotateArguments, reader: Source) -> bool:
 
 
 def _plan(arguments: AnnotateArguments, reader: Source) -> dict[str, Any]:
-    """What the bytes of the sidecar depend on."""
-    kept = ("source", "image_root", "images", "max_image_pixels", "exclude_images", "prompt")
-    settings = {key: getattr(arguments, key) for key in kept}
+    """Return everything that the bytes of the sidecar depend on."""
+    names = ("source", "image_root", "images", "max_image_pixels", "exclude_images", "prompt")
+    settings = {key: getattr(arguments, key) for key in names}
     inputs = [*reader.files(), *map(Path, arguments.exclude_images)]
     return {"arguments": settings | _keys(reader), "inputs": file_hashes(inputs)}
 
 
 def _keys(reader: Source) -> dict[str, Any]:
-    """The reader's keys of the configuration."""
+    """Return the reader's keys of the configuration."""
     return {item.name: getattr(reader, item.name) for item in fields(reader) if item.init}
 
 
 @dataclass(frozen=True)
 class AnnotateJob:
-    """What every worker gets."""
+    """Annotate shards in a worker."""
 
     work: Work
     reader: Source
@@ -170,7 +170,7 @@ class AnnotateJob:
     arguments: AnnotateArguments
 
     def run(self, worker: int, workers: int) -> Iterator[Progress]:
-        """Annotates every shard that falls to `worker` of `workers` and is not there yet; yields after each shard."""
+        """Annotate every missing shard that belongs to `worker` of `workers`; yield after each shard."""
         expect_large_images()
         first, count = self.arguments.share()
         excluded = read_image_names(self.arguments.exclude_images)
@@ -192,16 +192,16 @@ class AnnotateJob:
 
 
 class ShardRows:
-    """The rows of one shard, and what was rejected of its records."""
+    """Collect the rows of one shard and the rejections of its records."""
 
     def __init__(self, job: AnnotateJob, excluded: frozenset[str]) -> None:
         self.job, self.excluded = job, excluded
-        self.rows: list[tuple[Any, ...]] = []  # with the columns of SHARD_SCHEMA
+        self.rows: list[tuple[Any, ...]] = []  # columns of SHARD_SCHEMA
         self.rejected: list[dict[str, Any]] = []
-        self.headers: dict[str, ImageHeader] = {}  # of the images seen, each of which is opened once
+        self.headers: dict[str, ImageHeader] = {}  # by image, each of which is opened once
 
     def add_record(self, number: int, raw: Any) -> None:
-        """Every question of a record becomes a row or a rejection; a record that is bad as a whole, one rejection."""
+        """Add a row or a rejection for every question of a record; a record that is bad as a whole is one rejection."""
         reader = self.job.reader
         try:
             for question in reader.questions(reader.parse(raw)):
@@ -229,9 +229,9 @@ class ShardRows:
         header = self._header(question.image, question.size)
         for image in question.other_images:
             self._header(image, question.size)
-        place = derive(question, header.width, header.height)
+        region = derive(question, header.width, header.height)
         text = self.job.arguments.prompt.replace("{question}", text)
-        # a sample is one question, so that for the trainer it is its record's first
+        # a sample is one question, which is the first of its record for the trainer
         turn = question.turn if self.job.reader.trains_itself or not answer else 0
         row = (
             sample_id(self.job.name, question.image, turn, text),
@@ -241,11 +241,11 @@ class ShardRows:
             text,
             header.width,
             header.height,
-            place.boxes,
-            place.region,
-            place.method,
-            place.score,
-            sorted({*place.flags, *header.flags}) if header.flags else place.flags,
+            region.boxes,
+            region.region,
+            region.method,
+            region.score,
+            sorted({*region.flags, *header.flags}) if header.flags else region.flags,
             answer,
             question.kind,
             images,
@@ -258,7 +258,7 @@ class ShardRows:
         if arguments.images == "trust":
             image_path(root or ANY_ROOT, image)
             if stated is None:
-                raise RecordError("no_size", "the annotation tells no size of the image; images=header opens it")
+                raise RecordError("no_size", "the annotation states no size of the image; images=header opens it")
             return ImageHeader(*stated)
         header = self.headers.get(image)
         if header is None:

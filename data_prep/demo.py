@@ -1,12 +1,12 @@
-"""Makes the demo's data: images, LLaVA-style annotations and region sidecars, as a real source has them.
+"""Make the demo's data: images, LLaVA-style annotations and region sidecars, like those of a real source.
 
     python -m data_prep.demo OUT [key=value ...]
 
-    OUT/train.json, test.json            LLaVA JSON, several questions an image, "type" names the kind of question
+    OUT/train.json, test.json            LLaVA JSON, several questions per image, "type" names the type of question
     OUT/images/{train,test}/00000.png    PNG and JPEG of varying size and aspect; image paths are relative to OUT/images
     OUT/regions/{train,test}/            the sidecar of `data_prep.schema.sample`
 
-The same arguments write the same bytes. No handwritten digit is in both splits.
+The same arguments write the same bytes. No handwritten digit occurs in both splits.
 """
 
 import json
@@ -61,13 +61,13 @@ class DemoArguments(Checked):
 
 
 def write_demo(out: Path, arguments: DemoArguments) -> None:
-    """Writes both splits under `out`."""
+    """Write both splits below `out`."""
     for split in SPLITS:
         write_split(out, split, arguments)
 
 
 def write_split(out: Path, split: str, arguments: DemoArguments) -> None:
-    """Writes one split: its images, then its annotations, then its region sidecar."""
+    """Write one split: its images, then its annotations, then its region sidecar."""
     scans = load_scans(split)
     (out / "images" / split).mkdir(parents=True, exist_ok=True)
     records: list[dict[str, Any]] = []
@@ -86,7 +86,7 @@ def write_split(out: Path, split: str, arguments: DemoArguments) -> None:
 
 
 def save_image(image: Image.Image, root: Path, stem: str, rng: np.random.Generator) -> str:
-    """Saves as JPEG or PNG; returns the path relative to `root`."""
+    """Save as JPEG or PNG; return the path relative to `root`."""
     if rng.random() < JPEG_SHARE:
         image.save(root / f"{stem}.jpg", quality=JPEG_QUALITY, subsampling=0)
         return f"{stem}.jpg"
@@ -95,7 +95,7 @@ def save_image(image: Image.Image, root: Path, stem: str, rng: np.random.Generat
 
 
 def llava_record(record_id: str, samples: Sequence[Sample]) -> dict[str, Any]:
-    """One image's questions as LLaVA writes them; the first human turn carries `<image>`."""
+    """Return one image's questions as LLaVA writes them; the first human turn contains `<image>`."""
     turns: list[dict[str, str | None]] = []
     for sample in samples:
         prefix = "<image>\n" if sample.turn == 0 else ""
@@ -105,7 +105,7 @@ def llava_record(record_id: str, samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def annotate(sample: Sample, question: BoardQuestion, scene: Scene) -> RegionAnnotation:
-    """The sidecar's row for a question; its boxes are known by construction, as well as a person would draw them."""
+    """Return the sidecar's row for a question; its boxes are exact by construction, so that the method is `human`."""
     return RegionAnnotation(
         sample_id=sample.sample_id,
         source=sample.source,

@@ -1,4 +1,4 @@
-"""Regions by a localizer, for the rows of a sidecar that nothing told a place of, or for all.
+"""Fill in regions by a localizer, for the rows of a sidecar without evidence of a region, or for all rows.
 
     python -m data_prep.localize REGIONS OUT localizer=EXPORT image_root=IMAGES [key=value ...]
     torchrun --nproc_per_node 8 --module data_prep.localize ...        the processes share the pieces
@@ -6,9 +6,9 @@
     sidecar ─► rows to fill, by sample_id ─► pieces of fixed rows ─► .OUT.pieces/00000.json ... ─► OUT, a sidecar
                                               └─ process r of p takes every p-th
 
-A piece appears whole or not at all, and one that is there is not made again: run again after whatever stopped it.
-Pieces and the batches in them follow from the data alone, so that the result is the same, to the byte, for any number
-of processes and interruptions on like machines.
+A piece appears whole or not at all, and an existing one is not computed again: run again after an interruption. Pieces
+and the batches in them follow from the data alone, so that the result is the same, to the byte, for any number of
+processes and interruptions on machines of the same kind.
 """
 
 import json
@@ -36,8 +36,8 @@ from data_prep.schema.sample import RegionAnnotation, RegionTable, file_hashes, 
 
 ROWS_PER_PIECE = 512
 POLL_S = 0.5
-WAIT_S = 3600.0  # the first process for the last piece of another
-SIDECAR_METHODS = {"trained": "localizer", "zero_shot": "zero_shot"}  # what a sidecar calls a kind of localizer
+WAIT_S = 3600.0  # for which the first process waits for a new piece of another
+SIDECAR_METHODS = {"trained": "localizer", "zero_shot": "zero_shot"}  # method in a sidecar by kind of localizer
 
 
 @dataclass(frozen=True)
@@ -97,22 +97,22 @@ class LocalizeArguments(Checked):
 
     @property
     def pixels(self) -> dict[str, int]:
-        """min_pixels and max_pixels, those that are set."""
+        """Return min_pixels and max_pixels if they are set."""
         return {name: value for name in ("min_pixels", "max_pixels") if (value := getattr(self, name)) is not None}
 
     @property
     def least(self) -> float:
-        """The threshold, or the kind's own where none is given."""
+        """Return the threshold, or the kind's default."""
         if self.threshold is not None:
             return self.threshold
         return THRESHOLD if self.localizer_kind == "zero_shot" else 0.0
 
 
 class Pieces:
-    """What is found, by piece, beside the sidecar to be.
+    """Store predictions by piece in a folder beside the sidecar.
 
     Raises:
-        ConfigError: pieces of other data or arguments are there.
+        ConfigError: the folder holds pieces of other data or arguments.
     """
 
     def __init__(self, out: Path, plan: dict[str, Any]):
@@ -125,25 +125,25 @@ class Pieces:
             raise ConfigError(f"out: {self.folder} holds the pieces of other data or keys; finish those, or remove it")
 
     def path(self, number: int) -> Path:
-        """Of one piece."""
+        """Return the file of one piece."""
         return self.folder / f"{number:05d}.json"
 
-    def write(self, number: int, found: Sequence[LocatedRegion]) -> None:
-        """What was found for the rows of a piece."""
-        write_atomically(self.path(number), json.dumps([asdict(place) for place in found]))
+    def write(self, number: int, predictions: Sequence[LocatedRegion]) -> None:
+        """Write the predictions for the rows of a piece."""
+        write_atomically(self.path(number), json.dumps([asdict(prediction) for prediction in predictions]))
 
     def read(self, number: int) -> list[LocatedRegion]:
-        """The same again."""
-        places = json.loads(self.path(number).read_text())
-        return [LocatedRegion(_box(place["region"]), tuple(place["cells"]), place["confidence"]) for place in places]
+        """Read the predictions of a piece."""
+        rows = json.loads(self.path(number).read_text())
+        return [LocatedRegion(_box(row["region"]), tuple(row["cells"]), row["confidence"]) for row in rows]
 
     def wait(self, count: int) -> None:
-        """Until all are there. DataError after `WAIT_S` without a new one."""
+        """Wait until all pieces exist; DataError after `WAIT_S` without a new one."""
         missing, since = count, time.monotonic()
         while missing:
-            left = sum(not self.path(number).exists() for number in range(count))
-            if left < missing:
-                missing, since = left, time.monotonic()
+            remaining = sum(not self.path(number).exists() for number in range(count))
+            if remaining < missing:
+                missing, since = remaining, time.monotonic()
             elif time.monotonic() - since > WAIT_S:
                 raise DataError(f"{self.folder}: {missing} of {count} pieces did not come; run again")
             else:
@@ -154,15 +154,15 @@ def localize(arguments: LocalizeArguments, rank: int = 0, processes: int = 1) ->
     """Fill this process's pieces; the first process then writes the sidecar.
 
     Raises:
-        ConfigError: pieces of other data or arguments are there.
-        DataError: no sidecar, or an image that does not open or has another size than its row says.
+        ConfigError: there are pieces of other data or arguments.
+        DataError: no sidecar, or an image that does not open or has another size than its row states.
     """
     expect_large_images()
     table = read_regions(arguments.regions)
     keys = [key for key in table if arguments.rows == "all" or _is_unknown(table[key])]
-    told = asdict(arguments) | {"regions": Path(arguments.regions).name, "out": None, "image_root": None}
+    settings = asdict(arguments) | {"regions": Path(arguments.regions).name, "out": None, "image_root": None}
     inputs = file_hashes([arguments.regions])
-    pieces = Pieces(Path(arguments.out), {"arguments": told, "inputs": inputs})
+    pieces = Pieces(Path(arguments.out), {"arguments": settings, "inputs": inputs})
     starts = range(0, len(keys), ROWS_PER_PIECE)
     mine = [number for number in range(len(starts)) if number % processes == rank and not pieces.path(number).exists()]
     if mine:
@@ -170,11 +170,11 @@ def localize(arguments: LocalizeArguments, rank: int = 0, processes: int = 1) ->
         images = ImageFiles(arguments.image_root)
         for number in tqdm(mine, unit=" pieces", disable=None):
             rows = [table[key] for key in keys[starts[number] : starts[number] + ROWS_PER_PIECE]]
-            pieces.write(number, _find(localizer, images, rows, arguments))
+            pieces.write(number, _predict(localizer, images, rows, arguments))
     if rank == 0:
         pieces.wait(len(starts))
-        found = [place for number in range(len(starts)) for place in pieces.read(number)]
-        _write(arguments, table, dict(zip(keys, found, strict=True)), {"arguments": told, "inputs": inputs})
+        predictions = [prediction for number in range(len(starts)) for prediction in pieces.read(number)]
+        _write(arguments, table, dict(zip(keys, predictions, strict=True)), {"arguments": settings, "inputs": inputs})
         shutil.rmtree(pieces.folder)
 
 
@@ -192,18 +192,18 @@ def _load(arguments: LocalizeArguments) -> RegionLocalizer:
         raise ConfigError(f"localizer {arguments.localizer}: {one_line(error)}") from error
 
 
-def _find(
+def _predict(
     localizer: RegionLocalizer,
     images: ImageFiles,
     rows: Sequence[RegionAnnotation],
     arguments: LocalizeArguments,
 ) -> list[LocatedRegion]:
-    found: list[LocatedRegion] = []
+    predictions: list[LocatedRegion] = []
     for start in range(0, len(rows), arguments.batch_size):
         batch = rows[start : start + arguments.batch_size]
         opened = [_open(images, row, arguments.max_image_pixels) for row in batch]
-        found += localizer.predict(opened, [row.question for row in batch], arguments.batch_size)
-    return found
+        predictions += localizer.predict(opened, [row.question for row in batch], arguments.batch_size)
+    return predictions
 
 
 def _open(images: ImageFiles, row: RegionAnnotation, max_pixels: int) -> Image.Image:
@@ -215,21 +215,21 @@ def _open(images: ImageFiles, row: RegionAnnotation, max_pixels: int) -> Image.I
 
 
 def _write(
-    arguments: LocalizeArguments, table: RegionTable, found: dict[str, LocatedRegion], manifest: dict[str, Any]
+    arguments: LocalizeArguments, table: RegionTable, predictions: dict[str, LocatedRegion], manifest: dict[str, Any]
 ) -> None:
-    rows = [_filled(row, found.get(key), arguments) for key, row in table.items()]
+    rows = [_filled(row, predictions.get(key), arguments) for key, row in table.items()]
     write_regions(arguments.out, rows, manifest)
-    print(f"{arguments.out}: {len(rows):,} rows, {len(found):,} of them by the localizer")
+    print(f"{arguments.out}: {len(rows):,} rows, {len(predictions):,} of them by the localizer")
 
 
-def _filled(row: RegionAnnotation, found: LocatedRegion | None, arguments: LocalizeArguments) -> RegionAnnotation:
-    if found is None:
+def _filled(row: RegionAnnotation, prediction: LocatedRegion | None, arguments: LocalizeArguments) -> RegionAnnotation:
+    if prediction is None:
         return row
     flags = [flag for flag in row.flags if flag not in ("no_evidence", "low_confidence", "agreement")]
-    flags += ["low_confidence"] if found.confidence < arguments.least else []
-    boxes = [] if found.region is None else [found.region]
+    flags += ["low_confidence"] if prediction.confidence < arguments.least else []
+    boxes = [] if prediction.region is None else [prediction.region]
     method = SIDECAR_METHODS[arguments.localizer_kind]
-    return replace(row, boxes=boxes, region=found.region, method=method, score=found.confidence, flags=flags)
+    return replace(row, boxes=boxes, region=prediction.region, method=method, score=prediction.confidence, flags=flags)
 
 
 def _box(values: Sequence[float] | None) -> Box | None:

@@ -1,11 +1,11 @@
-"""Samples that teach a localizer: a question in, its region's cells out, from the regions that are known.
+"""Make training samples for a localizer from known regions: a question in, its region's cells out.
 
     python -m data_prep.localizer_data 'regions/*' out.json [key=value ...]
 
     sidecar rows, human or ocr_match ─► box of the 8x8 grid over the un-padded image, [0, 0, 7, 7] for the whole image
                                      ─► balanced by size and source, seeded ─► LLaVA JSON that `train.localizer` reads
 
-The answer is not shown, so a box that stands in it is no leak. Rows of other methods are guesses, and left out.
+The answer is not part of a sample, so that a box in it is no leak. Rows of other methods are guesses and are left out.
 """
 
 import json
@@ -23,7 +23,7 @@ from data_prep.schema.data_source import existing_paths
 from data_prep.schema.region_size import size_of
 from data_prep.schema.sample import read_manifest, sidecar_batches
 
-TAUGHT = ("human", "ocr_match")  # of the methods of a row
+TRAINED_METHODS = ("human", "ocr_match")  # methods of the rows that become samples
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class LocalizerDataArguments(Checked):
 
 @dataclass(frozen=True)
 class Lesson:
-    """One question and the cells of its region."""
+    """Hold one question and the cells of its region."""
 
     sample_id: str
     source: str
@@ -68,74 +68,74 @@ class Lesson:
     size: str  # small, medium, large or global
 
 
-def record(taught: Sequence[Lesson]) -> dict:
-    """Lessons about one image as a LLaVA record; `type` is the size, by which an evaluation groups."""
+def record(lessons: Sequence[Lesson]) -> dict:
+    """Return lessons about one image as a LLaVA record; `type` is the size, by which an evaluation groups."""
     turns: list[dict] = []
-    for lesson in taught:
+    for lesson in lessons:
         turns.append({"from": "human", "value": lesson.question, "type": lesson.size})
         turns.append({"from": "gpt", "value": str(list(lesson.cells))})
     turns[0]["value"] = f"<image>\n{turns[0]['value']}"
-    return {"id": taught[0].sample_id, "image": taught[0].image, "conversations": turns}
+    return {"id": lessons[0].sample_id, "image": lessons[0].image, "conversations": turns}
 
 
-def by_image(taught: Sequence[Lesson]) -> list[list[Lesson]]:
-    """The lessons of every image together, in their order."""
+def by_image(lessons: Sequence[Lesson]) -> list[list[Lesson]]:
+    """Group lessons by image, in their order."""
     groups: dict[tuple[str, str], list[Lesson]] = defaultdict(list)
-    for lesson in taught:
+    for lesson in lessons:
         groups[lesson.source, lesson.image].append(lesson)
     return list(groups.values())
 
 
-def lessons(folder: Path) -> Iterator[Lesson]:
-    """What a sidecar teaches. DataError where it is none."""
+def read_lessons(folder: Path) -> Iterator[Lesson]:
+    """Read the lessons of a sidecar; DataError if it is not one."""
     read_manifest(folder)
     for batch in sidecar_batches(folder):
         for row in batch.to_pylist():
             size = (row["width"], row["height"])
-            # `global` teaches only where the whole image was meant, not where nothing was found
+            # `global` is a lesson only if the source means the whole image, not for want of evidence
             if row["region"] is None and row["method"] == "global" and "no_evidence" not in row["flags"]:
                 cells = WHOLE_IMAGE
-            elif row["region"] is not None and row["method"] in TAUGHT:
+            elif row["region"] is not None and row["method"] in TRAINED_METHODS:
                 cells = pixels_to_cells(row["region"], *size)
             else:
                 continue
             yield Lesson(row["sample_id"], row["source"], row["image"], row["question"], cells, size_of(cells))
 
 
-def balanced(found: Sequence[Lesson], per_source: int | None, per_size: int | None, seed: int) -> list[Lesson]:
-    """At most so many of each source, and of those at most so many of each size; in the order of their ids.
+def balanced(lessons: Sequence[Lesson], per_source: int | None, per_size: int | None, seed: int) -> list[Lesson]:
+    """Draw at most so many lessons of each source, and of those at most so many of each size; sorted by id.
 
-    What is drawn depends on seed and ids alone, not on the order in which they come.
+    The draw depends on seed and ids alone, not on the order of the lessons.
     """
-    kept = sorted(found, key=lambda lesson: lesson.sample_id)
+    chosen = sorted(lessons, key=lambda lesson: lesson.sample_id)
     for limit, key in ((per_source, "source"), (per_size, "size")):
         if limit is None:
             continue
         groups: dict[str, list[Lesson]] = defaultdict(list)
-        for lesson in kept:
+        for lesson in chosen:
             groups[getattr(lesson, key)].append(lesson)
-        kept = [
+        chosen = [
             lesson
             for name, group in sorted(groups.items())
             for lesson in random.Random(f"{seed}:{name}").sample(group, min(limit, len(group)))
         ]
-        kept.sort(key=lambda lesson: lesson.sample_id)
-    return kept
+        chosen.sort(key=lambda lesson: lesson.sample_id)
+    return chosen
 
 
 @command("data_prep.localizer_data", LocalizerDataArguments, positionals=("regions", "out"))
 def main(arguments: LocalizerDataArguments) -> None:
     """Make the samples that teach a localizer."""
-    found = [lesson for folder in existing_paths(arguments.regions) for lesson in lessons(folder)]
-    kept = balanced(found, arguments.per_source, arguments.per_size, arguments.seed)
-    if not kept:
-        raise DataError(f"{arguments.regions}: no row of method {' or '.join(TAUGHT)}, nothing to teach")
+    lessons = [lesson for folder in existing_paths(arguments.regions) for lesson in read_lessons(folder)]
+    chosen = balanced(lessons, arguments.per_source, arguments.per_size, arguments.seed)
+    if not chosen:
+        raise DataError(f"{arguments.regions}: no row of method {' or '.join(TRAINED_METHODS)}, nothing to teach")
     out = Path(arguments.out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    grouped = by_image(kept) if arguments.whole_images else [[lesson] for lesson in kept]
+    grouped = by_image(chosen) if arguments.whole_images else [[lesson] for lesson in chosen]
     write_atomically(out, json.dumps([record(group) for group in grouped]))
-    counts = Counter(lesson.size for lesson in kept)
-    print(f"{out}: {len(kept):,} of {len(found):,} questions: {', '.join(f'{n:,} {s}' for s, n in counts.items())}")
+    counts = Counter(lesson.size for lesson in chosen)
+    print(f"{out}: {len(chosen):,} of {len(lessons):,} questions: {', '.join(f'{n:,} {s}' for s, n in counts.items())}")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Makes a data set for the Hub of region sidecars: a folder that `datasets` loads, with its card.
+"""Make a data set for the Hub from region sidecars: a folder that `datasets` loads, with its card.
 
     python -m data_prep.publish OUT regions=[regions/gqa, regions/textvqa] [push_to=owner/name] [key=value ...]
 
     OUT/  README.md            the card: columns, counts, licences, how to load and to train
           regions/<source>/    the sidecar: part-*.parquet, manifest.json       load_dataset(OUT, "<source>")
-          samples/<source>/    its questions and answers, where it has some     load_dataset(OUT, "<source>-samples")
+          samples/<source>/    its questions and answers, if it has any         load_dataset(OUT, "<source>-samples")
 
-No image is published, nor `rejected.jsonl`, and of paths in the manifest only the names of files. Parts are linked
-where the file system can, else copied. The folder appears whole or not at all.
+Neither images nor `rejected.jsonl` are published, and paths in the manifest are reduced to the names of files. Parts
+are linked if the file system allows it, else copied. The folder appears whole or not at all.
 """
 
 import json
@@ -29,7 +29,7 @@ from data_prep.work.shards import SAMPLES
 
 from .sources import SOURCES
 
-FILE_KEYS = ("image_root", "exclude_images")  # of every source
+FILE_KEYS = ("image_root", "exclude_images")  # keys of every source that name files
 
 
 @dataclass
@@ -54,11 +54,11 @@ class PublishArguments(PushArguments):
 
 
 def publish(arguments: PublishArguments) -> Path:
-    """Writes the folder, then uploads it where asked.
+    """Write the folder, then upload it if `push_to` is set.
 
     Raises:
-        DataError: a folder that is no sidecar, or two of one source.
-        RunError: the Hub refused; a folder that is written by then stays, and `data_prep.push` uploads it.
+        DataError: a folder that is not a sidecar, or two sidecars of one source.
+        RunError: the Hub refused; a folder that is complete by then stays, and `data_prep.push` uploads it.
     """
     out = Path(arguments.out)
     sidecars = _sidecars([path for pattern in arguments.regions for path in existing_paths(pattern)])
@@ -96,7 +96,7 @@ def _sidecars(folders: Sequence[Path]) -> dict[Path, Manifest]:
 
 
 def _link_parts(source: Path, target: Path) -> None:
-    """The parquet parts of a folder that may not exist, as hard links where possible."""
+    """Link or copy the parquet parts of a folder, which need not exist."""
     for part in sorted(source.glob("part-*.parquet")):
         target.mkdir(parents=True, exist_ok=True)
         try:
@@ -106,7 +106,7 @@ def _link_parts(source: Path, target: Path) -> None:
 
 
 def published_manifest(folder: Path) -> str:
-    """The text of a sidecar's manifest, without the folders of the machine that made it."""
+    """Return the text of a sidecar's manifest, without the folders of the machine that made it."""
     manifest = json.loads((folder / MANIFEST).read_text())
     arguments = manifest.get("arguments", {})
     reader = SOURCES.get(str(arguments.get("source")))
@@ -117,10 +117,10 @@ def published_manifest(folder: Path) -> str:
 
 
 def _without_folders(value: Any, file_keys: frozenset[str] | None, key: str = "") -> Any:
-    """File names in place of paths, at any depth; a prompt is no path, and a join is PREFIX=PATH.
+    """Replace paths by file names at any depth; a prompt is not a path, and a join is PREFIX=PATH.
 
     Args:
-        file_keys: the keys that name files; None: any key may. What is absolute is a path of this machine anyhow.
+        file_keys: the keys that name files; None: any key may. An absolute value is a path of this machine in any case.
     """
     if isinstance(value, Mapping):
         return {name: _without_folders(item, file_keys, name) for name, item in value.items()}

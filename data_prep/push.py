@@ -1,8 +1,8 @@
-"""Uploads a folder that lies ready: an export, or a data set of region sidecars.
+"""Upload a finished folder: an export, or a data set of region sidecars.
 
     python -m data_prep.push FOLDER owner/name [revision=BRANCH] [tag=TAG] [dry_run=true] [private=false]
 
-`train.export` and `data_prep.publish` upload what they made themselves; this goes on where their upload broke off.
+`train.export` and `data_prep.publish` upload their own folders; this command resumes an upload that was interrupted.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ class FolderArguments(PushArguments):
 
 
 def folder_kind(folder: Path) -> HubFolderKind:
-    """ConfigError where a folder is neither."""
+    """Return the kind of a folder; ConfigError if it is neither."""
     for kind in (EXPORT, REGIONS):
         if any(folder.glob(kind.mark)):
             return kind

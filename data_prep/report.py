@@ -1,9 +1,9 @@
-"""One HTML page that shows what a data set's regions are like, for people to look at before training on them.
+"""Write one HTML page about a data set's regions, for people to look at before training on them.
 
     python -m data_prep.report CONFIG.yaml [out=report.html] [samples=12] [seed=0]
 
-CONFIG.yaml may be the training's own configuration. The page stands alone: pictures are part of it, and it loads
-nothing. Sidecars are read in batches, the annotations once, for the answers of the samples that are shown.
+CONFIG.yaml may be the training's own configuration. The page is self-contained: it includes its pictures and loads
+nothing. Sidecars are read in batches, and the annotations once, for the answers of the samples that are shown.
 """
 
 import base64
@@ -30,7 +30,7 @@ from data_prep.schema.sample import sample_id
 THUMBNAIL = 384  # longest side, in pixels
 QUALITY = 72
 
-# Mean and median area, in % of the image, that data of Visual-CoT's sets is known to have.
+# Known mean and median area, in % of the image, of data from Visual-CoT's sets.
 EXPECTED_AREA = {
     "docvqa": (6.2, 0.5), "textvqa": (4.3, 1.0), "gqa": (16.4, 6.5), "flickr30k": (13.9, 8.6),
     "openimages": (22.1, 11.8), "visual7w": (19.5, 5.7), "vsr": (37.5, 32.6), "visual_cot": (14.7, 4.6),
@@ -52,10 +52,10 @@ class ReportArguments(Checked):
 
 
 def write_report(lists: DataLists, arguments: ReportArguments) -> None:
-    """Writes the page.
+    """Write the page.
 
     Raises:
-        DataError: a sidecar that cannot be read.
+        DataError: a sidecar cannot be read.
     """
     sources = [
         _section(role, source, arguments)
@@ -75,7 +75,7 @@ def write_report(lists: DataLists, arguments: ReportArguments) -> None:
 
 
 def _section(role: str, source: DataSource, arguments: ReportArguments) -> dict[str, Any]:
-    """What the page tells of one source."""
+    """Return the page's content about one source."""
     section: dict[str, Any] = {"role": role, "source": source, "statistics": None, "cards": []}
     if source.regions is None:
         return section
@@ -94,16 +94,16 @@ def _section(role: str, source: DataSource, arguments: ReportArguments) -> dict[
 
 
 def _expected(source: str) -> tuple[str, float, float] | None:
-    """(set, mean, median) that a source of that name should be near to."""
+    """Return (set, mean, median) that a source of that name should be close to."""
     name = source.casefold().replace("-", "_")
     return next(((known, *areas) for known, areas in EXPECTED_AREA.items() if known in name), None)
 
 
 def _answers(source: DataSource, statistics: RegionStatistics) -> dict[str, str]:
-    """Answers of the chosen rows by sample_id, as far as the annotations can be read."""
+    """Return the answers of the chosen rows by sample_id, as far as the annotations can be read."""
     missing = {row["sample_id"] for row in statistics.chosen}
     answers: dict[str, str] = {}
-    with suppress(DataError):  # `data_prep.validate` names a file that cannot be read on
+    with suppress(DataError):  # `data_prep.validate` names an unreadable file
         for index, raw in enumerate(record_stream(source.annotations)):
             for number, (image, turn) in enumerate(_turns(source.annotations, index, raw)):
                 key = sample_id(statistics.source, image, number, turn.question)
@@ -116,7 +116,7 @@ def _answers(source: DataSource, statistics: RegionStatistics) -> dict[str, str]
 
 
 def _turns(annotations: str, index: int, raw: Any) -> list[tuple[str, Turn]]:
-    """(first image, turn) of a record's turns; none of a record without images, or that `data_prep.validate` names."""
+    """Return (first image, turn) for a record's turns; none for a record without images or one that is bad."""
     try:
         name, record = named_record(annotations, index, raw)
         images = image_names(name, record)
@@ -130,7 +130,7 @@ def _turns(annotations: str, index: int, raw: Any) -> list[tuple[str, Turn]]:
 
 
 def _card(row: dict[str, Any], answer: str | None, source: DataSource, arguments: ReportArguments) -> dict[str, Any]:
-    """A sample: the row, its answer, its picture with region and grid."""
+    """Return a sample: the row, its answer, its picture with region and grid."""
     card = row | {"answer": answer, "picture": None, "error": None, "cells": []}
     try:
         card["picture"] = _thumbnail(existing_image(ImageFiles(source.image_root).root, row["image"]), arguments)
@@ -142,7 +142,7 @@ def _card(row: dict[str, Any], answer: str | None, source: DataSource, arguments
 
 
 def _thumbnail(path: Path, arguments: ReportArguments) -> str:
-    """A small JPEG as a data URI. An EXIF orientation is not applied and not kept: boxes are of the stored pixels."""
+    """Return a small JPEG as a data URI, without EXIF orientation: boxes refer to the stored pixels."""
     with open_image(path, arguments.max_image_pixels) as image:
         image.draft("RGB", (THUMBNAIL, THUMBNAIL))
         small = image.convert("RGB")

@@ -1,11 +1,11 @@
-"""Puts images that lie in parquet files, as in LLaVA-NeXT-Data, below an image root, where the trainer reads them.
+"""Write images that parquet files contain, as in LLaVA-NeXT-Data, below an image root, where the trainer reads them.
 
     python -m data_prep.unpack 'data/train-*.parquet' images conversations=llava_next.jsonl
 
-An image goes to its own path, which may also stand in a column imgname, or, where the table has none, to <id>.<its
-format>, byte for byte. Files appear whole or not at all, and those that are there already are left: run again after
-whatever stopped it. `conversations` gets the table's records with those paths in place of the images: what a
-configuration's `annotations` names.
+An image is written, byte for byte, to its own path, which may also be in a column imgname, or, if the table has none,
+to <id>.<its format>. Files appear whole or not at all, and existing ones are skipped: run again after an interruption.
+`conversations` receives the table's records with these paths in place of the images, for a configuration's
+`annotations`.
 """
 
 import json
@@ -56,10 +56,10 @@ def main(arguments: UnpackArguments) -> None:
 
 
 def unpack(arguments: UnpackArguments) -> None:
-    """Writes every image that is not there yet; a row that is bad is told on stderr and left out.
+    """Write every missing image; a bad row is reported on stderr and skipped.
 
     Raises:
-        DataError: a file that is not parquet or cannot be written.
+        DataError: a file is not parquet or cannot be written.
     """
     expect_large_images()
     records = _records(arguments)
@@ -73,7 +73,7 @@ def unpack(arguments: UnpackArguments) -> None:
 
 
 def _records(arguments: UnpackArguments) -> Iterator[dict[str, Any]]:
-    """The records with paths for images, each once its image is there."""
+    """Yield the records with paths for images, each once its image exists."""
     root = Path(arguments.image_root).absolute()
     paths = existing_paths(arguments.parquet)
     written = refused = 0
@@ -101,7 +101,7 @@ def _columns(path: Path) -> list[str]:
 
 
 def _unpack_row(root: Path, values: dict[str, Any], max_pixels: int) -> tuple[str | None, bool]:
-    """The path of the row's image, None for a row without, and whether it is written only now."""
+    """Write a row's image if it is missing; return its path, or None without an image, and whether it was written."""
     cells: ImageCells = look_up(_CELLS, values, "row")
     image = cells.image_of()
     if not image.data:
@@ -112,7 +112,7 @@ def _unpack_row(root: Path, values: dict[str, Any], max_pixels: int) -> tuple[st
     with errors_as(str(path)):
         if path.exists():
             if path.read_bytes() != data:
-                raise RecordError("conflict", f"{path} is there already, with another image")
+                raise RecordError("conflict", f"{path} exists already, with another image")
             return name, False
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, data)

@@ -1,12 +1,12 @@
-"""The pre-flight check: reads what the trainer will read and says whether to train.
+"""Check data before training: read what the trainer will read, and report whether to train.
 
     python -m data_prep.validate CONFIG.yaml [key=value ...]
 
-CONFIG.yaml may be the training's own configuration: of it, `train_data`, `eval_data` and the keys of this program are
-read. A table of what was found is printed for each source (`data_prep.checking.findings` says what each check means)
-and written as JSON on request.
+CONFIG.yaml may be the training's own configuration, from which `train_data`, `eval_data` and the keys of this program
+are read. A table of findings is printed for each source (`data_prep.checking.findings` defines the checks) and written
+as JSON on request.
 
-Exit status: 0 train; 1 do not, an error was found; 2 wrong call. Warnings forbid nothing.
+Exit status: 0 train; 1 do not train, there is an error; 2 wrong call. Warnings forbid nothing.
 """
 
 import json
@@ -59,7 +59,7 @@ class ValidateArguments(Checked):
 
 
 def validate(lists: DataLists, arguments: ValidateArguments) -> dict[str, Any]:
-    """Checks all sources; the mapping that `report` gets: `train` (the verdict) and `sources`."""
+    """Check all sources; return the content of `report`: `train` (the verdict) and `sources`."""
     evaluation = Evaluation(read_image_names(arguments.evaluation_images))
     sources = []
     with ImagePool(arguments.workers, arguments.max_image_pixels, arguments.decode) as pool:
@@ -95,7 +95,7 @@ def _source_report(check: SourceCheck, max_bad_fraction: float) -> dict[str, Any
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report as lines of text: a table for each source, then the verdict."""
+    """Format the report: a table for each source, then the verdict."""
     lines = []
     for source in report["sources"]:
         counts = ", ".join(f"{count:,} {name}" for name, count in source["counts"].items())
@@ -104,12 +104,12 @@ def table(report: dict[str, Any]) -> str:
         if boxes["boxes"]:
             outside = f"{boxes['outside_padded_square']:,} could not be on the padded square"
             lines.append(f"  {boxes['boxes']:,} boxes in text, {outside}: their frame is {boxes['frame']}")
-        found = {name: check for name, check in source["checks"].items() if check["count"]}
-        for name, check in sorted(found.items(), key=lambda item: item[1]["severity"]):
+        failed = {name: check for name, check in source["checks"].items() if check["count"]}
+        for name, check in sorted(failed.items(), key=lambda item: item[1]["severity"]):
             share = f"{check['count']:,} of {check['total']:,} {check['of']}" if check["total"] else f"{check['count']}"
             lines.append(f"  {check['severity']:7}  {name:16}  {share:24}  {CHECKS[name].meaning}")
             lines.append(f"{'':29}first: {check['first']}")
-        lines.append(f"  {len(CHECKS) - len(found)} checks found nothing")
+        lines.append(f"  {len(CHECKS) - len(failed)} checks found nothing")
     fatal = [f"{name} in {source['annotations']}" for source in report["sources"] for name in source["fatal"]]
     lines.append("train: yes" if report["train"] else f"train: NO - {'; '.join(fatal)}")
     return "\n".join(lines)

@@ -98,7 +98,7 @@ def test_processes_and_interruptions_change_no_byte(
     assert content(tmp_path / "shared") == expected
 
     words[1] = str(tmp_path / "again")
-    find, calls = module._find, []
+    find, calls = module._predict, []
 
     def killed(*args: object) -> object:
         calls.append(1)
@@ -106,7 +106,7 @@ def test_processes_and_interruptions_change_no_byte(
             raise KeyboardInterrupt
         return find(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "_find", killed)
+    monkeypatch.setattr(module, "_predict", killed)
     with pytest.raises(KeyboardInterrupt):
         localize(arguments(words))
     assert not (tmp_path / "again").exists()
@@ -120,8 +120,8 @@ def test_another_piece_is_seen(words: list[str], tmp_path: Path, monkeypatch: py
     localize(arguments(words))
     expected = content(tmp_path / "out")
     words[1] = str(tmp_path / "other")
-    find = module._find
-    monkeypatch.setattr(module, "_find", lambda *args: list(reversed(find(*args))))
+    find = module._predict
+    monkeypatch.setattr(module, "_predict", lambda *args: list(reversed(find(*args))))
     localize(arguments(words))
     assert content(tmp_path / "other") != expected
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from crop_model.regions import Box, pixels_to_cells
-from data_prep.localizer_data import Lesson, balanced, lessons, main
+from data_prep.localizer_data import Lesson, balanced, main, read_lessons
 from data_prep.schema.region_size import size_of
 from data_prep.schema.sample import RegionAnnotation, sample_id, write_regions
 
@@ -37,7 +37,7 @@ def write_sidecar(folder: Path, source: str = "toy") -> Path:
 
 
 def test_known_regions_are_taught_and_guesses_are_not(tmp_path: Path) -> None:
-    taught = {lesson.question: list(lesson.cells) for lesson in lessons(write_sidecar(tmp_path / "toy"))}
+    taught = {lesson.question: list(lesson.cells) for lesson in read_lessons(write_sidecar(tmp_path / "toy"))}
     assert taught == {name: cells for name, (_, _, _, cells) in ROWS.items() if cells is not None}
 
 
