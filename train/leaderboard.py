@@ -1,11 +1,11 @@
-"""A Markdown table of what methods keep of the full-token model: ours from evaluation.json, published rows beside them.
+"""Write a Markdown table of what methods retain of the full-token model: ours from evaluation.json, and published rows.
 
     python -m train.leaderboard leaderboard.md 'evaluations=[runs/a/evaluation.json, runs/b/evaluation.json]'
 
-    | method | regions | 192 | 128 | 64 | 32 | source |      budgets are visual tokens an image
+    | method | regions | 192 | 128 | 64 | 32 | source |      budgets are visual tokens per image
 
-Each row names its source. Rows of two sources are of other benchmarks, splits and code: the table sets them side by
-side and averages none of them together. Ours of several seeds are one row, their mean.
+Each row names its source. Rows of two sources differ in benchmarks, splits and code: the table does not average them.
+Our rows of several seeds become one row, their mean.
 """
 
 import statistics
@@ -25,7 +25,7 @@ from train.evaluation.report import read_evaluation
 
 PUBLISHED = "configs/leaderboard/llava-1.5-7b.yaml"
 ROW_KEYS = {"method", "kind", "kept", "source"}
-BudgetCells = dict[int, str]  # a cell by budget
+BudgetCells = dict[int, str]  # cells by budget
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class LeaderboardArguments(Checked):
 
 
 def our_lines(path: str) -> dict[tuple[str, str], BudgetCells]:
-    """What is kept at each budget, by method and region source, of the rows of one evaluation.
+    """Return the cells at each budget, by method and region source, for the rows of one evaluation.
 
-    A row of a bootstrap has its interval; of several seeds, the mean and the standard deviation.
+    A row with a bootstrap shows its interval; several seeds show their mean and standard deviation.
 
     Raises:
         ConfigError: no evaluation, or one without a full-token row.
@@ -62,23 +62,23 @@ def our_lines(path: str) -> dict[tuple[str, str], BudgetCells]:
                 f"evaluations: {path}: nothing to compare with: no row of all tokens, or one of too few right answers"
             )
         method = f"{row['method']}, fine-tuned" if row["trained"] else row["method"]
-        found_by = f" ({row['localizer']})" if row.get("localizer") else ""
-        alike[method, f"{row['region_source']}{found_by}"][row["token_budget"]].append(row)
-    return {key: {budget: _kept(same) for budget, same in found.items()} for key, found in alike.items()}
+        localizer = f" ({row['localizer']})" if row.get("localizer") else ""
+        alike[method, f"{row['region_source']}{localizer}"][row["token_budget"]].append(row)
+    return {key: {budget: _cell(same) for budget, same in cells.items()} for key, cells in alike.items()}
 
 
-def _kept(rows: Sequence[Mapping[str, Any]]) -> str:
-    kept = [100 * row["relative_accuracy"] for row in rows]
-    if len(kept) > 1:
-        return f"{statistics.mean(kept):.1f} ± {statistics.stdev(kept):.1f}"
+def _cell(rows: Sequence[Mapping[str, Any]]) -> str:
+    shares = [100 * row["relative_accuracy"] for row in rows]
+    if len(shares) > 1:
+        return f"{statistics.mean(shares):.1f} ± {statistics.stdev(shares):.1f}"
     interval = rows[0].get("relative_accuracy_ci95")
     if interval is None:
-        return f"{kept[0]:.1f}"
-    return f"{kept[0]:.1f} ({100 * interval[0]:.1f}-{100 * interval[1]:.1f})"
+        return f"{shares[0]:.1f}"
+    return f"{shares[0]:.1f} ({100 * interval[0]:.1f}-{100 * interval[1]:.1f})"
 
 
 def read_published(path: str) -> dict[str, Any]:
-    """The published rows. ConfigError where the file is missing, of another form, or a row has no source."""
+    """Read published rows; ConfigError if the file is missing or has another form, or a row has no source."""
     try:
         published = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         budgets = [int(budget) for budget in published["budgets"]]
@@ -95,7 +95,7 @@ def read_published(path: str) -> dict[str, Any]:
 
 
 def leaderboard(arguments: LeaderboardArguments) -> str:
-    """The table and how to read it."""
+    """Format the table and how to read it."""
     lines: list[tuple[str, str, BudgetCells, str]] = []
     for path in arguments.evaluations:
         lines += [(method, regions, line, path) for (method, regions), line in our_lines(path).items()]

@@ -1,10 +1,10 @@
-"""The Pareto picture of an evaluation: accuracy against visual tokens, and against the time to the first token.
+"""Draw the Pareto front of an evaluation: accuracy against visual tokens, and against the time to the first token.
 
     python -m train.plot_evaluation runs/x/evaluation.json [more.json ...] out.png        or .svg, .pdf
 
-One line a method, regions and fine-tuning; rows that differ in their seed alone are one point, their mean, with a bar
-of one standard deviation. The dashed staircase joins the points that no other beats at the same cost. Needs matplotlib:
-`pip install -e '.[plots]'`.
+There is one line per method, regions and fine-tuning. Rows that differ only in their seed become one point, their mean,
+with a bar of one standard deviation. The dashed staircase joins the points that no other beats at the same cost. Needs
+matplotlib: `pip install -e '.[plots]'`.
 """
 
 import statistics
@@ -21,7 +21,7 @@ from matplotlib.ticker import ScalarFormatter
 from data_prep.common.command_line import Checked, command
 from train.evaluation.report import read_evaluation
 
-# Okabe and Ito's colours, told apart by the colour-blind; with ten markers no two lines are alike
+# Okabe and Ito's colours, which the colour-blind can distinguish; with ten markers no two lines are alike
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vP*Xh<"
 COSTS = {"visual_tokens": "visual tokens an image, mean over LLM layers", "ttft_s": "time to the first token, ms"}
@@ -41,18 +41,18 @@ class PlotArguments(Checked):
 
 @dataclass(frozen=True)
 class Point:
-    """Rows that differ in their seed alone."""
+    """Hold the mean of rows that differ only in their seed."""
 
     cost: float
     accuracy: float  # percent, mean
-    spread: float  # standard deviation; 0 of one row
+    spread: float  # standard deviation; 0 for one row
 
 
 def points_by_line(rows: Sequence[Mapping[str, Any]], cost: str) -> dict[str, list[Point]]:
-    """The points of every line of a picture, by rising cost; rows without that cost are left out.
+    """Return the points of every line of a picture, by rising cost; rows without that cost are skipped.
 
     Args:
-        rows: of evaluation.json.
+        rows: rows of evaluation.json.
         cost: a key of `COSTS`.
     """
     alike: dict[tuple[str, int], list[Mapping[str, Any]]] = defaultdict(list)
@@ -69,7 +69,7 @@ def points_by_line(rows: Sequence[Mapping[str, Any]], cost: str) -> dict[str, li
 
 
 def pareto(points: Sequence[Point]) -> list[Point]:
-    """Those that no other point beats: none costs as little or less and is right more often. By rising cost."""
+    """Return the points that no other beats, with equal or lower cost and higher accuracy, by rising cost."""
     best: list[Point] = []
     for point in sorted(points, key=lambda point: (point.cost, -point.accuracy)):
         if not best or point.accuracy > best[-1].accuracy:
@@ -78,7 +78,7 @@ def pareto(points: Sequence[Point]) -> list[Point]:
 
 
 def draw(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
-    """One panel for every cost that was measured."""
+    """Draw one panel for every measured cost."""
     names = sorted(points_by_line(rows, "visual_tokens"))
     styles = {name: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(names)}
     costs = [cost for cost in COSTS if points_by_line(rows, cost)]

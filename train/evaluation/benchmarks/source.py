@@ -1,4 +1,4 @@
-"""A benchmark as a configuration names it, and its questions, every one of which can be asked and scored."""
+"""Read a benchmark that a configuration names, and check that every question can be answered and scored."""
 
 import hashlib
 from collections.abc import Iterator
@@ -48,51 +48,51 @@ class BenchmarkSource(Checked):
 
     @property
     def label(self) -> str:
-        """What results call the benchmark."""
+        """Return the benchmark's name in results."""
         return self.name + (WITH_OCR if self.ocr_tokens else "")
 
 
 def benchmark_of(label: str) -> Benchmark:
-    """The benchmark that results call so."""
+    """Return the benchmark with that name in results."""
     return BENCHMARKS[label.removesuffix(WITH_OCR)]
 
 
 def read_questions(source: BenchmarkSource) -> list[BenchmarkQuestion]:
-    """All questions with their whole prompts, in the benchmark's order; embedded images are written by then.
+    """Read all questions with their whole prompts, in the benchmark's order, and write embedded images.
 
     Raises:
-        DataError: a file missing or of another form, no question, one twice or without answer, an image missing or
-            outside the root; names file and record.
+        DataError: a file that is missing or has another form, no question, a question that is repeated or has no
+            answer, an image that is missing or outside the root; names file and record.
     """
     benchmark = BENCHMARKS[source.name]
     read = benchmark.read_with_ocr if source.ocr_tokens else None
-    files, found = ImageFiles(source.image_root), dict[str, BenchmarkQuestion]()
-    for asked in (read or benchmark.read)(Path(source.path)):
-        _check(asked, found)
-        question = asked if asked.embedded is None else _unpacked(asked, asked.embedded, Path(source.image_root))
+    files, questions = ImageFiles(source.image_root), dict[str, BenchmarkQuestion]()
+    for raw in (read or benchmark.read)(Path(source.path)):
+        _check(raw, questions)
+        question = raw if raw.embedded is None else _unpacked(raw, raw.embedded, Path(source.image_root))
         files.path(question.record, question.image)
         prompt = question.prompt if benchmark.instruction is None else f"{question.prompt}\n{benchmark.instruction}"
-        found[question.question_id] = replace(question, prompt=prompt)
-    if not found:
+        questions[question.question_id] = replace(question, prompt=prompt)
+    if not questions:
         raise DataError(f"{source.path}: no questions of {source.name}")
-    return list(found.values())
+    return list(questions.values())
 
 
-def _check(question: BenchmarkQuestion, found: dict[str, BenchmarkQuestion]) -> None:
-    """DataError where a question is empty, has no answer or was there before."""
+def _check(question: BenchmarkQuestion, earlier: dict[str, BenchmarkQuestion]) -> None:
+    """Raise DataError if a question is empty, has no answer or is repeated."""
     if not question.question.strip():
         raise DataError(f"{question.record}: no question")
     if not any(target.strip() for target in question.targets):
         raise DataError(f"{question.record}: no answer, so nothing to score (test splits have none)")
-    if question.question_id in found:
-        first = found[question.question_id].record
+    if question.question_id in earlier:
+        first = earlier[question.question_id].record
         raise DataError(f"{question.record}: question {question.question_id} is there already: {first}")
 
 
 def _unpacked(question: BenchmarkQuestion, data: bytes, root: Path) -> BenchmarkQuestion:
-    """The question with its image as a file, which the collator and the localizer open as every other.
+    """Write the question's image to a file, which the collator and the localizer open like any other.
 
-    It is called by its content: rotations of a question share one, and several tables may share the root.
+    The file is named by its content: rotations of a question share one, and several tables may share the root.
     """
     try:
         image, _ = read_embedded(data, None, hashlib.sha1(data).hexdigest())
