@@ -115,6 +115,8 @@ def _explain(error: pydantic.ValidationError, values: Any, hints: Mapping[str, A
         for key, texts in mistakes.items()
         for text in ([_say(texts, given[key])] if key in given else texts)
         if not (key in meant and text == _MISSING)
+        # a list with a wrong item is no wrong list, whatever the other members of a union say
+        and not (key in given and any(other.startswith(f"{key}.") for other in mistakes))
     ]
 
 

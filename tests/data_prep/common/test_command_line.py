@@ -182,6 +182,7 @@ class Holder(Checked):
     options: dict[str, Any] | None = None
     low: int = 0
     high: int = 9
+    many: int | list[int | None] = 0
     current: bool = field(default=False, metadata={"renamed_from": "former", "former_values": (("on", True),)})
 
     def mistakes(self) -> Iterator[str]:
@@ -272,6 +273,11 @@ def test_former_names_are_taken_with_a_notice(tmp_path: Path, capsys: pytest.Cap
     assert parse("former=false", types=(Holder,))[0].current is False
     assert lines(str(path), "current=true") == [f"{path}: former: is the former name of current, which is given too"]
     assert lines("former=maybe") == ["command line: current: expected true or false, got 'maybe'"]
+
+
+def test_a_union_is_one_mistake() -> None:
+    assert lines("many=x") == ["command line: many: expected a whole number or a list, got 'x'"]
+    assert lines("many=[1, null, x]") == ["command line: many.2: expected a whole number, got 'x'"]
 
 
 def test_booleans_are_no_numbers_and_dates_are_texts() -> None:
