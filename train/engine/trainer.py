@@ -163,6 +163,24 @@ class PlcTrainer(Trainer):
             logs |= self.meter.read()
         super().log(logs, start_time)
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Load an adapter as the Trainer does, and whole weights by the model's class, which knows their names on disk.
+
+        The Trainer only warns of names that are not the model's own, and resumes from the base's weights instead.
+        """
+        model = self.model if model is None else model
+        if isinstance(model, PeftModel):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:  # in fp32: trainable weights are stored so under the configuration of a bf16 model
+            model.load_state_dict(type(model).from_pretrained(resume_from_checkpoint, dtype=torch.float32).state_dict())
+
+    def _load_best_model(self) -> None:
+        """Load the best checkpoint as `_load_from_checkpoint` does, unless DeepSpeed's engine holds the weights."""
+        if self.is_deepspeed_enabled or isinstance(self.model, PeftModel):
+            super()._load_best_model()
+        else:
+            self._load_from_checkpoint(str(self.state.best_model_checkpoint))
+
     def _run_epoch(self, **kwargs: Any) -> None:
         """Run an epoch unless a resumed run is at its last step: the Trainer would take one more."""
         if self.state.global_step < self.state.max_steps:

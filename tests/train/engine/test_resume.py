@@ -317,6 +317,20 @@ def test_the_best_checkpoint_is_known_by_its_own_name(run_words: list[str], tmp_
     assert state["best_model_checkpoint"] == str(expected)
 
 
+@pytest.mark.parametrize("lora", ["lora=null", "lora={r: 4}"])
+def test_the_best_model_is_the_one_that_its_checkpoint_holds(lora: str, run_words: list[str], tmp_path: Path) -> None:
+    """Not the last one with the best one's compressor: files of whole models name their tensors as the base's do."""
+    best = ["eval_strategy=steps", "eval_steps=1", "load_best_model_at_end=true", "metric_for_best_model=loss"]
+    run = tmp_path / "run"
+    first_is_best = ["greater_is_better=true", "lr_scheduler_type=constant"]  # the loss falls
+    trainer = train(*arguments([*run_words, lora, f"output_dir={run}", *best, *first_is_best, "max_steps=3"]))
+    file = "model.safetensors" if lora == "lora=null" else "adapter_model.safetensors"
+    stored, final, last = (load_file(run / name / file) for name in ("checkpoint-1", "final", "checkpoint-3"))
+    assert trainer.state.best_global_step == 1
+    assert all(torch.equal(stored[name], final[name]) for name in stored)
+    assert any("projector" in name and not torch.equal(stored[name], last[name]) for name in stored)
+
+
 def test_identity_names_a_key_that_only_one_of_the_runs_has(tmp_path: Path) -> None:
     write_manifest(tmp_path, 1, 1, {"data": "d", "config": {"seed": 1}})
     with pytest.raises(ConfigError, match=r"another run: new_key \(was None, is 3\);"):
