@@ -172,7 +172,8 @@ class PlcTrainer(Trainer):
         if isinstance(model, PeftModel):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:  # in fp32: trainable weights are stored so under the configuration of a bf16 model
-            model.load_state_dict(type(model).from_pretrained(resume_from_checkpoint, dtype=torch.float32).state_dict())
+            whole = BACKBONES[model.config.model_type].model_class
+            model.load_state_dict(whole.from_pretrained(resume_from_checkpoint, dtype=torch.float32).state_dict())
 
     def _load_best_model(self) -> None:
         """Load the best checkpoint as `_load_from_checkpoint` does, unless DeepSpeed's engine holds the weights."""
