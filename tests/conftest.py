@@ -189,8 +189,14 @@ def lora_checkpoint(tiny_crop_llava: Path, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture
-def plc_words(tiny_crop_llava: Path, toy_data: Path, tmp_path: Path) -> list[str]:
-    """The words of a call of `train.plc` that trains LoRA, compressor and projector for two steps."""
+def plc_words(training_words: list[str], tmp_path: Path) -> list[str]:
+    """`training_words` for a run in a folder of the test's own."""
+    return [*training_words, f"output_dir={tmp_path / 'run'}"]
+
+
+@pytest.fixture(scope="session")
+def training_words(tiny_crop_llava: Path, toy_data: Path) -> list[str]:
+    """The words of a call of `train.plc` that trains LoRA, compressor and projector for two steps, but `output_dir`."""
     source = {
         "annotations": str(toy_data / "data.json"),
         "image_root": str(toy_data / "images"),
@@ -203,7 +209,6 @@ def plc_words(tiny_crop_llava: Path, toy_data: Path, tmp_path: Path) -> list[str
         "lora={r: 4, lora_alpha: 8}",
         f"train_data=[{json.dumps(source)}]",
         f"eval_data=[{json.dumps(source)}]",
-        f"output_dir={tmp_path / 'run'}",
         "max_steps=2",
         "per_device_train_batch_size=4",
         "learning_rate=1e-2",

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from launcher import ON_THE_CPU, ROOT, command, environment, free_port
+from launcher import ON_THE_CPU, ROOT, command, environment, free_port, remove_buffers
 from safetensors.torch import load_file
 
 from data_prep.common.command_line import parse_config
@@ -93,20 +93,22 @@ class Launch:
             saving = (self.run / STAGING).exists()
 
     def finish(self) -> None:
-        if self.process.wait(LAUNCH_LIMIT_S) != 0:
+        status = self.process.wait(LAUNCH_LIMIT_S)
+        remove_buffers(self.port)
+        if status != 0:
             raise SystemExit(f"{self.run}: exit status {self.process.returncode}, see {self.run / 'output.txt'}")
 
     def kill_all(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        for path in Path("/dev/shm").glob(f"deepspeed_allreduce_buffer_*_{self.port}_*"):
-            path.unlink()  # DeepSpeed's on the CPU: 60 MB in memory for each process, which nobody else removes
+        remove_buffers(self.port)
 
     def kill_one(self, process: int) -> None:
         """One training process; the launcher then ends the others."""
         os.kill(int((self.run / f"process-{process}.pid").read_text()), signal.SIGKILL)
         try:
             self.process.wait(60)
+            remove_buffers(self.port)
         except subprocess.TimeoutExpired:
             self.kill_all()
 

@@ -6,55 +6,18 @@ the task on every machine, signal it ahead of the end, list the machines, put th
 
 import json
 import os
-import socket
 import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from data_prep.common.command_line import parse_config
-from train.arguments.data import DataArguments
-from train.arguments.model import ModelArguments
-from train.arguments.training import PlcTrainingArguments
-from train.backbones.checkpoint import Checkpoint
+from tests.benchmarks.launcher import remove_buffers
+from tests.integration.runs import ROOT, call, fork, logged, run_alone, trained_tensors
 from train.checkpoints import universal
-from train.engine.run import train
-from train.engine.trainer import PlcTrainer
 
-ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
+JOB, PORT = "12", 20012  # launch/slurm.sbatch makes a port of the job's number
 pytestmark = pytest.mark.integration
-
-
-def environment(**more: str) -> dict[str, str]:
-    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PATH": path, **more}
-
-
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
-def call(command: Sequence[str | Path], **variables: str) -> subprocess.CompletedProcess:
-    words = [str(word) for word in command]
-    return subprocess.run(
-        words, cwd=ROOT, env=environment(**variables), capture_output=True, text=True, timeout=400, check=False
-    )
-
-
-def logged(run: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (run / "train_log.jsonl").read_text().splitlines()]
-    return [line for line in lines if "lr" in line]
-
-
-def run_alone(words: Sequence[str]) -> PlcTrainer:
-    return train(*parse_config((ModelArguments, DataArguments, PlcTrainingArguments), words, prog="t", description=""))
 
 
 def samples(run: Path, processes: int) -> dict[int, list[str]]:
@@ -67,11 +30,6 @@ def samples(run: Path, processes: int) -> dict[int, list[str]]:
     return steps
 
 
-def trained(folder: Path) -> dict[str, torch.Tensor]:
-    model = Checkpoint.open(folder).model()
-    return {name: tensor for name, tensor in model.state_dict().items() if "lora_" in name or "modules_to_save" in name}
-
-
 def same_as(run: Path, expected: Path, first_step: int) -> None:
     lines = [line for line in logged(run) if line["step"] > first_step]
     others = {line["step"]: line for line in logged(expected)}
@@ -79,8 +37,8 @@ def same_as(run: Path, expected: Path, first_step: int) -> None:
     for line in lines:
         assert line["loss"] == pytest.approx(others[line["step"]]["loss"], rel=1e-5)
         assert line["lr"] == pytest.approx(others[line["step"]]["lr"])
-    tensors = trained(expected / "final")
-    for name, tensor in trained(run / "final").items():
+    tensors = trained_tensors(expected / "final")
+    for name, tensor in trained_tensors(run / "final").items():
         torch.testing.assert_close(tensor, tensors[name], rtol=0, atol=1e-5, msg=name)
 
 
@@ -90,24 +48,18 @@ def test_two_processes_then_one_then_two(plc_words: list[str], tmp_path: Path) -
     common += ["compressor_learning_rate=1e-3", "projector_learning_rate=1e-3"]
     common += ["deepspeed=configs/deepspeed/zero2.json", "resume_from_checkpoint=auto"]
 
-    def launch(run: Path, processes: int) -> subprocess.CompletedProcess:
+    def launch(run: Path, processes: int) -> str:
         words = [*common, f"output_dir={run}", f"per_device_train_batch_size={4 // processes}"]
-        launcher = ["deepspeed", "--num_gpus", str(processes), "--master_port", free_port()]
-        return call([BIN / launcher[0], *launcher[1:], "tests/benchmarks/recorded_run.py", *words])
+        finished = fork(words, "tests/benchmarks/recorded_run.py", processes)
+        assert finished.returncode == 0, finished.stderr[-3000:]
+        return finished.stdout
 
     runs = [tmp_path / name for name in ("undisturbed", "one", "two")]
-    first = launch(runs[0], 2)
-    assert first.returncode == 0, first.stderr[-3000:]
-
+    launch(runs[0], 2)
     universal.main([str(runs[0] / "checkpoint-2"), str(runs[1] / "checkpoint-2")])
-    second = launch(runs[1], 1)
-    assert second.returncode == 0, second.stderr[-3000:]
-    assert "resuming at step 2 of 6" in second.stdout
-
+    assert "resuming at step 2 of 6" in launch(runs[1], 1)
     universal.main([str(runs[1] / "checkpoint-4"), str(runs[2] / "checkpoint-4")])
-    third = launch(runs[2], 2)
-    assert third.returncode == 0, third.stderr[-3000:]
-    assert "resuming at step 4 of 6" in third.stdout
+    assert "resuming at step 4 of 6" in launch(runs[2], 2)
 
     order = samples(runs[0], 2)
     assert samples(runs[1], 1) == {step: order[step] for step in (2, 3, 4, 5)}
@@ -150,19 +102,22 @@ def test_slurm_on_two_machines_is_warned_saves_and_goes_on(plc_words: list[str],
     run_alone([*words, f"output_dir={alone}"])
     words += ["deepspeed=configs/deepspeed/zero2.json", "per_device_train_batch_size=2"]
 
-    def submit(**more: str) -> subprocess.CompletedProcess:
-        return call(
-            ["bash", "launch/slurm.sbatch", *words, f"output_dir={run}"],
-            SLURM_SUBMIT_DIR=str(ROOT),
-            SLURM_JOB_NODELIST="node[0-1]",
-            SLURM_JOB_NUM_NODES="2",
-            SLURM_JOB_ID="12",
-            PROCESSES="1",
-            STUBS=str(stubs),
-            RUN=str(run),
-            PATH=f"{stubs}{os.pathsep}{environment()['PATH']}",
-            **more,
-        )
+    def submit(**more: str) -> "subprocess.CompletedProcess[str]":
+        try:
+            return call(
+                ["bash", "launch/slurm.sbatch", *words, f"output_dir={run}"],
+                SLURM_SUBMIT_DIR=str(ROOT),
+                SLURM_JOB_NODELIST="node[0-1]",
+                SLURM_JOB_NUM_NODES="2",
+                SLURM_JOB_ID=JOB,
+                PROCESSES="1",
+                STUBS=str(stubs),
+                RUN=str(run),
+                PATH=f"{stubs}{os.pathsep}{os.environ['PATH']}",
+                **more,
+            )
+        finally:
+            remove_buffers(PORT)
 
     warned = submit()
     assert warned.returncode == 75, warned.stderr[-3000:]

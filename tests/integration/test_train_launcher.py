@@ -1,36 +1,25 @@
 """`train.plc` under the real deepspeed launcher, two processes on the CPU, for every preset that the project ships.
 
-Each preset is launched twice: once from the start, once from the first run's checkpoint. One process without DeepSpeed
-is what all of it is compared with.
+Each preset is launched from the start, and forked once more from the first run's checkpoint. What does not regard the
+launcher is forked alone (see runs.py). One process without DeepSpeed is what all of it is compared with.
 """
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
 
-from data_prep.common.command_line import parse_config
-from train.arguments.data import DataArguments
-from train.arguments.model import ModelArguments
-from train.arguments.training import PlcTrainingArguments
+from tests.integration.runs import ROOT, evaluations, fork, launch, logged, run_alone, trained_tensors
 from train.backbones.checkpoint import Checkpoint
 from train.checkpoints.folders import MANIFEST
-from train.engine.run import train
-from train.engine.trainer import PlcTrainer
 from train.export import main as export
 from train.localizer import main as train_localizer
 from train.publishing.proof import ADAPTER
 
-ROOT = Path(__file__).parents[2]
 STEPS, SAVED = 6, 5  # an epoch has four: a resumed run goes on in the middle of the second
 pytestmark = pytest.mark.integration
 
@@ -49,54 +38,23 @@ def words_of_a_run(plc_words: Sequence[str], run: Path) -> list[str]:
     ]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def launch(words: Sequence[str], module: str = "train.plc") -> subprocess.CompletedProcess:
-    """Two processes, as `launch/train.sh` starts them on a machine without a GPU."""
-    launcher = Path(sys.executable).parent / "deepspeed"
-    command = [str(launcher), "--num_gpus", "2", "--master_port", str(free_port()), "--module", module, *words]
-    environment = {
-        **os.environ,
-        "DS_ACCELERATOR": "cpu",
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "PATH": f"{launcher.parent}{os.pathsep}{os.environ['PATH']}",
-    }
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
-
-
-def logged(run: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (run / "train_log.jsonl").read_text().splitlines()]
-    return [line for line in lines if "lr" in line]
-
-
-def evaluations(run: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (run / "train_log.jsonl").read_text().splitlines()]
-    return [line for line in lines if "eval_loss" in line]
-
-
-def trained_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    model = Checkpoint.open(folder).model()
-    return {n: p for n, p in model.state_dict().items() if "lora_" in n or "modules_to_save" in n}
-
-
-def run_alone(words: Sequence[str]) -> PlcTrainer:
-    return train(*parse_config((ModelArguments, DataArguments, PlcTrainingArguments), words, prog="t", description=""))
+@pytest.fixture(scope="module")
+def alone(training_words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One process without DeepSpeed, which all presets but one are compared with."""
+    run = tmp_path_factory.mktemp("alone")
+    run_alone([*words_of_a_run(training_words, run), "per_device_train_batch_size=4"])
+    return run
 
 
 @pytest.mark.parametrize("preset", ["zero0", "zero2", "zero2_offload", "zero3"])
 def test_two_processes_equal_one_and_a_resumed_run_the_uninterrupted(
-    preset: str, plc_words: list[str], tiny_llava: Path, tmp_path: Path
+    preset: str, alone: Path, plc_words: list[str], tiny_llava: Path, tmp_path: Path
 ) -> None:
-    """Of a run without DeepSpeed. One preset starts from a base model, so that the compressor is new."""
+    """One preset starts from a base model, so that the compressor is new."""
+    run = tmp_path / preset
     if preset == "zero2":
-        plc_words = [*plc_words, f"model={tiny_llava}", "gradient_checkpointing=true"]
-    alone, run = tmp_path / "alone", tmp_path / preset
-    run_alone([*words_of_a_run(plc_words, alone), "per_device_train_batch_size=4"])
+        plc_words, alone = [*plc_words, f"model={tiny_llava}", "gradient_checkpointing=true"], tmp_path / "alone"
+        run_alone([*words_of_a_run(plc_words, alone), "per_device_train_batch_size=4"])
     words = [
         *words_of_a_run(plc_words, run),
         f"deepspeed=configs/deepspeed/{preset}.json",
@@ -119,7 +77,7 @@ def test_two_processes_equal_one_and_a_resumed_run_the_uninterrupted(
 
     check_export(preset, run / f"checkpoint-{SAVED}", alone / f"checkpoint-{SAVED}", tmp_path)
 
-    again = launch([*words, f"resume_from_checkpoint={run}/checkpoint-{SAVED}"])
+    again = fork([*words, f"resume_from_checkpoint={run}/checkpoint-{SAVED}"])
     assert again.returncode == 0, again.stderr[-3000:]
     assert f"resuming at step {SAVED} of {STEPS}" in again.stdout
     for line, other in zip(logged(run), expected, strict=True):  # all but the last are the first run's
@@ -198,7 +156,7 @@ def test_a_process_without_an_image_stays_in_step(plc_words: list[str], toy_data
         "lora=null",
     ]
     trainer = run_alone([*words, "per_device_train_batch_size=4"])
-    finished = launch(
+    finished = fork(
         [
             *words,
             f"output_dir={tmp_path / 'two'}",
@@ -264,7 +222,7 @@ def test_packed_rows_and_bad_samples_keep_processes_in_step(
     assert any(any(one) != any(other) for one, other in updates)  # one process has text alone, the other images
     two = tmp_path / "two"
     more = [f"output_dir={two}", "deepspeed=configs/deepspeed/zero2.json", "per_device_train_batch_size=1"]
-    finished = launch([*words, *more, "profile_steps=1"])
+    finished = fork([*words, *more, "profile_steps=1"])
     assert finished.returncode == 0, finished.stderr[-3000:]
     assert [line["step"] for line in logged(two)] == list(range(1, STEPS + 1))
     for line, other in zip(logged(two), logged(tmp_path / "alone"), strict=True):
@@ -306,7 +264,7 @@ def test_a_localizer_in_two_processes_is_the_one_of_one(tiny_qwen2_vl: Path, toy
     words = [*words_of_a_localizer(tiny_qwen2_vl, toy_data), "lora={r: 4, lora_alpha: 8}"]
     train_localizer([*words, f"output_dir={tmp_path / 'alone'}", "per_device_train_batch_size=4"])
     more = ["deepspeed=configs/deepspeed/zero2.json", "gradient_checkpointing=true", "per_device_train_batch_size=2"]
-    finished = launch([*words, f"output_dir={tmp_path / 'two'}", *more], "train.localizer")
+    finished = fork([*words, f"output_dir={tmp_path / 'two'}", *more], "train.localizer")
     assert finished.returncode == 0, finished.stderr[-3000:]
     for line, other in zip(logged(tmp_path / "two"), logged(tmp_path / "alone"), strict=True):
         assert line["loss"] == pytest.approx(other["loss"], rel=1e-5)
@@ -326,7 +284,7 @@ def test_an_export_of_a_localizer_trained_whole_whose_weights_stay_spread(
     preset["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] = False
     (tmp_path / "deepspeed.json").write_text(json.dumps(preset))
     final, more = tmp_path / "two" / "final", [f"deepspeed={tmp_path / 'deepspeed.json'}"]
-    finished = launch([*words, f"output_dir={final.parent}", *more, "per_device_train_batch_size=2"], "train.localizer")
+    finished = fork([*words, f"output_dir={final.parent}", *more, "per_device_train_batch_size=2"], "train.localizer")
     assert finished.returncode == 0, finished.stderr[-3000:]
     assert not list(final.glob("*.safetensors"))
     expected = Checkpoint.open(tmp_path / "alone" / "final").merged().state_dict()
