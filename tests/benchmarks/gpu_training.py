@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from demo_llava import DEMO_BASE
 from launcher import ROOT, command, environment, free_port
-from llava_sizes import text_config, vision_config
+from llava_sizes import LANGUAGE_MODELS, text_config, vision_config
 from PIL import Image
 from transformers import AutoTokenizer, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
@@ -98,7 +98,7 @@ def write_model(folder: Path) -> None:
     processor.image_processor.crop_size = {"height": SIDE, "width": SIDE}
     config = LlavaConfig(
         vision_config=vision_config(),
-        text_config=text_config("7b"),
+        text_config=text_config(*LANGUAGE_MODELS["7b"]),
         image_token_id=processor.image_token_id,
     )
     torch.manual_seed(0)

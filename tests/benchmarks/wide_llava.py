@@ -4,7 +4,7 @@ The vision tower is small beside the language model, as in LLaVA-1.5. The weight
 """
 
 import torch
-from transformers import CLIPVisionConfig, LlamaConfig
+from llava_sizes import text_config, vision_config
 
 from crop_model.configuration_crop_llava import CropLlavaConfig
 
@@ -17,22 +17,8 @@ def configuration(budget: int, width: int, ffn_width: int, layers: int) -> CropL
     return CropLlavaConfig(
         compressor_type="none" if budget == FULL else "region_ratio",
         token_budget=budget,
-        vision_config=CLIPVisionConfig(
-            hidden_size=512,
-            intermediate_size=2048,
-            num_hidden_layers=2,
-            num_attention_heads=8,
-            image_size=336,
-            patch_size=14,
-        ),
-        text_config=LlamaConfig(
-            vocab_size=VOCABULARY,
-            hidden_size=width,
-            intermediate_size=ffn_width,
-            num_hidden_layers=layers,
-            num_attention_heads=width // 64,
-            num_key_value_heads=width // 64,
-        ),
+        vision_config=vision_config(512, 2),
+        text_config=text_config(width, ffn_width, layers, 64, VOCABULARY),
         image_token_id=IMAGE_TOKEN,
     )
 

@@ -14,7 +14,7 @@ from crop_model.localization.generated import Localizer
 from data_prep import localize as module
 from data_prep.localize import LocalizeArguments, localize, main
 from data_prep.schema.sample import RegionAnnotation, read_regions, sample_id, write_regions
-from tests.crop_model.localization.tiny_detectors import owlv2
+from tests.tiny_models import owlv2
 from train.export import main as export
 
 ROOT = Path(__file__).parents[2]

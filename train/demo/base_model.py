@@ -4,6 +4,7 @@ It has a CLIP vision tower of 3 layers on 16x16 patches, a projector of two laye
 tokenizer: 1.3 M parameters.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -45,14 +46,18 @@ CHAT_TEMPLATE = (
 
 
 def build_processor() -> LlavaProcessor:
-    """Build a word-level tokenizer of the questions' words, CLIP's image processing padded to a square, a prompt."""
+    """Build the demo's processor, whose tokenizer knows the questions' words."""
     words = (
         "USER ASSISTANT : , . ? yes no Which Add How Is any at and are dark digit digits frame frames in is larger "
         "many on or the there"
     )
-    vocabulary = ["<pad>", "<s>", "</s>", "<unk>", "<image>", *words.split()]
-    vocabulary += [str(number) for number in range(19)]
-    vocabulary += PATCH_WORDS
+    vocabulary = [*words.split(), *[str(number) for number in range(19)], *PATCH_WORDS]
+    return word_level_processor(vocabulary, IMAGE_SIDE, PATCH_SIDE, CHAT_TEMPLATE)
+
+
+def word_level_processor(words: Sequence[str], image_side: int, patch_side: int, chat_template: str) -> LlavaProcessor:
+    """Build a LLaVA-1.5 processor: a tokenizer of these words, CLIP's image processing with pad-to-square, a prompt."""
+    vocabulary = ["<pad>", "<s>", "</s>", "<unk>", "<image>", *words]
     ids = {word: index for index, word in enumerate(dict.fromkeys(vocabulary))}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -70,15 +75,14 @@ def build_processor() -> LlavaProcessor:
         model_max_length=2048,
         clean_up_tokenization_spaces=False,
     )
-    side = {"height": IMAGE_SIDE, "width": IMAGE_SIDE}
-    image_processor = LlavaImageProcessorPil(do_pad=True, size={"shortest_edge": IMAGE_SIDE}, crop_size=side)
+    side = {"height": image_side, "width": image_side}
     return LlavaProcessor(
-        image_processor,
+        LlavaImageProcessorPil(do_pad=True, size={"shortest_edge": image_side}, crop_size=side),
         fast,
-        patch_size=PATCH_SIDE,
+        patch_size=patch_side,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
-        chat_template=CHAT_TEMPLATE,
+        chat_template=chat_template,
     )
 
 

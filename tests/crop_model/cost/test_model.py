@@ -11,6 +11,7 @@ from crop_model.cost.model import ModelShape
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from crop_model.training_free.inside_llm import PruningConfig, prune
 from crop_model.training_free.methods import METHODS
+from tests.benchmarks.llava_sizes import llava_config
 
 TEXT_TOKENS = 11
 
@@ -41,27 +42,7 @@ def tiny_config(compressor_type="none", budget=16, key_value_heads=2):
 
 
 def llava_7b(compressor_type="none", budget=576):
-    return ModelShape.from_config(
-        CropLlavaConfig(
-            vision_config=CLIPVisionConfig(
-                hidden_size=1024,
-                intermediate_size=4096,
-                num_hidden_layers=24,
-                num_attention_heads=16,
-                image_size=336,
-                patch_size=14,
-            ),
-            text_config=LlamaConfig(
-                hidden_size=4096,
-                intermediate_size=11008,
-                num_hidden_layers=32,
-                num_attention_heads=32,
-                vocab_size=32064,
-            ),
-            compressor_type=compressor_type,
-            token_budget=budget,
-        )
-    )
+    return ModelShape.from_config(llava_config("7b", compressor_type, budget))
 
 
 def counted(model, shape, images, **kwargs):

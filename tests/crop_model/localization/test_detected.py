@@ -10,14 +10,14 @@ from PIL import Image
 from crop_model.localization.base import LocatedRegion
 from crop_model.localization.detected import DETECTORS, ZeroShotLocalizer
 from crop_model.regions import WHOLE_IMAGE
-from tests.crop_model.localization.tiny_detectors import MAKERS
+from tests.tiny_models import DETECTOR_MAKERS
 
 QUESTIONS = ("What is the dog doing?", "Is the frame red", "What", "the cat. the hat.")
 
 
-@pytest.fixture(scope="module", params=MAKERS)
+@pytest.fixture(scope="module", params=DETECTOR_MAKERS)
 def localizer(request: pytest.FixtureRequest) -> ZeroShotLocalizer:
-    return MAKERS[request.param]()
+    return DETECTOR_MAKERS[request.param]()
 
 
 def picture(seed: int, size: tuple[int, int] = (96, 64)) -> Image.Image:

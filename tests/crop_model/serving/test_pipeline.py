@@ -13,7 +13,7 @@ from crop_model.localization.generated import Localizer
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from crop_model.processing_crop_llava import CropLlavaProcessor
 from crop_model.serving.pipeline import CropPipeline
-from tests.crop_model.localization.tiny_detectors import owlv2
+from tests.tiny_models import owlv2
 from train.export import main as export
 
 DEMO = Path(__file__).parents[3] / "configs" / "demo_base"

@@ -36,33 +36,54 @@ def arguments(words: Sequence[str]) -> tuple[ModelArguments, DataArguments, PlcT
     return parse_config((ModelArguments, DataArguments, PlcTrainingArguments), words, prog="test", description="")
 
 
-@pytest.fixture
-def batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, tuple[str, ...]]]:
-    """Step and sample ids of every batch that is trained on."""
-    seen: list[tuple[int, tuple[str, ...]]] = []
+Batches = list[tuple[int, tuple[str, ...]]]  # step and sample ids of every batch that is trained on
+
+
+def record_batches(patch: pytest.MonkeyPatch) -> Batches:
+    seen: Batches = []
     step = PlcTrainer.training_step
 
     def record(self: PlcTrainer, model: Any, inputs: dict[str, Any], *rest: Any) -> Any:
         seen.append((self.state.global_step, tuple(inputs["sample_ids"])))
         return step(self, model, inputs, *rest)
 
-    monkeypatch.setattr(PlcTrainer, "training_step", record)
+    patch.setattr(PlcTrainer, "training_step", record)
     return seen
 
 
 @pytest.fixture
-def run_words(plc_words: list[str]) -> list[str]:
+def batches(monkeypatch: pytest.MonkeyPatch) -> Batches:
+    """What the test trains on."""
+    return record_batches(monkeypatch)
+
+
+def words_of_a_run(words: Sequence[str], run: Path) -> list[str]:
     """A run with dropout that keeps a checkpoint of every step."""
     lora = "lora={r: 4, lora_alpha: 8, lora_dropout: 0.2}"
-    return [*plc_words, lora, f"max_steps={STEPS}", "save_strategy=steps", "save_steps=1", "eval_strategy=epoch"]
+    every_step = ["save_strategy=steps", "save_steps=1", "eval_strategy=epoch"]
+    return [*words, lora, f"max_steps={STEPS}", *every_step, f"output_dir={run}"]
 
 
 @pytest.fixture
-def finished(run_words: list[str], tmp_path: Path, batches: list) -> Path:
-    """The folder of the undisturbed run."""
-    train(*arguments(run_words))
-    assert [step for step, _ in batches] == list(range(STEPS))
-    return tmp_path / "run"
+def run_words(training_words: list[str], tmp_path: Path) -> list[str]:
+    return words_of_a_run(training_words, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(training_words: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Batches]:
+    """The run that all others are compared with, and what it trained on."""
+    run = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        trained = record_batches(patch)
+        train(*arguments(words_of_a_run(training_words, run)))
+    assert [step for step, _ in trained] == list(range(STEPS))
+    return run, trained
+
+
+@pytest.fixture
+def finished(undisturbed: tuple[Path, Batches], tmp_path: Path) -> Path:
+    """The folder of the undisturbed run, the test's own to change."""
+    return shutil.copytree(undisturbed[0], tmp_path / "run")
 
 
 def copy_up_to(run: Path, step: int, target: Path) -> Path:
@@ -91,14 +112,14 @@ def test_the_end_is_that_of_the_undisturbed_run(
     step: int,
     run_words: list[str],
     finished: Path,
+    undisturbed: tuple[Path, Batches],
     tmp_path: Path,
-    batches: list,
+    batches: Batches,
     capsys: pytest.CaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In the middle of an epoch, at its end, and where nothing but `final` is left to do; no skipped image is read."""
-    expected = batches[step:]
-    batches.clear()
+    expected = undisturbed[1][step:]
     opened: list[str] = []
     open_images = Collator.open_images
 
@@ -137,11 +158,10 @@ def test_without_its_random_state_the_end_is_another(run_words: list[str], finis
 
 
 def test_without_its_data_position_the_batches_are_others(
-    run_words: list[str], finished: Path, tmp_path: Path, batches: list
+    run_words: list[str], finished: Path, undisturbed: tuple[Path, Batches], tmp_path: Path, batches: Batches
 ) -> None:
     """Negative control: the comparison sees a lost position."""
-    expected = batches[2:]
-    batches.clear()
+    expected = undisturbed[1][2:]
     again = copy_up_to(finished, 2, tmp_path / "again")
     words = [*run_words, f"output_dir={again}", "resume_from_checkpoint=last", "ignore_data_skip=true"]
     train(*arguments([*words, "resume_with_changes=true"]))
@@ -225,9 +245,19 @@ CHANGES: dict[str, tuple[Sequence[str], str | None]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def one_step(training_words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was stopped behind its first step."""
+    run = tmp_path_factory.mktemp("one_step")
+    train(*arguments([*words_of_a_run(training_words, run), "max_steps=1", "eval_strategy=no"]))
+    return run
+
+
 @pytest.mark.parametrize("case", CHANGES)
-def test_another_configuration_is_refused_by_name(case: str, run_words: list[str], tmp_path: Path) -> None:
-    train(*arguments([*run_words, "max_steps=1", "eval_strategy=no"]))
+def test_another_configuration_is_refused_by_name(
+    case: str, one_step: Path, run_words: list[str], tmp_path: Path
+) -> None:
+    shutil.copytree(one_step, tmp_path / "run")
     words, message = CHANGES[case]
     again = [*run_words, "eval_strategy=no", "max_steps=1", "resume_from_checkpoint=last", *words]
     if message is None:

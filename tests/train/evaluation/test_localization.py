@@ -13,7 +13,7 @@ from crop_model.cost.localizer import LocalizerShape
 from crop_model.localization.base import LocatedRegion
 from crop_model.regions import Box, Cells
 from data_prep.schema.sample import read_regions
-from tests.crop_model.localization.tiny_detectors import owlv2
+from tests.tiny_models import owlv2
 from train.backbones.checkpoint import Checkpoint
 from train.backbones.localizers import load_localizer, localizer_cost
 from train.evaluate import main
