@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every check: format, lint, types, import layers, shell scripts and the Dockerfile, then all tests.
+# Runs every check: format, lint, types, import layers, shell scripts, Dockerfile and Markdown, then all tests.
 #   ./launch/test.sh               everything
 #   ./launch/test.sh PATH...       pytest alone, on these paths
 # shellcheck disable=SC2034 # read by environment.sh
@@ -18,6 +18,7 @@ checks=(
     "lint-imports"
     "shellcheck -x launch/*.sh launch/slurm.sbatch .ci/run"
     "hadolint launch/Dockerfile"
+    "pymarkdown scan -r -e docs/examples/** README.md CHANGELOG.md docs"
 )
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
@@ -32,4 +33,4 @@ for number in "${!checks[@]}"; do
     cat "$logs/$number"
 done
 [ "$failed" = 0 ] || exit "$failed"
-"$python" -m pytest tests -n 2 --durations=15
+"$python" -m pytest tests -n 2 --dist loadgroup --durations=15 # a group shares what is slow to make

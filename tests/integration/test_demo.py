@@ -10,7 +10,7 @@ from train.arguments.data import DataArguments
 from train.evaluation.arguments import EvaluateArguments, RowGroup
 from train.evaluation.evaluator import evaluate
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("demo")]
 
 BASE = str(Path(__file__).parents[2] / "configs" / "demo_base")
 ONE_NINTH = 28

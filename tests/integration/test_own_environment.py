@@ -44,7 +44,10 @@ CALLS = {
             "-m train.answer ",
         ],
     ),
-    "test.sh": ([], ["ruff format ", "mypy", "lint-imports", "shellcheck -x ", "hadolint ", "-m pytest tests "]),
+    "test.sh": (
+        [],
+        ["ruff format ", "mypy", "lint-imports", "shellcheck -x ", "hadolint ", "pymarkdown ", "-m pytest tests "],
+    ),
 }
 
 
@@ -69,7 +72,9 @@ def call(checkout: Path, script: str, *words: str, **variables: str) -> subproce
 def test_every_script_runs_with_the_interpreter_that_the_variable_names(script: str, checkout: Path) -> None:
     bin_folder = checkout.with_name("bin")
     bin_folder.mkdir()
-    commands = dict.fromkeys(("ruff", "mypy", "lint-imports", "shellcheck", "hadolint", "pip", "deepspeed"), COMMAND)
+    commands = dict.fromkeys(
+        ("ruff", "mypy", "lint-imports", "shellcheck", "hadolint", "pymarkdown", "pip", "deepspeed"), COMMAND
+    )
     commands |= {name: f"#!/usr/bin/env bash\n{text}" for name, text in SLURM.items()}
     for name, text in {"python3": PRETENDED, **commands}.items():
         (bin_folder / name).write_text(text)

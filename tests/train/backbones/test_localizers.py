@@ -16,6 +16,8 @@ from train.backbones.checkpoint import Checkpoint
 from train.engine.trainer import PlcTrainer
 from train.localizer import main
 
+pytestmark = pytest.mark.xdist_group("localizer_run")
+
 module_group = BACKBONES["qwen2_vl"].module_group
 
 

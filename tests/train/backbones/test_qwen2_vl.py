@@ -21,6 +21,7 @@ from train.backbones.localizers import load_localizer
 from train.engine.trainer import PlcTrainer
 from train.export import main as export
 
+pytestmark = pytest.mark.xdist_group("localizer_run")
 QUESTIONS = ("Where is the square?", "What of the rest, at 3, 4?")
 
 

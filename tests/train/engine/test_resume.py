@@ -30,6 +30,7 @@ from train.engine.trainer import PlcTrainer
 from train.plc import main
 
 STEPS = 7  # an epoch has four
+pytestmark = pytest.mark.xdist_group("resume")
 
 
 def arguments(words: Sequence[str]) -> tuple[ModelArguments, DataArguments, PlcTrainingArguments]:
