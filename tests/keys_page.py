@@ -88,7 +88,7 @@ def section(dtype: type) -> str:
         if former := field.metadata.get("renamed_from"):
             meaning += f" Formerly `{former}`."
         rows.append([f"`{field.name}`", type_of(field, hints[field.name]), default_of(field), meaning])
-    about = str(inspect.getdoc(dtype)).partition("\n\nRaises:")[0].partition("\n\nClass attributes:")[0]
+    about = str(inspect.getdoc(dtype)).partition("\n\nRaises:")[0].partition("\n\nClass attributes:")[0].rstrip()
     header = ["key", "type", "default", "meaning"]
     return f"## {dtype.__name__}\n\n{about}\n\n{markdown_table(header, escaped(rows))}\n"
 

@@ -14,7 +14,7 @@ import torch
 
 from tests.benchmarks.launcher import remove_buffers
 from tests.integration.runs import ROOT, call, fork, logged, run_alone, trained_tensors
-from train.checkpoints import universal
+from train.reshard import main as reshard
 
 JOB, PORT = "12", 20012  # launch/slurm.sbatch makes a port of the job's number
 pytestmark = pytest.mark.integration
@@ -56,9 +56,9 @@ def test_two_processes_then_one_then_two(plc_words: list[str], tmp_path: Path) -
 
     runs = [tmp_path / name for name in ("undisturbed", "one", "two")]
     launch(runs[0], 2)
-    universal.main([str(runs[0] / "checkpoint-2"), str(runs[1] / "checkpoint-2")])
+    reshard([str(runs[0] / "checkpoint-2"), str(runs[1] / "checkpoint-2")])
     assert "resuming at step 2 of 6" in launch(runs[1], 1)
-    universal.main([str(runs[1] / "checkpoint-4"), str(runs[2] / "checkpoint-4")])
+    reshard([str(runs[1] / "checkpoint-4"), str(runs[2] / "checkpoint-4")])
     assert "resuming at step 4 of 6" in launch(runs[2], 2)
 
     order = samples(runs[0], 2)
