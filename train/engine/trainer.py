@@ -172,7 +172,7 @@ class PlcTrainer(Trainer):
         if isinstance(model, PeftModel):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:  # in fp32: trainable weights are stored so under the configuration of a bf16 model
-            whole = BACKBONES[model.config.model_type].model_class
+            whole = BACKBONES[self.model.config.model_type].model_class
             model.load_state_dict(whole.from_pretrained(resume_from_checkpoint, dtype=torch.float32).state_dict())
 
     def _load_best_model(self) -> None:
