@@ -123,9 +123,8 @@ def parse_config(
     """Fill dataclasses from the words of a command line.
 
     Args:
-        dataclass_types: dataclasses, whose nested ones are filled from mappings; a key belongs to one of them. Of a
-            field's metadata, `help` explains it, `choices` lists its values, `renamed_from` is its former name, which
-            stays valid with a notice, and `former_values` are (former, present) pairs of values under that name.
+        dataclass_types: dataclasses, whose nested ones are filled from mappings; a key belongs to one of them. See
+            `fill.key` for what the metadata of their fields means.
         argv: the words after the program's name. `key=value` (or `--key value`) is an override, `NAME.yaml` the
             configuration file (one at most), `--help` prints every key and exits with status 0, any other word is the
             next of `positionals`.

@@ -27,6 +27,19 @@ _MISSING = "is required"
 _NAMED = re.compile(r"^(\w[\w.]*)(: )", re.DOTALL)  # a message that begins with its key
 
 
+def key(default: Any, help: str, **metadata: Any) -> Any:
+    """Declare a key of a configuration that has a default value: a field of a dataclass.
+
+    Args:
+        default: the value; a class such as list makes one for each instance.
+        help: what the key means.
+        metadata: `choices` lists the key's values, `renamed_from` is its former name, which stays valid with a notice,
+            and `former_values` are (former, present) pairs of values under that name.
+    """
+    given: dict[str, Any] = {"default_factory" if callable(default) else "default": default}
+    return dataclasses.field(**given, metadata={"help": help, **metadata})
+
+
 def fill(dtype: type, values: Mapping[str, Any], meant: set[str]) -> tuple[Any, list[tuple[str, str]]]:
     """An instance, or (path of the key, message) of every mistake. Keys of `meant` were given by a misspelled name."""
     hints = _accepted(dtype)

@@ -1,7 +1,9 @@
 """The keys that name the samples and how they are read."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from data_prep.common.fill import key
+from data_prep.files.images import MAX_IMAGE_PIXELS
 from data_prep.schema.data_source import DataSource
 
 
@@ -9,20 +11,13 @@ from data_prep.schema.data_source import DataSource
 class DataArguments:
     """The samples, and how they are read."""
 
-    eval_data: list[DataSource] = field(
-        default_factory=list, metadata={"help": "As train_data; held out, for the evaluation during training."}
+    eval_data: list[DataSource] = key(list, "Like train_data; the held-out data of the evaluation during training.")
+    train_data: list[DataSource] = key(
+        list, "A list of {annotations, image_root, regions, weight}; the last two may be left out."
     )
-    train_data: list[DataSource] = field(
-        default_factory=list,
-        metadata={"help": "List of {annotations, image_root, regions, weight}; the last two may be left out."},
+    max_length: int = key(
+        2048, "The longest sample in tokens, with visual tokens. A longer one is an error: nothing is truncated."
     )
-    max_length: int = field(
-        default=2048,
-        metadata={
-            "help": "Longest sample in tokens, visual tokens included. A longer one is an error: nothing is truncated."
-        },
-    )
-    max_image_pixels: int = field(
-        default=89_478_485,
-        metadata={"help": "Larger images are refused before they are decoded (Pillow's own warning limit)."},
+    max_image_pixels: int = key(
+        MAX_IMAGE_PIXELS, "The largest image that is decoded, in pixels; Pillow's own limit for a warning."
     )

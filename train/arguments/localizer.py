@@ -1,8 +1,10 @@
 """The keys of a localizer's training configuration."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
+
+from data_prep.common.fill import key
 
 from .model import ModelArguments
 from .training import PlcTrainingArguments
@@ -10,22 +12,20 @@ from .training import PlcTrainingArguments
 
 @dataclass
 class LocalizerModelArguments(ModelArguments):
-    """`ModelArguments`, and the sizes of Qwen2-VL's images; its other keys are of LLaVA alone."""
+    """`ModelArguments` with the sizes of Qwen2-VL's images; the other keys of processor and compressor are LLaVA's."""
 
-    model: str = field(
-        default="Qwen/Qwen2-VL-2B-Instruct",
-        metadata={"help": "Folder or Hub name of a Qwen2-VL, a LLaVA in llava-hf format, or a checkpoint of either."},
+    model: str = key(
+        "Qwen/Qwen2-VL-2B-Instruct",
+        "The folder or Hub name of a Qwen2-VL, of a LLaVA in llava-hf format, or of a checkpoint of either.",
     )
-    min_pixels: int | None = field(
-        default=None,
-        metadata={"help": "Of Qwen2-VL: an image is resized to at least so many; null: as the model says."},
+    min_pixels: int | None = key(
+        None, "The fewest pixels to which Qwen2-VL's processor resizes an image; null: the model's own number."
     )
-    max_pixels: int | None = field(
-        default=None, metadata={"help": "Of Qwen2-VL: an image is resized to at most so many, 784 a token; null: same."}
+    max_pixels: int | None = key(
+        None, "The most pixels to which it resizes an image, 784 per token; null: the model's own number."
     )
-    full: bool = field(
-        default=False,
-        metadata={"help": "Train all weights of the language model and its head, at learning_rate; lora must be null."},
+    full: bool = key(
+        False, "Whether all weights of the language model and its head train, at learning_rate; lora must be null then."
     )
 
     def mistakes(self) -> Iterator[str]:
@@ -34,15 +34,13 @@ class LocalizerModelArguments(ModelArguments):
             yield "full: lora must be null: the weights train, or an adapter beside them"
 
     def processor(self) -> dict[str, Any]:
-        """The processor's own keys that are set, as its `from_pretrained` takes them."""
         return super().processor() | self._given(("min_pixels", "max_pixels"))
 
 
 @dataclass
 class LocalizerTrainingArguments(PlcTrainingArguments):
-    """`PlcTrainingArguments` with a projector that stays frozen unless asked for."""
+    """`PlcTrainingArguments` with a projector that stays frozen unless it is given a learning rate."""
 
-    projector_learning_rate: float = field(
-        default=0.0,
-        metadata={"help": "Peak learning rate of LLaVA's projector or Qwen2-VL's vision merger; 0: it stays frozen."},
+    projector_learning_rate: float = key(
+        0.0, "The peak learning rate of LLaVA's projector or Qwen2-VL's vision merger; 0: it stays frozen."
     )

@@ -15,76 +15,57 @@ from crop_model.configuration_crop_llava import COMPRESSOR_KEYS
 from crop_model.processing_crop_llava import FRAMES
 from data_prep.common.command_line import Checked
 from data_prep.common.errors import ConfigError
+from data_prep.common.fill import key
 
 
 @dataclass
 class ModelArguments(Checked):
     """The base model, the compressor put into it, and the adapter trained on it.
 
-    None for a key of compressor or processor: as the checkpoint says, or for a plain LLaVA the default of
+    A key of compressor or processor that is null keeps the checkpoint's value or, for a plain LLaVA, the default of
     `CropLlavaConfig` and `CropLlavaProcessor`.
     """
 
     model: str = field(
-        metadata={"help": "Folder or Hub name of a LLaVA in llava-hf format, or of a checkpoint of this project."}
+        metadata={"help": "The folder or Hub name of a LLaVA in llava-hf format, or of a checkpoint of this project."}
     )
-    compressor_type: str | None = field(
-        default=None, metadata={"help": "How visual tokens are compressed.", "choices": COMPRESSOR_TYPES}
+    compressor_type: str | None = key(None, "The way visual tokens are compressed.", choices=COMPRESSOR_TYPES)
+    token_budget: int | None = key(None, "The number of visual tokens per image that the language model reads.")
+    region_ratio: float | None = key(
+        None, "The retention ratio inside the region divided by that outside of it; above 1."
     )
-    token_budget: int | None = field(
-        default=None, metadata={"help": "Visual tokens an image costs the language model (a count)."}
+    compressor_num_attention_heads: int | None = key(
+        None, "The number of heads of the compressor's attention; it divides the vision tower's width."
     )
-    region_ratio: float | None = field(
-        default=None, metadata={"help": "Retention inside the region over retention outside it, above 1."}
+    frame: str | None = key(None, "The way an image becomes the model's square input.", choices=FRAMES)
+    region_grid: list[int] | None = key(
+        None, "The rows and columns to whose cells a region is widened, CROP's 8x8; []: exact to the patch."
     )
-    compressor_num_attention_heads: int | None = field(
-        default=None, metadata={"help": "Heads of the compressor's attention; divides the vision width."}
+    region_scale: float | None = key(
+        None, "The factor by which every region grows about its centre, in pixels, before it is widened to the grid."
     )
-    frame: str | None = field(
-        default=None, metadata={"help": "How an image becomes the model's square input.", "choices": FRAMES}
+    region_min_side: float | None = key(None, "The smallest side of a region, as a fraction of the image's side.")
+    chat_template: str | None = key(
+        None,
+        "A Jinja file that replaces the model's chat template. Answers must stand between {% generation %} and "
+        "{% endgeneration %}: the loss reads these spans.",
     )
-    region_grid: list[int] | None = field(
-        default=None,
-        metadata={"help": "Rows and columns to whose cells a region is widened, CROP's 8x8; []: exact to the patch."},
+    lora: dict[str, Any] | None = key(
+        None,
+        "The keywords of peft.LoraConfig as a mapping; target_modules defaults to the language model's linear layers. "
+        "null: the language model stays frozen, only compressor and projector train.",
     )
-    region_scale: float | None = field(
-        default=None,
-        metadata={"help": "Every region grows by this factor about its centre, in pixels, before it meets the grid."},
+    attn_implementation: str = key(
+        "sdpa",
+        "The attention of the language model and the vision tower; flash_attention_2 needs flash-attn.",
+        choices=["sdpa", "eager", "flash_attention_2"],
+        renamed_from="attention",
     )
-    region_min_side: float | None = field(
-        default=None, metadata={"help": "Smallest side of a region, as a fraction of the image's side."}
-    )
-    chat_template: str | None = field(
-        default=None,
-        metadata={
-            "help": "Jinja file that replaces the model's chat template. Answers must stand between {% generation %} "
-            "and {% endgeneration %}: these spans are what the loss sees."
-        },
-    )
-    lora: dict[str, Any] | None = field(
-        default=None,
-        metadata={
-            "help": "peft.LoraConfig's keywords as a mapping; target_modules is the language model's linear layers "
-            "unless given. null: the language model stays frozen, only compressor and projector train."
-        },
-    )
-
-    attn_implementation: str = field(
-        default="sdpa",
-        metadata={
-            "help": "Attention of the language model and the vision tower; flash_attention_2 where flash-attn is "
-            "installed.",
-            "choices": ["sdpa", "eager", "flash_attention_2"],
-            "renamed_from": "attention",
-        },
-    )
-    load_in_4bit: bool = field(
-        default=False,
-        metadata={
-            "help": "QLoRA: the language model's weights in NF4 under LoRA; where bitsandbytes is installed.",
-            "renamed_from": "quantization",
-            "former_values": (("4bit", True), (None, False)),
-        },
+    load_in_4bit: bool = key(
+        False,
+        "Whether the language model's weights are loaded in NF4, under LoRA (QLoRA); needs bitsandbytes.",
+        renamed_from="quantization",
+        former_values=(("4bit", True), (None, False)),
     )
 
     def mistakes(self) -> Iterator[str]:
@@ -104,11 +85,11 @@ class ModelArguments(Checked):
             yield str(error)
 
     def compressor(self) -> dict[str, Any]:
-        """The compressor's keys that are set, as the model's `from_pretrained` takes them."""
+        """Return the compressor's keys that are set, as the model's `from_pretrained` takes them."""
         return self._given(COMPRESSOR_KEYS)
 
     def processor(self) -> dict[str, Any]:
-        """The processor's own keys that are set, as its `from_pretrained` takes them; its budget is the model's."""
+        """Return the processor's own keys that are set, as its `from_pretrained` takes them."""
         given = self._given(("frame", "region_grid", "region_scale", "region_min_side"))
         return given | ({"region_grid": None} if self.region_grid == [] else {})
 
@@ -116,7 +97,7 @@ class ModelArguments(Checked):
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def loading(self) -> dict[str, Any]:
-        """How the weights are loaded, as the model's `from_pretrained` takes it."""
+        """Return the options that say how the weights are loaded, as the model's `from_pretrained` takes them."""
         options: dict[str, Any] = {"attn_implementation": self.attn_implementation}
         if self.load_in_4bit:
             options["quantization_config"] = BitsAndBytesConfig(

@@ -13,91 +13,83 @@ from transformers.utils import is_liger_kernel_available
 
 from data_prep.common.command_line import refuse
 from data_prep.common.errors import ConfigError
-
-from .region_augmentation import RegionNoiseArguments
+from data_prep.common.fill import key
+from train.data.region_augmentation import RegionNoise
 
 # the folder as a command in the root of a clone names it, which a run's configuration then keeps; else the clone's own
 DEEPSPEED_PRESETS = (Path("configs/deepspeed"), Path(__file__).parents[2] / "configs" / "deepspeed")
 
 
 @dataclass
-class PlcTrainingArguments(RegionNoiseArguments, TrainingArguments):
-    """transformers' `TrainingArguments` with one learning rate a module group; `learning_rate` is LoRA's."""
+class PlcTrainingArguments(TrainingArguments):
+    """transformers' `TrainingArguments` with one learning rate per module group; `learning_rate` is LoRA's."""
 
-    output_dir: str = field(metadata={"help": "The run's folder: config.yaml, train_log.jsonl, checkpoints, final."})
-    compressor_learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate of the compressor."})
-    projector_learning_rate: float = field(
-        default=2e-5, metadata={"help": "Peak learning rate of the multi-modal projector; 0: it stays frozen."}
+    output_dir: str = field(
+        metadata={"help": "The run's folder, for config.yaml, train_log.jsonl, checkpoints and final."}
     )
-    pack_length: int | None = field(
-        default=None,
-        metadata={
-            "help": "Pack samples into rows of at most so many tokens, no fewer than max_length; the batch size then "
-            "counts rows. null: a row is a sample, padded."
-        },
+    compressor_learning_rate: float = key(1e-4, "The peak learning rate of the compressor.")
+    projector_learning_rate: float = key(
+        2e-5, "The peak learning rate of the multi-modal projector; 0: it stays frozen."
     )
-    split_turns: bool = field(
-        default=True,
-        metadata={
-            "help": "Each question about an image of train_data is a sample with a region of its own. false: a "
-            "conversation is one sample, its region the union of its questions' (none, if one of them has none)."
-        },
+    region_jitter: float = key(
+        0.0,
+        "A number below 1. In every epoch anew, boxes of train_data are scaled by up to 1 + this number, and each side "
+        "moves by up to half of it times the box's side. 0: as annotated.",
     )
-    on_bad_sample: str = field(
-        default="raise",
-        metadata={
-            "help": "A sample that cannot be used ends the run, or is left out and told in quarantine.jsonl.",
-            "choices": ("raise", "skip"),
-        },
+    localizer_regions: list[str] = key(
+        list, "The sidecars of the localizer's own predictions for train_data (data_prep.localize rows=all)."
     )
-    max_bad_fraction: float = field(
-        default=0.01, metadata={"help": "With on_bad_sample: skip, a run ends above this share of bad samples."}
+    localizer_probability: float = key(
+        0.0, "The probability that a sample is shown with the region that the localizer predicted."
     )
-    profile_steps: int = field(
-        default=0, metadata={"help": "Record so many steps with torch.profiler, into output_dir/profile; 0: none."}
+    global_probability: float = key(0.0, "The probability that a sample is shown without a region, as the whole image.")
+    pack_length: int | None = key(
+        None,
+        "The number of tokens of a row into which samples are packed, at least max_length; the batch size then counts "
+        "rows. null: a row is a sample, padded.",
     )
-    compile_modules: bool = field(
-        default=False,
-        metadata={
-            "help": "torch.compile the compressor and the language model, each in its place. The first steps take "
-            "minutes; shapes are dynamic, as lengths vary."
-        },
+    split_turns: bool = key(
+        True,
+        "Whether each question about an image of train_data is a sample with a region of its own. false: a "
+        "conversation is one sample, its region the union of its questions' (none, if one of them has none).",
     )
-    picture_steps: int = field(
-        default=0, metadata={"help": "Every so many steps, draw four evaluation samples into TensorBoard; 0: never."}
+    on_bad_sample: str = key(
+        "raise",
+        "What happens to a sample that cannot be used: raise ends the run, skip leaves the sample out and lists it in "
+        "quarantine.jsonl.",
+        choices=("raise", "skip"),
     )
-    resume_from_checkpoint: str | None = field(
-        default=None,
-        metadata={
-            "help": "Checkpoint folder to go on from, or last: the newest whole one of output_dir, or auto: last where "
-            "there is one, else from the start."
-        },
+    max_bad_fraction: float = key(0.01, "With on_bad_sample: skip, the share of bad samples above which a run ends.")
+    profile_steps: int = key(0, "The number of steps that torch.profiler records into output_dir/profile; 0: none.")
+    compile_modules: bool = key(
+        False,
+        "Whether torch.compile compiles the compressor and the language model, each by itself. The first steps take "
+        "minutes; shapes are dynamic, as lengths vary.",
     )
-    resume_with_changes: bool = field(
-        default=False,
-        metadata={
-            "help": "Go on from a checkpoint although data or configuration are not those that it was made with."
-        },
+    picture_steps: int = key(
+        0, "The number of steps after which four evaluation samples are drawn into TensorBoard; 0: never."
     )
-    report_to: list[str] = field(
-        default_factory=lambda: ["tensorboard"],
-        metadata={"help": "Where scalars go besides train_log.jsonl; none for nowhere."},
+    resume_from_checkpoint: str | None = key(
+        None,
+        "The checkpoint folder to resume from; last: the newest whole one of output_dir; auto: as last if there is "
+        "one, else from the start.",
     )
-    train_sampling_strategy: str = field(
-        default="group_by_length",
-        metadata={"help": "Samples of like length share a batch, which keeps padding low. Or: random, sequential."},
+    resume_with_changes: bool = key(
+        False, "Whether a run resumes although its data or configuration differ from the checkpoint's."
     )
-    remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Must stay false: the collator reads the samples whole."}
+    report_to: list[str] = key(lambda: ["tensorboard"], "Where scalars go besides train_log.jsonl; none for nowhere.")
+    train_sampling_strategy: str = key(
+        "group_by_length",
+        "The order of the samples: group_by_length puts samples of similar length into a batch, which keeps padding "
+        "low; or random, or sequential.",
     )
-    logging_steps: float = field(default=10, metadata={"help": "Log every so many steps."})
-    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide non-finite losses from the log."})
+    remove_unused_columns: bool = key(False, "Must stay false: the collator reads the samples whole.")
+    logging_steps: float = key(10, "The number of steps between two lines of the log.")
+    logging_nan_inf_filter: bool = key(False, "Whether non-finite losses are hidden from the log.")
 
     def mistakes(self) -> Iterator[str]:
         """Yield a line for each mistake, which begins with the key."""
-        yield from self.region_mistakes()
-        if self.localizer_regions and not self.split_turns:
-            yield "localizer_regions: predictions are of single questions; split_turns must be true"
+        yield from self._region_mistakes()
         if not 0 <= self.max_bad_fraction <= 1:
             yield f"max_bad_fraction: expected a share from 0 to 1, got {self.max_bad_fraction}"
         if self.remove_unused_columns:
@@ -113,11 +105,26 @@ class PlcTrainingArguments(RegionNoiseArguments, TrainingArguments):
         if self.hub_token is not None:
             yield "hub_token: not read from a configuration, where it would be stored; use `hf auth login`"
 
+    def _region_mistakes(self) -> Iterator[str]:
+        try:
+            self.region_noise(seed=0)
+        except ConfigError as error:
+            yield str(error)
+        yield from (f"localizer_regions: no such folder: {x}" for x in self.localizer_regions if not Path(x).is_dir())
+        if bool(self.localizer_regions) != bool(self.localizer_probability):
+            yield "localizer_regions and localizer_probability go together"
+        if self.localizer_regions and not self.split_turns:
+            yield "localizer_regions: predictions are of single questions; split_turns must be true"
+
     def __post_init__(self) -> None:
         refuse([*self._find_deepspeed(), *self.mistakes()])
         if not torch.accelerator.is_available():
             self.use_cpu = True
         super().__post_init__()
+
+    def region_noise(self, seed: int) -> RegionNoise:
+        """Return how training draws its regions."""
+        return RegionNoise(seed, self.region_jitter, self.localizer_probability, self.global_probability)
 
     def _find_deepspeed(self) -> Iterator[str]:
         """Replace the name of a preset by its file; yield a line if there is none, or no launcher."""

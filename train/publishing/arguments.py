@@ -6,37 +6,29 @@ from pathlib import Path
 
 from transformers.utils.hub import convert_file_size_to_int
 
+from data_prep.common.fill import key
 from data_prep.hub.upload import PushArguments
 
 
 @dataclass
 class ExportArguments(PushArguments):
-    """What to export, whereto, and what its card says."""
+    """The checkpoint to export, the folder to write, and what its card says."""
 
-    checkpoint: str = field(metadata={"help": "Folder or Hub name of a checkpoint of this project."})
-    out: str = field(metadata={"help": "Folder to write; an earlier export there is replaced."})
-    merge: bool = field(
-        default=True,
-        metadata={"help": "Merge LoRA into the weights; false: keep it beside them in adapter/, for PEFT."},
+    checkpoint: str = field(metadata={"help": "The folder or Hub name of a checkpoint of this project."})
+    out: str = field(metadata={"help": "The folder to write; an earlier export there is replaced."})
+    merge: bool = key(
+        True, "Whether LoRA is merged into the weights; false: it lies beside them in adapter/, for PEFT."
     )
-    max_shard_size: str = field(
-        default="5GB", metadata={"help": "Weights above this size are split into several files: 500MB, 5GB."}
-    )
-    overwrite: bool = field(default=False, metadata={"help": "Replace OUT even if it is not an earlier export."})
-    evaluation: str | None = field(
-        default=None, metadata={"help": "An evaluation.json of train.evaluate, for the card and .eval_results."}
-    )
-    base_model: str | None = field(default=None, metadata={"help": "Hub name of the base model, for the card."})
-    license: str | None = field(default=None, metadata={"help": "License of the weights, for the card."})
-    datasets: list[str] = field(
-        default_factory=list, metadata={"help": "Hub names of the training data, for the card."}
-    )
-    image: str | None = field(
-        default=None, metadata={"help": "Image of the proof and of the card; a drawn one unless given."}
-    )
-    question: str = field(default="What is in this place?", metadata={"help": "Question of the proof."})
-    region: list[float] | None = field(
-        default=None, metadata={"help": "Region of the proof, pixels x1 y1 x2 y2; the image's middle unless given."}
+    max_shard_size: str = key("5GB", "The size above which weights are split into several files: 500MB, 5GB.")
+    overwrite: bool = key(False, "Whether OUT is replaced even if it is not an earlier export.")
+    evaluation: str | None = key(None, "An evaluation.json of train.evaluate, for the card and .eval_results.")
+    base_model: str | None = key(None, "The Hub name of the base model, for the card.")
+    license: str | None = key(None, "The license of the weights, for the card.")
+    datasets: list[str] = key(list, "The Hub names of the training data, for the card.")
+    image: str | None = key(None, "The image of the proof and of the card; null: a drawn one.")
+    question: str = key("What is in this place?", "The question of the proof.")
+    region: list[float] | None = key(
+        None, "The region of the proof in pixels, x1 y1 x2 y2; null: the middle of the image."
     )
 
     def mistakes(self) -> Iterator[str]:
