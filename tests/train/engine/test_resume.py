@@ -134,9 +134,10 @@ def test_the_end_is_that_of_the_undisturbed_run(
     train(*arguments(words))  # evaluation may be left out: it changes nothing, and its images would be counted
     assert batches == expected
     trained = [sample for _, batch in expected for sample in batch]
-    # the data loader reads one batch ahead, of which the last of an epoch has none
-    assert opened[: len(trained)] == trained
-    assert len(opened) <= len(trained) + 4
+    # the sample that is printed at the start, then the training's; the data loader reads one batch ahead, of which the
+    # last of an epoch has none
+    assert opened[1 : 1 + len(trained)] == trained
+    assert len(opened) <= 1 + len(trained) + 4
     assert differences(finished, again) == []
     said = f"resuming at step {step} of {STEPS}, rates "
     place = f"data position: epoch {step // 4}, batch {step % 4} of 4 of each process"

@@ -58,7 +58,7 @@ def foreign(tmp_path: Path) -> Path:
 
 
 WRONG_CALLS = {
-    "no checkpoint": ([], "checkpoint"),
+    "no checkpoint": ([], "checkpoint: is required\n.*out: is required"),
     "missing checkpoint": (["GONE", "OUT"], "model .*gone: "),
     "unknown key": (["TINY", "OUT", "pushto=a/b"], "unknown key 'pushto' \\(did you mean 'push_to'"),
     "wrong type": (["TINY", "OUT", "merge=perhaps"], "merge: .*perhaps"),
@@ -101,8 +101,9 @@ def test_wrong_calls(
     with pytest.raises(SystemExit) as caught:
         main(words)
     assert caught.value.code == 2
-    (line,) = [x for x in capfd.readouterr().err.splitlines() if x.startswith("python -m train.export: error: ")]
-    assert re.search(message, line), line
+    lines = [x for x in capfd.readouterr().err.splitlines() if x.startswith("python -m train.export: error: ")]
+    assert len(lines) == message.count("\n") + 1
+    assert re.search(message, "\n".join(lines)), lines
     assert [path.name for path in foreign.parent.iterdir()] == ["foreign"]
     assert (foreign / "thesis.txt").read_text() == "years"
 
