@@ -30,7 +30,7 @@ _COMMAND_LINE = "command line"
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose only booleans are true and false, and that has no dates: `save_strategy: no` is the word it is."""
+    """Load YAML whose only booleans are true and false, and that has no dates: `save_strategy: no` is a text."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -41,7 +41,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|false
 
 
 class Checked:
-    """A dataclass whose values are checked against each other once they are set: every mistake is reported."""
+    """Check a dataclass's values against each other once they are set, and report every mistake."""
 
     def mistakes(self) -> Iterator[str]:
         """Yield a line for each mistake, which begins with the key."""
@@ -59,18 +59,17 @@ def refuse(mistakes: Iterable[str]) -> None:
 
 # ---- commands
 
-Kinds = tuple[type, ...]
-
 
 @dataclass(frozen=True)
 class Command:
-    """A command: `main()` of a module and of its console script.
+    """Run a function on filled dataclasses: `main()` of a module and of its console script.
 
-    `run` takes an instance of each of `kinds`, which may depend on the words, and may return an exit status.
+    `run` takes an instance of each of `kinds`, which may depend on the words, and may return an exit status;
+    `parse_config` explains the other fields.
     """
 
     prog: str
-    kinds: Kinds | Callable[[Sequence[str]], Kinds]
+    kinds: tuple[type, ...] | Callable[[Sequence[str]], tuple[type, ...]]
     run: Callable[..., int | None]
     positionals: tuple[str, ...] = ()
     ignore_others_in_file: bool = False
@@ -84,28 +83,18 @@ class Command:
         """Run with the words of `argv`, or those of the command line; `user_errors` names the exit statuses."""
         words = sys.argv[1:] if argv is None else argv
         with user_errors(self.prog):
-            parts = parse_config(
-                self.kinds(words) if callable(self.kinds) else self.kinds,
-                words,
-                prog=self.prog,
-                description=self.description,
-                positionals=self.positionals,
-                ignore_others_in_file=self.ignore_others_in_file,
-            )
-            status = self.run(*parts)
+            kinds = self.kinds(words) if callable(self.kinds) else self.kinds
+            options = self.prog, self.description, self.positionals, self.ignore_others_in_file
+            status = self.run(*parse_config(kinds, words, *options))
         if status is not None:
             raise SystemExit(status)
 
 
 def command(
-    module: str,
-    *kinds: type,
-    kinds_of: Callable[[Sequence[str]], Kinds] | None = None,
-    positionals: tuple[str, ...] = (),
-    ignore_others_in_file: bool = False,
+    module: str, *kinds: type, kinds_of: Callable[[Sequence[str]], tuple[type, ...]] | None = None, **options: Any
 ) -> Callable[[Callable[..., int | None]], Command]:
-    """Make a function on filled dataclasses the command `python -m MODULE`; see `Command`."""
-    return lambda run: Command(f"python -m {module}", kinds_of or kinds, run, positionals, ignore_others_in_file)
+    """Make a function on filled dataclasses the command `python -m MODULE`; `options` are those of `Command`."""
+    return lambda run: Command(f"python -m {module}", kinds_of or kinds, run, **options)
 
 
 # ---- words to dataclasses
@@ -114,13 +103,12 @@ def command(
 def parse_config(
     dataclass_types: Sequence[type],
     argv: Sequence[str],
-    *,
     prog: str,
     description: str,
     positionals: Sequence[str] = (),
     ignore_others_in_file: bool = False,
 ) -> tuple[Any, ...]:
-    """Fill dataclasses from the words of a command line.
+    """Fill dataclasses from the words of a command line; return one instance of each, in order.
 
     Args:
         dataclass_types: dataclasses, whose nested ones are filled from mappings; a key belongs to one of them. See
@@ -132,11 +120,8 @@ def parse_config(
         description: what the program does.
         positionals: keys that may be given by their position, in order, such as `("checkpoint", "out")`. The first
             takes several words if it ends in `...`.
-        ignore_others_in_file: pass over keys of the file that no dataclass has, so that one file serves several
+        ignore_others_in_file: ignore keys of the file that no dataclass has, so that one file serves several
             programs; on the command line they stay an error.
-
-    Returns:
-        One instance for each of `dataclass_types`, in order.
 
     Raises:
         ConfigError: every unknown key, wrong type or choice, missing key and value that a dataclass refuses, a line
@@ -146,29 +131,31 @@ def parse_config(
         print(_help(dataclass_types, prog, description, positionals))
         raise SystemExit(0)
     given, origin, mistakes = _read_words(argv, positionals)
-
-    def note(former: str, name: str) -> None:
-        if name in given:
-            mistakes.append(f"{origin[former]}: {former}: is the former name of {name}, which is given too")
-        elif os.environ.get("RANK", "0") == "0":
-            print(f"{prog}: {origin[former]}: {former}: is now called {name}", file=sys.stderr)
-        origin.setdefault(name, origin[former])
-
-    values = current_names(dataclass_types, given, note)
-    keys = [field.name for dtype in dataclass_types for field in fields_of(dtype)]
+    fields = [field for dtype in dataclass_types for field in fields_of(dtype)]
+    for name, former in ((field.name, field.metadata.get("renamed_from")) for field in fields):
+        if former in given:
+            if name in given:
+                mistakes.append(f"{origin[former]}: {former}: is the former name of {name}, which is given too")
+            elif os.environ.get("RANK", "0") == "0":
+                print(f"{prog}: {origin[former]}: {former}: is now called {name}", file=sys.stderr)
+            origin.setdefault(name, origin[former])
+    values, keys = current_names(dataclass_types, given), [field.name for field in fields]
     meant = set(keys) if mistakes else set[str]()
-    for key in [key for key in values if key not in keys]:
-        if not (ignore_others_in_file and origin[key] != _COMMAND_LINE):
+    for key in values:
+        if key not in keys and not (ignore_others_in_file and origin[key] != _COMMAND_LINE):
             close = difflib.get_close_matches(key, keys, n=1)
             meant |= {*close}
             mistakes.append(f"{origin[key]}: unknown key {key!r}" + (f" (did you mean {close[0]!r}?)" if close else ""))
-    where = next((source for source in origin.values() if source != _COMMAND_LINE), _COMMAND_LINE)
+    file = next((source for source in origin.values() if source != _COMMAND_LINE), _COMMAND_LINE)
     parts = []
     for dtype in dataclass_types:
         names = {field.name for field in fields_of(dtype)}
         part, wrong = fill(dtype, {key: values[key] for key in values if key in names}, meant & names)
         parts.append(part)
-        mistakes += [f"{_origin_of(path, origin, where)}: {path}{': ' if path else ''}{text}" for path, text in wrong]
+        for path, text in wrong:
+            parents = (path.rsplit(".", count)[0] for count in range(path.count(".") + 1))
+            where = next((origin[parent] for parent in parents if parent in origin), file)
+            mistakes.append(f"{where}: {path}{': ' if path else ''}{text}")
     refuse(mistakes)
     return tuple(parts)
 
@@ -176,15 +163,8 @@ def parse_config(
 # ---- words to values
 
 
-def _origin_of(path: str, origin: Mapping[str, str], where: str) -> str:
-    """Where a key or the nearest of its parents was given."""
-    while path and path not in origin:
-        path = path.rpartition(".")[0]
-    return origin.get(path, where)
-
-
 def _read_words(argv: Sequence[str], positionals: Sequence[str]) -> tuple[dict[str, Any], dict[str, str], list[str]]:
-    """Values and their origin (file or command line), by key, and what is wrong with single words."""
+    """Read values and their origin (file or command line), by key, and the mistakes of single words."""
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
     overrides: list[tuple[str, Any]] = []
@@ -196,7 +176,7 @@ def _read_words(argv: Sequence[str], positionals: Sequence[str]) -> tuple[dict[s
             continue
         match, option = _OVERRIDE.match(word), _OPTION.match(word)
         if match or (option and (value := next(words, None)) is not None):
-            key, text = (match[1], match[2]) if match else (word[2:], str(value))
+            key, text = match.groups() if match else (word[2:], str(value))
             try:
                 overrides.append((key, _load_yaml(text, f"{_COMMAND_LINE}: {key}")))
             except ConfigError as error:
@@ -208,8 +188,11 @@ def _read_words(argv: Sequence[str], positionals: Sequence[str]) -> tuple[dict[s
             origin = dict.fromkeys(values, word)
         else:
             free.append(word)
-    placed, free = _place(free, positionals)
-    overrides += placed
+    for name in positionals[: len(free)]:
+        several = name.endswith("...")
+        count = max(1, len(free) - len(positionals) + 1) if several else 1
+        overrides.append((name.removesuffix("..."), free[:count] if several else free[0]))
+        free = free[count:]
     mistakes += [f"{_COMMAND_LINE}: {word!r} is neither a configuration file nor key=value" for word in free]
     for key, value in overrides:
         try:
@@ -221,56 +204,39 @@ def _read_words(argv: Sequence[str], positionals: Sequence[str]) -> tuple[dict[s
     return values, origin, mistakes
 
 
-def _place(words: list[str], positionals: Sequence[str]) -> tuple[list[tuple[str, Any]], list[str]]:
-    """The values of the keys that are given by position, and the remaining words."""
-    placed: list[tuple[str, Any]] = []
-    for name in positionals[: len(words)]:
-        count = max(1, len(words) - len(positionals) + 1) if name.endswith("...") else 1
-        placed.append((name.removesuffix("..."), words[:count] if name.endswith("...") else words[0]))
-        words = words[count:]
-    return placed, words
-
-
 def _put(holder: Any, path: Sequence[str], value: Any, name: str = "") -> Any:
-    """A copy of nested mappings and lists with one value set; LookupError if one of them is not there."""
+    """Return a copy of nested mappings and lists with one value set; LookupError if one of them does not exist."""
     if not path:
         return value
     key, *rest = path
-    name_of_key = f"{name}.{key}" if name else key
+    full_name = f"{name}.{key}" if name else key
     if isinstance(holder, list) and key.isdigit() and int(key) < len(holder):
         number = int(key)
-        return [*holder[:number], _put(holder[number], rest, value, name_of_key), *holder[number + 1 :]]
+        return [*holder[:number], _put(holder[number], rest, value, full_name), *holder[number + 1 :]]
     if isinstance(holder, dict) or (holder is None and not key.isdigit()):
-        holder = holder or {}
-        return holder | {key: _put(holder.get(key), rest, value, name_of_key)}
-    found = "not there" if holder is None else f"a list of {len(holder)}" if isinstance(holder, list) else repr(holder)
-    raise LookupError(f"there is no {key} in {name}, which is {found}")
+        return (holder or {}) | {key: _put((holder or {}).get(key), rest, value, full_name)}
+    what = "not there" if holder is None else f"a list of {len(holder)}" if isinstance(holder, list) else repr(holder)
+    raise LookupError(f"there is no {key} in {name}, which is {what}")
 
 
-def current_names(
-    dataclass_types: Sequence[type], values: Mapping[str, Any], note: Callable[[str, str], None] | None = None
-) -> dict[str, Any]:
-    """Values by key, former keys and their values replaced by the present ones; `note` gets each pair of names."""
-    renamed = dict(values)
+def current_names(dataclass_types: Sequence[type], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace former keys and their values by the present ones."""
+    current = dict(values)
     for field in [field for dtype in dataclass_types for field in fields_of(dtype)]:
-        former = field.metadata.get("renamed_from")
-        if former in renamed:
-            value, pairs = renamed.pop(former), field.metadata.get("former_values", ())
-            renamed.setdefault(field.name, next((new for old, new in pairs if old == value), value))
-            if note is not None:
-                note(former, field.name)
-    return renamed
+        if (former := field.metadata.get("renamed_from")) in current:
+            value, pairs = current.pop(former), field.metadata.get("former_values", ())
+            current.setdefault(field.name, next((new for old, new in pairs if old == value), value))
+    return current
 
 
 def peek_value(argv: Sequence[str], key: str) -> str | None:
-    """The text that `argv` gives `key`, or None: for a key that decides which other keys there are."""
-    values, _, _ = _read_words([word for word in argv if word not in HELP], ())
-    value = values.get(key)
+    """Return the text that `argv` gives `key`, or None: for a key that decides which other keys there are."""
+    value = _read_words([word for word in argv if word not in HELP], ())[0].get(key)
     return value if isinstance(value, str) else None
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file; a ConfigError names the file if it is missing or holds anything else."""
+    """Read the mapping in a YAML file; a ConfigError names the file if it is missing or holds anything else."""
     if not Path(path).is_file():
         raise ConfigError(f"{path}: no such file")
     values = _load_yaml(Path(path).read_text(encoding="utf-8"), str(path))
@@ -286,11 +252,8 @@ def _load_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where}: not YAML: {one_line(error)}") from None
 
 
-# ---- the keys explained
-
-
 def _help(dataclass_types: Sequence[type], prog: str, description: str, positionals: Sequence[str]) -> str:
-    """Usage, then every key with its type, its default and what it is for."""
+    """Format usage, then every key with its type, its default and its help."""
     places = "".join(f" {name.upper()}" for name in positionals)
     lines = [f"usage: {prog}{places} [CONFIG.yaml] [key=value ...]", "", description]
     for dtype in dataclass_types:

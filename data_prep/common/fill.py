@@ -10,8 +10,8 @@ import functools
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NotRequired, Required, cast
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NotRequired, Required, cast
 
 import pydantic
 from typing_extensions import TypedDict
@@ -24,7 +24,7 @@ _EXPECTED = {
     **{"valid string": "a text", "valid list": "a list", "dictionary": "a mapping"},
 }
 _MISSING = "is required"
-_NAMED = re.compile(r"^(\w[\w.]*)(: )", re.DOTALL)  # a message that begins with its key
+_NAMED = re.compile(r"\w[\w.]*: ")  # a message that begins with its key
 
 
 def key(default: Any, help: str, **metadata: Any) -> Any:
@@ -41,50 +41,49 @@ def key(default: Any, help: str, **metadata: Any) -> Any:
 
 
 def fill(dtype: type, values: Mapping[str, Any], meant: set[str]) -> tuple[Any, list[tuple[str, str]]]:
-    """An instance, or (path of the key, message) of every mistake. Keys of `meant` were given by a misspelled name."""
+    """Make an instance, or return (path of the key, message) of every mistake.
+
+    Keys of `meant` were given by a misspelled name: their absence is no mistake of its own.
+    """
     hints = _accepted(dtype)
     values = {key: [value] if _wants_list(hints[key], value) else value for key, value in values.items()}
-    wrong = [
-        (key, f"expected a number, got {str(value).lower()}")
+    booleans = {
+        key: f"expected a number, got {str(value).lower()}"
         for key, value in values.items()
         if any(isinstance(item, bool) for item in (value if isinstance(value, list) else [value]))
         and not {bool, str, dict, Any} & _leaves(hints[key])
-    ]
+    }
+    wrong = list(booleans.items())
     try:
         valid = _adapter(dtype).validate_python(values)
     except pydantic.ValidationError as error:
-        booleans = dict(wrong)
-        wrong += [
-            (path, text)
-            for path, text in _explain(error, values, hints)
-            if path not in booleans and not (path in meant and text == _MISSING)
-        ]
+        explained = _explain(error, values, hints, meant)
+        wrong += [(path, text) for path, text in explained if path not in booleans]
     if wrong or meant:
         return None, wrong
     try:
         return dtype(**valid), []
     except (ValueError, TypeError) as error:  # what a dataclass refuses in its __post_init__
-        return None, [_split_key("", line) for line in _lines(error)]
+        return None, _refused("", error)
 
 
 @functools.cache
 def _accepted(dtype: type) -> dict[str, Any]:
-    """What each key of a dataclass accepts: its type, narrowed to its choices or its enumeration."""
-    hints = typing.get_type_hints(dtype, include_extras=True)
-    return {field.name: _narrowed(hints[field.name], field.metadata.get("choices")) for field in fields_of(dtype)}
+    """Return what each key of a dataclass accepts: its type, narrowed to its choices or its enumeration."""
+    hints, fields = typing.get_type_hints(dtype, include_extras=True), fields_of(dtype)
+    return {field.name: _narrowed(hints[field.name], field.metadata.get("choices", ())) for field in fields}
 
 
-def _narrowed(hint: Any, choices: Iterable[Any] | None) -> Any:
+def _narrowed(hint: Any, choices: Iterable[Any]) -> Any:
     members = typing.get_args(hint)
-    if choices is not None:
-        literal = typing.Literal[tuple(choices)]  # type: ignore[valid-type]
-        return typing.Union[literal, None] if type(None) in members else literal  # noqa: UP007 - not known to mypy
+    if literals := tuple(choices):
+        return Literal[(*literals, None) if type(None) in members else literals]
     return next((item for item in members if isinstance(item, type) and issubclass(item, enum.Enum)), hint)
 
 
 @functools.cache
 def _adapter(dtype: type) -> pydantic.TypeAdapter[dict[str, Any]]:
-    """A validator of a mapping with the dataclass's keys: `__init__` and `__post_init__` run once, on valid values."""
+    """Return a validator of a mapping with the dataclass's keys."""
     required = {field.name for field in fields_of(dtype) if default_of(field) is dataclasses.MISSING}
     keys = {key: (Required if key in required else NotRequired)[hint] for key, hint in _accepted(dtype).items()}
     mapping = cast(Any, TypedDict)(dtype.__name__, keys)
@@ -92,11 +91,13 @@ def _adapter(dtype: type) -> pydantic.TypeAdapter[dict[str, Any]]:
     return pydantic.TypeAdapter(mapping)
 
 
-def _explain(error: pydantic.ValidationError, values: Any, hints: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(path of the key, message) of every mistake; the members of a union are one."""
-    mistakes: dict[str, list[str]] = {}
+def _explain(
+    error: pydantic.ValidationError, values: Any, hints: Mapping[str, Any], meant: set[str]
+) -> list[tuple[str, str]]:
+    """Return (path of the key, message) of every mistake; what the members of a union expect is one."""
+    mistakes: dict[str, dict[str, None]] = {}  # by path, ordered sets
     given: dict[str, Any] = {}
-    meant: set[str] = set()
+    meant = set(meant)
     for item in error.errors(include_url=False):
         value, path, kind = values, list[str](), item["type"]
         for part in item["loc"]:  # which holds names of types, too
@@ -109,35 +110,29 @@ def _explain(error: pydantic.ValidationError, values: Any, hints: Mapping[str, A
             path.append(str(part))
         key = ".".join(path)
         if kind == "value_error":
-            said = [_split_key(key, line) for line in _lines(item["ctx"]["error"])]
+            reasons = _refused(key, item["ctx"]["error"])
         elif kind == "missing":
-            said = [(key, _MISSING)]
+            reasons = [(key, _MISSING)]
         elif kind == "unexpected_keyword_argument":
             nested = [field.name for leaf in _leaves(hints[path[0]]) for field in fields_of(leaf)]
             close = difflib.get_close_matches(path[-1], nested, n=1)
             meant |= {".".join([*path[:-1], name]) for name in close}
-            said = [(key, f"unknown key (did you mean {close[0]!r}?)" if close else f"unknown key, none of {nested}")]
+            reasons = [
+                (key, f"unknown key (did you mean {close[0]!r}?)" if close else f"unknown key, none of {nested}")
+            ]
         else:
             text = str(item["msg"]).removeprefix("Input should be ")
-            said, given[key] = [(key, next((ours for said, ours in _EXPECTED.items() if said in text), text))], value
-        for key, text in said:
-            if text not in mistakes.setdefault(key, []):
-                mistakes[key].append(text)
-    return [
-        (key, text)
-        for key, texts in mistakes.items()
-        for text in ([_say(texts, given[key])] if key in given else texts)
-        if not (key in meant and text == _MISSING)
-        # a list with a wrong item is no wrong list, whatever the other members of a union say
-        and not (key in given and any(other.startswith(f"{key}.") for other in mistakes))
-    ]
+            reasons = [(key, next((ours for theirs, ours in _EXPECTED.items() if theirs in text), text))]
+            given[key] = value
+        for key, text in reasons:
+            mistakes.setdefault(key, {})[text] = None
+    for key, value in given.items():  # a list with a wrong item is no wrong list for the other members of a union
+        has_wrong_item = any(other.startswith(f"{key}.") for other in mistakes)
+        mistakes[key] = {} if has_wrong_item else {_say(mistakes[key], value): None}
+    return [(key, text) for key, texts in mistakes.items() for text in texts if text != _MISSING or key not in meant]
 
 
-def _lines(error: Exception) -> list[str]:
-    return (str(error) if isinstance(error, ConfigError) else one_line(error)).splitlines()
-
-
-def _say(expected: Sequence[str], value: Any) -> str:
+def _say(expected: Iterable[str], value: Any) -> str:
     if value is None:
         return "may not be null"
     if isinstance(value, list) and not any("list" in text for text in expected):
@@ -145,12 +140,11 @@ def _say(expected: Sequence[str], value: Any) -> str:
     return f"expected {' or '.join(expected)}, got {value!r}"
 
 
-def _split_key(path: str, message: str) -> tuple[str, str]:
-    """The key with which a message begins joins the path."""
-    named = _NAMED.match(message)
-    if named is None:
-        return path, message
-    return f"{path}{'.' if path else ''}{named[1]}", message[named.end() :]
+def _refused(path: str, error: Exception) -> list[tuple[str, str]]:
+    """Return (path, message) of what a dataclass refuses: the key with which a message begins joins the path."""
+    lines = (str(error) if isinstance(error, ConfigError) else one_line(error)).splitlines()
+    split = [line.partition(": ") if _NAMED.match(line) else ("", "", line) for line in lines]
+    return [(".".join(filter(None, (path, key))), reason) for key, _, reason in split]
 
 
 def fields_of(dtype: Any) -> list[dataclasses.Field[Any]]:
@@ -162,12 +156,12 @@ def default_of(field: dataclasses.Field[Any]) -> Any:
 
 
 def _leaves(hint: Any) -> set[Any]:
-    """The types that a hint is made of."""
+    """Return the types that a hint is made of."""
     return {typing.get_origin(hint) or hint}.union(*map(_leaves, typing.get_args(hint)))
 
 
 def _wants_list(hint: Any, value: Any) -> bool:
-    """Whether a value is one item of the list that a key takes."""
+    """Check whether a value is one item of the list that a key takes."""
     members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    lists = {typing.get_origin(member) for member in members if member is not type(None)} == {list}
-    return lists and value is not None and not isinstance(value, list)
+    origins = {typing.get_origin(member) for member in members if member is not type(None)}
+    return origins == {list} and not isinstance(value, list | None)
