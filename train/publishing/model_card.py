@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import yaml
 from huggingface_hub import EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
@@ -11,114 +12,9 @@ from crop_model.configuration_crop_llava import CropLlavaConfig
 from crop_model.processing_crop_llava import CropLlavaProcessor
 from train.evaluation.report import FOOTNOTE, result_table
 
-from .run_summary import RunFacts, TrainingSource
+from .run_summary import RunFacts
 
-CARD = """---
-{metadata}
----
-
-# {title}
-
-{intro} `trust_remote_code` runs the Python files of this folder; they need torch, transformers and Pillow.
-
-## Use
-
-```python
-from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor
-
-name = "{name}"
-model = AutoModelForImageTextToText.from_pretrained(name, trust_remote_code=True).eval()
-processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
-{adapter}
-image = Image.open("image.png")
-region = [40, 30, 120, 60]  # pixels x1, y1, x2, y2; or {{"cells": [1, 0, 3, 1]}}; or None
-content = [{{"type": "image", "image": image, "region": region}}, {{"type": "text", "text": "What is written there?"}}]
-inputs = processor.apply_chat_template(
-    [{{"role": "user", "content": content}}],
-    tokenize=True,
-    return_dict=True,
-    add_generation_prompt=True,
-    processor_kwargs={{"return_tensors": "pt"}},
-)
-answer = model.generate(**inputs, max_new_tokens=32)[:, inputs["input_ids"].shape[1] :]
-print(processor.batch_decode(answer, skip_special_tokens=True)[0])
-```
-
-## Regions and tokens
-
-{picture}A region is where in the image the answer is to be seen. Three forms are taken:
-
-- `[x1, y1, x2, y2]`: pixels of the image as passed, half-open: x2 - x1 is a width;
-- `{{"cells": [xmin, ymin, xmax, ymax]}}`: inclusive cells, counted from 0, of an 8x8 grid over the image;
-  `[0, 0, 7, 7]` is no region;
-- None, or no `region` at all: no region is known, and the tokens are spread evenly.
-
-The image becomes the model's square input as `{frame}`; {grid}.
-
-Every image costs {token_budget} of {patches} visual tokens (1/{compression:.3g}), with or without a region, whatever it
-shows: the length of a prompt is known before an image is read.
-{training}{results}
-## Limitations
-
-- {region_limit}
-- The budget was fixed in training; another one needs another training. Each further image costs its tokens again.
-- It was measured on what the results name and on nothing else, and was examined neither for bias nor for safety. What
-  the base model and the training data lack or get wrong, this model does too; their licences hold on.
-
-## Citation
-
-```bibtex
-@inproceedings{{guo2025crop,
-  title = {{{{CROP}}: Contextual Region-Oriented Visual Token Pruning}},
-  author = {{Guo and Zhai and Jian and Wei and Zhou}},
-  booktitle = {{Proceedings of the 2025 Conference on Empirical Methods in Natural Language Processing}},
-  pages = {{9767--9783}},
-  year = {{2025}}
-}}
-```
-"""
-
-INTRO = """A LLaVA model whose language model reads {token_budget} visual tokens for an image of {patches} patches: a
-compressor (`{compressor_type}`) stands between vision tower and projector. It was trained for pre-LLM compression
-(PLC), one stage of [CROP](https://arxiv.org/abs/2505.21233) (Guo et al., EMNLP 2025); the compressor is this project's
-own design on the paper's idea."""
-
-LOCALIZER_INTRO = """A LLaVA model that answers a question about an image with the region that matters to it,
-`[xmin, ymin, xmax, ymax]` in inclusive cells of an 8x8 grid: the localizer of
-[CROP](https://arxiv.org/abs/2505.21233) (Guo et al., EMNLP 2025). It was trained on all visual tokens and takes no
-region; the project's `Localizer` lets it write such boxes and nothing else, with a confidence."""
-
-ADAPTER_LINES = """
-from peft import PeftModel  # the LoRA adapter was kept apart: without it this is not the fine-tuned model
-model = PeftModel.from_pretrained(model, name, subfolder="adapter")
-"""
-
-TRAINING = """
-## Training
-
-From {base}, on:
-
-| source | questions | how their regions were found (`global`: no region) | annotations are said to be under |
-|---|---|---|---|
-{sources}
-
-What is said of licences may be wrong or out of date: check each at its source. With the project's `{module}`, and
-`train_data` of your own folders:
-
-```bash
-{command} config.yaml
-```
-
-```yaml
-# config.yaml: every key that is not at its default
-{settings}```
-{hardware}"""
-
-REGION_IGNORED = "This compressor looks at no region: the answers are the same with any."
-REGION_DECIDES = """The region decides what is kept in detail. What a wrong one or none costs is in the rows `random`
-  and `global` of the results, where that was measured."""
-
+TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 PICTURE = "region.png"
 
 
@@ -159,71 +55,28 @@ def write_card(
         license=model_license,
         datasets=list(datasets) or None,
     )
-    rows, cols = config.patch_grid
-    intro = LOCALIZER_INTRO if run is not None and run.module == "train.localizer" else INTRO
-    about = {"token_budget": config.token_budget, "patches": rows * cols, "compressor_type": config.compressor_type}
-    text = CARD.format(
-        metadata=metadata.to_yaml(),
-        title=name.rsplit("/", maxsplit=1)[-1],
-        name=name,
-        intro=intro.format(**about),
-        **about,
-        compression=rows * cols / config.token_budget,
-        adapter=ADAPTER_LINES if has_adapter else "",
-        picture=f"![An image with its region, and what the tokens keep of it]({PICTURE})\n\n"
-        if (folder / PICTURE).is_file()
-        else "",
-        frame=processor.frame,
-        grid=_grid_sentence(processor.region_grid),
-        region_limit=REGION_DECIDES if config.compressor_config.reads_region else REGION_IGNORED,
-        training="" if run is None else _training_section(run, base_model),
-        results="" if evaluation is None else _results_section(evaluation),
+    settings = {} if run is None else {"model": base_model or run.base_name, **run.settings}
+    template = jinja2.Template(
+        TEMPLATE.read_text(encoding="utf-8"), trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    text = template.render(
+        metadata=metadata.to_yaml(),
+        name=name,
+        config=config,
+        patches=config.patch_grid[0] * config.patch_grid[1],
+        processor=processor,
+        has_adapter=has_adapter,
+        picture=PICTURE if (folder / PICTURE).is_file() else None,
+        run=run,
+        base_model=base_model,
+        settings=yaml.safe_dump(settings, sort_keys=False),
+        evaluation=evaluation,
+        table=None if evaluation is None else result_table(evaluation["rows"]),
+        footnote=FOOTNOTE,
+    )
+    (folder / "README.md").write_text(f"{text}\n", encoding="utf-8")
     if evaluation is not None:
         _write_results(folder / ".eval_results", checkpoint, evaluation)
-
-
-def _grid_sentence(grid: tuple[int, int] | None) -> str:
-    if grid is None:
-        return "a region covers every patch that it touches"
-    return f"there a region covers the cells of a grid of {grid[0]} x {grid[1]} that it touches"
-
-
-def _training_section(run: RunFacts, base_model: str | None) -> str:
-    processes = run.environment.get("processes", 1)
-    launcher = f"deepspeed --num_gpus {processes} --module" if processes > 1 else "python -m"
-    return TRAINING.format(
-        base=f"[{base_model}](https://huggingface.co/{base_model})" if base_model else f"`{run.base_name}`",
-        sources="\n".join(_source_row(source) for source in run.sources),
-        module=run.module,
-        command=f"{launcher} {run.module}",
-        settings=yaml.safe_dump({"model": base_model or run.base_name, **run.settings}, sort_keys=False),
-        hardware=_hardware_line(run),
-    )
-
-
-def _source_row(source: TrainingSource) -> str:
-    methods = ", ".join(f"{method} {count:,}" for method, count in sorted(source.methods.items())) or "none"
-    questions = "" if source.questions is None else f"{source.questions:,}"
-    return f"| {source.name} | {questions} | {methods} | {source.licence} |"
-
-
-def _hardware_line(run: RunFacts) -> str:
-    """Name the hardware and the duration; empty if the run recorded none."""
-    found = run.environment
-    if not found:
-        return ""
-    lasted = "" if run.seconds is None else f", {run.steps:,} steps in {run.seconds:,.0f} s"
-    return (
-        f"\n{found['processes']} processes on {found['device']}, {found['cpu_count']} CPU cores, {found['dtype']}"
-        f"{lasted}; torch {found['torch']}, transformers {found['transformers']}.\n"
-    )
-
-
-def _results_section(evaluation: Mapping[str, Any]) -> str:
-    table = result_table(evaluation["rows"])
-    return f"\n## Results\n\n{evaluation['dataset']}, {evaluation['n']} questions.\n\n{table}\n\n{FOOTNOTE}\n"
 
 
 def _write_results(folder: Path, checkpoint: str, evaluation: Mapping[str, Any]) -> None:
