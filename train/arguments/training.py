@@ -107,7 +107,7 @@ class PlcTrainingArguments(TrainingArguments):
 
     def _region_mistakes(self) -> Iterator[str]:
         try:
-            self.region_noise(seed=0)
+            self.region_noise()
         except ConfigError as error:
             yield str(error)
         yield from (f"localizer_regions: no such folder: {x}" for x in self.localizer_regions if not Path(x).is_dir())
@@ -122,8 +122,9 @@ class PlcTrainingArguments(TrainingArguments):
             self.use_cpu = True
         super().__post_init__()
 
-    def region_noise(self, seed: int) -> RegionNoise:
+    def region_noise(self) -> RegionNoise:
         """Return how training draws its regions."""
+        seed = self.seed if self.data_seed is None else self.data_seed
         return RegionNoise(seed, self.region_jitter, self.localizer_probability, self.global_probability)
 
     def _find_deepspeed(self) -> Iterator[str]:

@@ -72,11 +72,6 @@ class Checkpoint:
         config = named(name, lambda _: backbone.read_config({**stored, "model_type": own_type}, **overrides))
         return cls(str(name), backbone, config, read_adapter(name), model_type == own_type)
 
-    @property
-    def has_adapter(self) -> bool:
-        """Whether the weights are an adapter beside a base model."""
-        return self.adapter is not None
-
     def processor(self, **options: Any) -> Any:
         """Load the processor for the configured token budget.
 
@@ -129,7 +124,7 @@ class Checkpoint:
         Raises:
             ConfigError: as `model`, or an adapter under ZeRO-3, whose spread weights cannot be merged.
         """
-        if is_deepspeed_zero3_enabled() and self.has_adapter:
+        if is_deepspeed_zero3_enabled() and self.adapter is not None:
             raise ConfigError(
                 f"model {self.name}: ZeRO-3 cannot start from an adapter; export it, or take another preset"
             )
@@ -154,11 +149,7 @@ class Checkpoint:
         return get_peft_model(model, lora, autocast_adapter_dtype=False)
 
     def with_weights(self, folder: Path) -> "Checkpoint":
-        """Return this checkpoint or, if only a DeepSpeed engine's states hold its weights, `folder` written with them.
-
-        Raises:
-            ConfigError: states that are not whole.
-        """
+        """Return this checkpoint, or `folder` with its weights: see `zero_weights.with_weights`."""
         return dataclasses.replace(self, name=with_weights(self.name, folder, self.backbone.model_class))
 
     def _load(self, dtype: torch.dtype | str, **loading: Any) -> Any:

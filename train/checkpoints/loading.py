@@ -34,11 +34,7 @@ def read_adapter(name: str | Path) -> PeftConfig | None:
 
 
 def load_model(
-    name: str,
-    adapter: PeftConfig | None,
-    model_class: type[PreTrainedModel],
-    dtype: torch.dtype | str,
-    **loading: Any,
+    name: str, adapter: PeftConfig | None, model_class: type[PreTrainedModel], dtype: torch.dtype | str, **loading: Any
 ) -> Any:
     """Load the model stored under `name`; an adapter onto its base, as a `PeftModel`.
 

@@ -26,7 +26,7 @@ def with_weights(checkpoint: str, folder: Path, model_class: type[PreTrainedMode
 
     Args:
         checkpoint: folder or Hub name.
-        folder: a folder that does not exist.
+        folder: is created, with the weights in fp32 and safetensors, and the checkpoint's other files as they are.
         model_class: of the model that was trained.
 
     Raises:
@@ -35,19 +35,13 @@ def with_weights(checkpoint: str, folder: Path, model_class: type[PreTrainedMode
     path = Path(checkpoint)
     if any(path.glob("*.safetensors")) or not any(path.glob("global_step*/*_optim_states.pt")):
         return checkpoint
-    _consolidate(path, folder, model_class)
-    return str(folder)
-
-
-def _consolidate(checkpoint: Path, folder: Path, model_class: type[PreTrainedModel]) -> None:
-    """Write a copy of the checkpoint with its weights in fp32 and safetensors, and its other files as they are."""
     from deepspeed.utils.zero_to_fp32 import (  # noqa: PLC0415 - takes seconds, and few checkpoints need it
         get_fp32_state_dict_from_zero_checkpoint,
     )
 
     adapter = read_adapter(checkpoint)
     try:
-        state = get_fp32_state_dict_from_zero_checkpoint(str(checkpoint), exclude_frozen_parameters=adapter is not None)
+        state = get_fp32_state_dict_from_zero_checkpoint(checkpoint, exclude_frozen_parameters=adapter is not None)
     except (OSError, EOFError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
         reason = one_line(error)[:200]
         raise ConfigError(f"model {checkpoint}: the engine's states are not whole: {reason}") from error
@@ -59,3 +53,4 @@ def _consolidate(checkpoint: Path, folder: Path, model_class: type[PreTrainedMod
             model.name_or_path = adapter.base_model_name_or_path  # PEFT writes that of the model, which has none yet
             model = get_peft_model(model, adapter)
     model.save_pretrained(folder, state_dict=state)
+    return str(folder)

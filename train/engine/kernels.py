@@ -1,9 +1,9 @@
 """Choose faster kernels that compute the same numbers, each by its key; none is required.
 
-attention: flash_attention_2    at loading, by transformers
-use_liger_kernel: true          Liger's norms, rotary positions and gated FFN in the language model
-compile_modules: true           torch.compile of the compressor and the language model
-pack_length: N                  with attention: sdpa, which has no kernel of its own for packed rows
+attn_implementation: flash_attention_2   at loading, by transformers
+use_liger_kernel: true                   Liger's norms, rotary positions and gated FFN in the language model
+compile_modules: true                    torch.compile of the compressor and the language model
+pack_length: N                           with sdpa, which has no kernel of its own for packed rows
 """
 
 from torch import nn

@@ -118,7 +118,7 @@ class StepMeter(TrainerCallback):
         every = self.accelerator.gather(torch.tensor([values], dtype=torch.float64, device=self.accelerator.device))
         sums = dict(zip(_SUMS, every[:, : len(_SUMS)].sum(dim=0).tolist(), strict=True))
         times = dict(zip(_TIMES, every[:, len(_SUMS) : -1].mean(dim=0).tolist(), strict=True))
-        steps = max(self.steps, 1)
+        per_step = {key: value / max(self.steps, 1) for key, value in times.items()}
         self._clear()
         available = times["step_s"] * len(every) * (self.peak_flops or 0)
         utilisation = {"mfu": sums["flops"] / available} if available else {}
@@ -130,10 +130,8 @@ class StepMeter(TrainerCallback):
                 "tokens_per_s": sums["tokens"] / times["step_s"],
                 "visual_tokens_per_sample": sums["visual_tokens"] / max(sums["samples"], 1),
                 "padding_fraction": 1 - sums["tokens"] / sums["places"],
-                "step_s": times["step_s"] / steps,
-                "data_s": times["data_s"] / steps,
-                "forward_backward_s": times["forward_backward_s"] / steps,
-                "rest_s": (times["step_s"] - times["data_s"] - times["forward_backward_s"]) / steps,
+                **per_step,
+                "rest_s": per_step["step_s"] - per_step["data_s"] - per_step["forward_backward_s"],
                 "peak_memory_bytes": every[:, -1].max().item(),
             }
         )

@@ -19,11 +19,7 @@ TRIES = 8  # samples of which the first usable one with a region is shown
 
 
 def print_overview(
-    samples: datasets.Dataset,
-    counts: Sequence[SourceCount],
-    rows: int,
-    collator: Collator,
-    args: PlcTrainingArguments,
+    samples: datasets.Dataset, counts: Sequence[SourceCount], rows: int, collator: Collator, args: PlcTrainingArguments
 ) -> None:
     """Print the line and the sample, on the first process only."""
     if args.process_index == 0:

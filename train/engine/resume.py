@@ -28,15 +28,7 @@ from train.checkpoints.universal import depends_on_processes
 # by their product over all processes, data by its content, wherever it lies.
 FREE_KEYS = {
     *("output_dir", "resume_from_checkpoint", "resume_with_changes", "run_name", "project", "report_to", "push_to_hub"),
-    *(
-        "disable_tqdm",
-        "debug",
-        "ddp_timeout",
-        "log_level",
-        "log_level_replica",
-        "log_on_each_node",
-        "picture_steps",
-    ),
+    *("disable_tqdm", "debug", "ddp_timeout", "log_level", "log_level_replica", "log_on_each_node", "picture_steps"),
     *("train_data", "eval_data", "localizer_regions", "per_device_train_batch_size", "gradient_accumulation_steps"),
     *("per_device_eval_batch_size", "dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers"),
     *("dataloader_prefetch_factor", "do_eval", "profile_steps"),
@@ -69,7 +61,7 @@ def _find(args: PlcTrainingArguments) -> Path | None:
     if wanted is None:
         if present and args.save_strategy != "no":
             raise ConfigError(
-                f"output_dir: {present[-1]} is of an earlier run: go on from it with resume_from_checkpoint=last, or "
+                f"output_dir: {present[-1]} is of an earlier run: resume it with resume_from_checkpoint=last, or "
                 "remove it, or take another folder"
             )
         return None
@@ -84,7 +76,7 @@ def _find(args: PlcTrainingArguments) -> Path | None:
     if folder is None:
         raise ConfigError(f"resume_from_checkpoint: no whole checkpoint in {run}: {'; '.join(problems)}")
     for problem in problems:
-        tqdm.write(f"WARNING: broken checkpoint {problem}; going on from {folder}")
+        tqdm.write(f"WARNING: broken checkpoint {problem}; resuming from {folder}")
     return folder
 
 
@@ -138,10 +130,10 @@ def check_identity(checkpoint: Path, identity: dict[str, Any], with_changes: boo
     if differences and not with_changes:
         raise ConfigError(
             f"resume_from_checkpoint: {checkpoint} is of another run: {', '.join(differences)}; "
-            "resume_with_changes=true goes on all the same"
+            "resume_with_changes=true resumes all the same"
         )
     if differences:
-        print(f"going on from {checkpoint} with changes: {', '.join(differences)}", flush=True)
+        print(f"resuming from {checkpoint} with changes: {', '.join(differences)}", flush=True)
 
 
 class ResumeCheck(TrainerCallback):

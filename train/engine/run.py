@@ -9,7 +9,6 @@ from pathlib import Path
 
 import datasets
 import deepspeed
-from torch import nn
 from transformers import TrainerCallback
 
 from data_prep.common.errors import ConfigError, DataError, RunError
@@ -27,7 +26,6 @@ from train.data.region_augmentation import RegionNoiseData, add_located
 from train.data.samples import SourceCount, load_samples
 from train.pictures.callback import PictureCallback
 
-from .kernels import apply_kernels
 from .overview import print_overview
 from .parameter_groups import what_trains
 from .profiler import ProfileCallback
@@ -82,7 +80,7 @@ def train(
         raise RunError(str(error)) from error
     if stop.stopped:
         if args.process_index == 0:
-            print(f"stopped by a signal; resume_from_checkpoint=last goes on at step {trainer.state.global_step}")
+            print(f"stopped by a signal; resume_from_checkpoint=last resumes at step {trainer.state.global_step}")
         raise SystemExit(STOPPED_STATUS)
     trainer.save_final()
     return trainer
@@ -91,7 +89,7 @@ def train(
 def build_trainer(
     model_arguments: ModelArguments, data_arguments: DataArguments, args: PlcTrainingArguments
 ) -> PlcTrainer:
-    """Do everything before the first step. The samples are read and checked before the model is loaded."""
+    """Do everything before the first step; the samples are read and checked before the model is loaded."""
     if not data_arguments.train_data:
         raise ConfigError("train_data: no data to train on")
     if not data_arguments.eval_data and (args.eval_strategy != "no" or args.picture_steps):
@@ -122,7 +120,7 @@ def build_trainer(
         train_samples = add_located(train_samples, args.localizer_regions)
     quarantine = None if bad is None else _quarantine(args, len(train_samples) + len(eval_samples or ()), bad)
     collator = checkpoint.backbone.collator(processor, data_arguments.max_image_pixels, skip_bad=bad is not None)
-    data = _with_noise(_packed(train_samples, args), args)
+    data = _rows(train_samples, args)
     print_overview(train_samples, counts, len(data), collator, args)
     callbacks: list[TrainerCallback] = [ResumeCheck()]
     if args.profile_steps:
@@ -130,7 +128,7 @@ def build_trainer(
     if args.picture_steps and eval_samples is not None:
         callbacks.append(PictureCallback(eval_samples, collator, args.picture_steps))
     return PlcTrainer(
-        model=_ready(load_to_train(checkpoint, model_arguments, args), args),
+        model=load_to_train(checkpoint, model_arguments, args),
         args=args,
         data_collator=collator,
         train_dataset=data,
@@ -143,11 +141,7 @@ def build_trainer(
 
 
 def _quarantine(args: PlcTrainingArguments, good: int, bad: Sequence[BadSample]) -> Quarantine:
-    """Create the quarantine with the bad samples found while loading.
-
-    Raises:
-        DataError: their share is above `max_bad_fraction`.
-    """
+    """Create the quarantine with the bad samples of the loading. Raises DataError above `max_bad_fraction`."""
     quarantine = Quarantine(
         Path(args.output_dir) / QUARANTINE_FILE,
         total=good + len(bad),
@@ -159,25 +153,11 @@ def _quarantine(args: PlcTrainingArguments, good: int, bad: Sequence[BadSample])
     return quarantine
 
 
-def _packed(samples: datasets.Dataset, args: PlcTrainingArguments) -> datasets.Dataset | PackedRows:
-    if args.pack_length is None:
-        return samples
-    global_batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    return PackedRows(samples, args.pack_length, args.seed, global_batch)
-
-
-def _with_noise(
-    data: datasets.Dataset | PackedRows, args: PlcTrainingArguments
-) -> datasets.Dataset | PackedRows | RegionNoiseData:
-    noise = args.region_noise(args.seed if args.data_seed is None else args.data_seed)
+def _rows(samples: datasets.Dataset, args: PlcTrainingArguments) -> datasets.Dataset | PackedRows | RegionNoiseData:
+    """Pack the samples and put noise on their regions, if that is configured."""
+    data = samples
+    if args.pack_length is not None:
+        global_batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        data = PackedRows(samples, args.pack_length, args.seed, global_batch)
+    noise = args.region_noise()
     return data if noise.is_off else RegionNoiseData(data, noise)
-
-
-def _ready(model: nn.Module, args: PlcTrainingArguments) -> nn.Module:
-    """Apply the configured kernels, and turn what trains into fp32 unless DeepSpeed keeps fp32 copies by itself."""
-    apply_kernels(model, args)
-    if not args.deepspeed:
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
-    return model

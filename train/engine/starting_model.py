@@ -1,14 +1,15 @@
-"""Open the checkpoint that a training starts from, and load what trains in it."""
-
-from typing import Any
+"""Open the checkpoint that a training starts from, and load it with what trains in it."""
 
 import torch
+from torch import nn
 
 from data_prep.common.errors import ConfigError
 from train.arguments.localizer import LocalizerModelArguments
 from train.arguments.model import ModelArguments
 from train.arguments.training import PlcTrainingArguments
 from train.backbones.checkpoint import Checkpoint
+
+from .kernels import apply_kernels
 
 
 def open_to_train(model_arguments: ModelArguments, args: PlcTrainingArguments) -> Checkpoint:
@@ -27,26 +28,31 @@ def open_to_train(model_arguments: ModelArguments, args: PlcTrainingArguments) -
     return checkpoint
 
 
-def load_to_train(checkpoint: Checkpoint, model_arguments: ModelArguments, args: PlcTrainingArguments) -> Any:
-    """Load the model with its new adapter, if one is configured; everything that does not train is frozen.
+def load_to_train(checkpoint: Checkpoint, model_arguments: ModelArguments, args: PlcTrainingArguments) -> nn.Module:
+    """Load the model with its new adapter, if one is configured, and its kernels; what does not train is frozen.
+
+    What trains is in fp32, unless DeepSpeed keeps fp32 copies by itself.
 
     Raises:
         ConfigError: as `Checkpoint.trainable`.
     """
-    return checkpoint.trainable(
+    model = checkpoint.trainable(
         _groups(model_arguments, args),
         model_arguments.lora_config(checkpoint.backbone.lora_targets),
         torch.bfloat16 if args.bf16 else torch.float32,
         args.seed,
         **model_arguments.loading(),
     )
+    apply_kernels(model, args)
+    if not args.deepspeed:
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+    return model
 
 
 def _groups(model_arguments: ModelArguments, args: PlcTrainingArguments) -> list[str]:
     """List the module groups that train beside an adapter; a backbone may lack the compressor."""
     whole = isinstance(model_arguments, LocalizerModelArguments) and model_arguments.full
-    return [
-        "compressor",
-        *(["projector"] if args.projector_learning_rate > 0 else []),
-        *(["language_model"] if whole else []),
-    ]
+    trains = {"compressor": True, "projector": args.projector_learning_rate > 0, "language_model": whole}
+    return [group for group in trains if trains[group]]

@@ -46,12 +46,7 @@ class PlcTrainer(Trainer):
     def __init__(
         self, *args: Any, samples: datasets.Dataset, quarantine: Quarantine | None = None, **kwargs: Any
     ) -> None:
-        super().__init__(
-            *args,
-            compute_metrics=mean_exact_match,
-            preprocess_logits_for_metrics=exact_matches,
-            **kwargs,
-        )
+        super().__init__(*args, compute_metrics=mean_exact_match, preprocess_logits_for_metrics=exact_matches, **kwargs)
         self.label_names = ["labels"]  # the model passes them on by keyword, so its signature does not name them
         self.samples, self.quarantine = samples, quarantine
         self._step_samples: list[str] = []  # sample_ids of the current update, in this process

@@ -71,11 +71,10 @@ def export(arguments: ExportArguments) -> Path:
     image, asked = read_request(arguments.image, arguments.question, arguments.region)
     check_push(arguments, EXPORT)
     dtype = config.dtype or torch.float32
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
-        request, staged = Path(temporary) / "request", Path(temporary) / "export"
+    with _new_folder(out) as staged:
+        request = staged.with_name("request")
         write_request(request, image, asked)
-        model, processor = _load(checkpoint, dtype, Path(temporary) / "checkpoint")
+        model, processor = _load(checkpoint, dtype, staged.with_name("checkpoint"))
         expected = export_proof.compute(model, processor, request)
         picture = draw_request(model, processor, request)
         has_adapter = write_model(model, processor, staged, arguments.merge, arguments.max_shard_size)
@@ -94,7 +93,6 @@ def export(arguments: ExportArguments) -> Path:
             datasets=arguments.datasets,
         )
         difference = prove(staged, request, expected, dtype)
-        _replace(staged, out, Path(temporary) / "old")
     print(f"{out}: loads without this project; logits differ by at most {difference:.1e} from the checkpoint's")
     if arguments.push_to is not None:
         push_folder(out, arguments, EXPORT)
@@ -109,13 +107,11 @@ def _export_merged(arguments: ExportArguments, checkpoint: Checkpoint, out: Path
         title = checkpoint.backbone.title
         raise ConfigError(f"{key}: not read for a {title}, whose export is its merged weights in a folder")
     _check_destination(out, arguments)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
-        staged, whole = Path(temporary) / "export", Path(temporary) / "checkpoint"
+    with _new_folder(out) as staged:
+        whole = staged.with_name("checkpoint")
         with _damage(arguments.checkpoint, str(whole)):
             checkpoint = checkpoint.with_weights(whole)
             checkpoint.backbone.save(checkpoint.merged("auto"), checkpoint.processor(), staged)
-        _replace(staged, out, Path(temporary) / "old")
     print(f"{out}: loads with the Auto classes")
     return out
 
@@ -173,16 +169,12 @@ def prove(folder: Path, request: Path, expected: dict[str, Tensor], dtype: torch
         ExportError: it failed, or computed anything else than `expected`.
     """
     environment = {**os.environ, "HF_MODULES_CACHE": str(request / "modules"), "HF_HUB_OFFLINE": "1"}
-    command = [
-        sys.executable,
-        "-I",
-        str(Path(export_proof.__file__).resolve()),
-        str(folder.resolve()),
-        str(request.resolve()),
-    ]
+    script, *arguments = (str(Path(path).resolve()) for path in (export_proof.__file__, folder, request))
+    command = [sys.executable, "-I", script, *arguments]
     done = subprocess.run(command, cwd=request, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise ExportError(f"the export does not load without this project: {_last_line(done.stderr)}")
+        reason = done.stderr.strip().rpartition("\n")[2].strip() or "no message"
+        raise ExportError(f"the export does not load without this project: {reason}")
     computed = load_file(request / export_proof.COMPUTED)
     for name in sorted(expected.keys() - {"logits"}):
         if not torch.equal(computed[name], expected[name]):
@@ -194,11 +186,6 @@ def prove(folder: Path, request: Path, expected: dict[str, Tensor], dtype: torch
             f"the export's logits differ by {difference:.1e} from the checkpoint's, {allowed:.1e} is allowed"
         )
     return difference
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "no message"
 
 
 def _check_destination(out: Path, arguments: ExportArguments) -> None:
@@ -213,16 +200,21 @@ def _check_destination(out: Path, arguments: ExportArguments) -> None:
         raise ConfigError(f"out: {out} holds something that is no export; overwrite=true replaces it")
 
 
-def _replace(staged: Path, out: Path, old: Path) -> None:
-    """Rename `out` to `old`, which the caller removes, and `staged` to `out`."""
-    share_weights(staged)
-    if out.exists():
-        out.rename(old)
-    try:
-        staged.rename(out)
-    finally:  # after an interruption too
-        if old.exists() and not out.exists():
-            old.rename(out)
+@contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """Yield a path in a temporary folder to write to; it takes the place of `out` if the block succeeds."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
+        staged, old = Path(temporary) / "export", Path(temporary) / "old"
+        yield staged
+        share_weights(staged)
+        if out.exists():
+            out.rename(old)
+        try:
+            staged.rename(out)
+        finally:  # after an interruption too
+            if old.exists() and not out.exists():
+                old.rename(out)
 
 
 def _read_evaluation(path: str) -> dict:

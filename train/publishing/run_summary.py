@@ -4,7 +4,6 @@
 <run>/final/  <run>/checkpoint-<step>/                    what is exported
 """
 
-import dataclasses
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 import yaml
 
 from data_prep.common.errors import ConfigError, DataError
+from data_prep.common.fill import default_of, fields_of
 from data_prep.hub.dataset_card import card_manifest, stated_licence
 from data_prep.sources import Source
 from train.arguments.data import DataArguments
@@ -111,11 +111,7 @@ def read_run(checkpoint: str) -> RunFacts | None:
 
 
 def _settings(config: Mapping[str, Any], kinds: Sequence[type]) -> dict[str, Any]:
-    defaults = {
-        field.name: field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
-        for kind in kinds
-        for field in dataclasses.fields(kind)
-    }
+    defaults = {field.name: default_of(field) for kind in kinds for field in fields_of(kind)}
     hidden = FREE_KEYS - SHOWN_ALL_THE_SAME | HIDDEN
     return {
         key: _without_folder(value)

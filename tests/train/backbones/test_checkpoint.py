@@ -84,7 +84,7 @@ def test_what_a_name_stands_for_is_known_without_weights(
     facts = {}
     for name in (tiny_llava, tiny_crop_llava, tiny_qwen2_vl, lora_checkpoint):
         checkpoint = Checkpoint.open(name)
-        facts[name] = (checkpoint.backbone.title, checkpoint.is_trained, checkpoint.has_adapter)
+        facts[name] = (checkpoint.backbone.title, checkpoint.is_trained, checkpoint.adapter is not None)
     assert list(facts.values()) == [
         ("LLaVA", False, False),
         ("LLaVA", True, False),

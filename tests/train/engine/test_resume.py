@@ -189,7 +189,7 @@ def test_a_broken_newest_checkpoint_falls_back_loudly(
         assert folder == finished / f"checkpoint-{STEPS - 1}"
         output = capsys.readouterr().out
         assert f"WARNING: broken checkpoint {state.parent}: optimizer.pt has 100 bytes of" in output
-        assert output.endswith(f"going on from {folder}\n")
+        assert output.endswith(f"resuming from {folder}\n")
     with pytest.raises(ConfigError, match=r"optimizer.pt has 100 bytes of"):
         resumed(run_words, f"resume_from_checkpoint={state.parent}")
 
@@ -287,7 +287,7 @@ def test_other_data_are_refused_wherever_they_lie(
     with pytest.raises(ConfigError, match=r"is of another run: train_data \(other samples\); resume_with_changes=true"):
         train(*arguments([*words, "resume_from_checkpoint=last"]))
     train(*arguments([*words, "resume_from_checkpoint=last", "resume_with_changes=true"]))
-    assert f"going on from {checkpoint} with changes: train_data (other samples)" in capsys.readouterr().out
+    assert f"resuming from {checkpoint} with changes: train_data (other samples)" in capsys.readouterr().out
 
 
 # ---- signals and rotation
@@ -315,7 +315,7 @@ def test_a_signal_saves_the_step_and_leaves_with_status_75(
     with pytest.raises(SystemExit) as caught:
         main(words)
     assert caught.value.code == 75
-    assert "resume_from_checkpoint=last goes on at step 5" in capsys.readouterr().out
+    assert "resume_from_checkpoint=last resumes at step 5" in capsys.readouterr().out
     assert [path.name for path in (tmp_path / "again").glob("*-*")] == ["checkpoint-5"]
     assert not (tmp_path / "again" / "final").exists()
     assert signal.getsignal(number) == before
