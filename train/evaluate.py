@@ -9,7 +9,7 @@
 With resume=true, what an evaluation into the same folder answered before it was stopped is not asked again.
 
 Answers are generated greedily. Those of eval_data count as right if they match exactly after
-`train.evaluation.metrics.normalize_answer`; those of `benchmarks` are scored by each one's metric.
+`train.evaluation.metrics.matching.normalize_answer`; those of `benchmarks` are scored by each one's metric.
 """
 
 from accelerate import PartialState

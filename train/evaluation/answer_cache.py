@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .metrics import ScoredRow
+from .metrics.rows import ScoredRow
 from .prediction import Prediction
 
 FOLDER = "answers"

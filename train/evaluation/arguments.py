@@ -1,10 +1,9 @@
 """The keys of an evaluation: which rows its table has, and on how much data."""
 
-import dataclasses
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields, make_dataclass
+from typing import Any, TypeVar
 
 import torch
 from pydantic import StrictInt
@@ -13,28 +12,29 @@ from crop_model.compressor import COMPRESSOR_TYPES
 from crop_model.training_free.base import TrainingFreeMethod
 from crop_model.training_free.methods import METHODS, training_free_method
 from data_prep.common.command_line import Checked
-from train.evaluation.benchmarks.source import BenchmarkSource
 
 from .benchmarks import BENCHMARKS
+from .benchmarks.source import BenchmarkSource
 from .region_choice import LOCALIZER, REGION_SOURCES
 
 DTYPES = ("float32", "bfloat16", "float16")
+Group = TypeVar("Group", bound=Checked)
 
 
 @dataclass(frozen=True)
 class RowSpec:
-    """What one row of the table evaluates. None: as the checkpoint says."""
+    """Define what one row of the table evaluates. None: as the checkpoint says."""
 
     checkpoint: str
     compressor_type: str | None = None
-    token_budget: int | None = None
+    token_budget: StrictInt | None = None
     region_source: str = "oracle"
-    seed: int = 0
+    seed: StrictInt = 0
     method: str | None = None
-    layer: int = 2
-    rest: Any = "thinned"
-    pruned_tokens: int | None = None
-    convention: Any = "after_layer"
+    layer: StrictInt = 2
+    rest: str = "thinned"
+    pruned_tokens: StrictInt | None = None
+    convention: str = "after_layer"
     localizer: str | None = None
 
     def training_free(self) -> TrainingFreeMethod:
@@ -43,61 +43,48 @@ class RowSpec:
         return training_free_method(self.method, **keys, pruned_tokens=self.pruned_tokens)
 
     def compressor(self) -> dict[str, Any]:
-        """The keys of the compressor that the row replaces."""
+        """Return the keys of the compressor that the row replaces."""
         kind = self.training_free().replaces or self.compressor_type
         values = {"compressor_type": kind, "token_budget": self.token_budget}
         return {key: value for key, value in values.items() if value is not None}
 
+    def mistakes(self) -> Iterator[str]:
+        """Yield a line for each value that is unknown or does not fit another."""
+        if self.compressor_type not in (None, *COMPRESSOR_TYPES):
+            yield f"compressor_type: {self.compressor_type!r} is none of {', '.join(COMPRESSOR_TYPES)}"
+        if self.region_source not in (*REGION_SOURCES, LOCALIZER):
+            yield f"region_source: {self.region_source!r} is none of {', '.join([*REGION_SOURCES, LOCALIZER])}"
+        if (self.region_source == LOCALIZER) != (self.localizer is not None):
+            yield "localizer: it goes with region_source localizer, and that with it"
+        try:
+            method = self.training_free()
+        except ValueError as error:
+            yield str(error)
+            return
+        if not method.reads_region and self.region_source != "global":
+            yield f"region_source: {self.method} looks at no region; say global"
+        if method.replaces and self.compressor_type is not None:
+            yield f"compressor_type: {self.method} takes the place of a compressor; leave it out"
 
-@dataclass(frozen=True)
+
+def _with_lists(group: type[Group]) -> type[Group]:
+    """Make a class a dataclass with the keys of `RowSpec`, each with one value or a list of them."""
+    keys = [(key.name, key.type | list[key.type], field(default=key.default)) for key in fields(RowSpec)]  # type: ignore
+    names = {name: getattr(group, name) for name in ("__doc__", "__module__")}
+    return make_dataclass(group.__name__, keys, bases=(group,), namespace=names, frozen=True)
+
+
+@_with_lists
 class RowGroup(Checked):
-    """The keys of `RowSpec`, each with one value or a list of them: a row for every combination.
-
-    Raises:
-        ConfigError: a value that is none of a key's, or that does not fit another key's.
-    """
-
-    checkpoint: str | list[str]
-    compressor_type: str | list[str | None] | None = None
-    token_budget: StrictInt | list[StrictInt | None] | None = None
-    region_source: str | list[str] = "oracle"
-    seed: StrictInt | list[StrictInt] = 0
-    method: str | list[str | None] | None = None
-    layer: StrictInt | list[StrictInt] = 2
-    rest: str | list[str] = "thinned"
-    pruned_tokens: StrictInt | list[StrictInt | None] | None = None
-    convention: str | list[str] = "after_layer"
-    localizer: str | list[str | None] | None = None
+    """The keys of `RowSpec`, each with one value or a list of them: a row for every combination."""
 
     def mistakes(self) -> Iterator[str]:
-        yield from dict.fromkeys(line for spec in self.specs() for line in _mistakes(spec))
+        yield from dict.fromkeys(line for spec in self.specs() for line in spec.mistakes())
 
     def specs(self) -> list[RowSpec]:
-        """The combinations, the last key's values changing fastest."""
-        values = [getattr(self, item.name) for item in dataclasses.fields(self)]
+        """Return the combinations, the last key's values changing fastest."""
+        values = [getattr(self, key.name) for key in fields(RowSpec)]
         return [RowSpec(*row) for row in itertools.product(*[v if isinstance(v, list) else [v] for v in values])]
-
-
-def _mistakes(spec: RowSpec) -> Iterator[str]:
-    """Yield a line for each value that is unknown or does not fit another."""
-    for name, known in (
-        ("compressor_type", (None, *COMPRESSOR_TYPES)),
-        ("region_source", (*REGION_SOURCES, LOCALIZER)),
-    ):
-        if getattr(spec, name) not in known:
-            choices = ", ".join(str(choice) for choice in known if choice is not None)
-            yield f"{name}: {getattr(spec, name)!r} is none of {choices}"
-    if (spec.region_source == LOCALIZER) != (spec.localizer is not None):
-        yield "localizer: it goes with region_source localizer, and that with it"
-    try:
-        method = spec.training_free()
-    except ValueError as error:
-        yield str(error)
-        return
-    if not method.reads_region and spec.region_source != "global":
-        yield f"region_source: {spec.method} looks at no region; say global"
-    if method.replaces and spec.compressor_type is not None:
-        yield f"compressor_type: {spec.method} takes the place of a compressor; leave it out"
 
 
 @dataclass
@@ -107,9 +94,8 @@ class EvaluateArguments(Checked):
     rows: list[RowGroup] = field(
         default_factory=list,
         metadata={
-            "help": "List of {checkpoint, compressor_type, token_budget, region_source, seed, method, layer, rest, "
-            "pruned_tokens, convention, localizer}; all but the first may be left out. A list as a value stands for a "
-            "row each, several lists for every combination of them. "
+            "help": f"List of {{{', '.join(key.name for key in fields(RowSpec))}}}; all but the first may be left out. "
+            "A list as a value stands for a row each, several lists for every combination of them. "
             f"method: {', '.join(METHODS)}. "
             "localizer: the checkpoint that finds the regions of region_source localizer."
         },

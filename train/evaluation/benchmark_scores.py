@@ -11,7 +11,9 @@ from data_prep.common.errors import DataError
 from data_prep.common.markdown import markdown_table
 from train.evaluation.benchmarks.source import benchmark_of
 
-from .metrics import METRICS, Estimate, Metric, ScoredRow, average, estimate, retention, share_interval
+from .metrics.intervals import Estimate, average, estimate, headline_interval, retention
+from .metrics.rows import ScoredRow
+from .metrics.table import METRICS, Metric
 
 Scored = Mapping[str, Sequence[ScoredRow]]  # a row's answers by benchmark
 
@@ -31,7 +33,7 @@ def describe_benchmarks(scored: Scored) -> dict[str, Any]:
             "n": len(rows),
             "headline": metric.headline,
             "score": headline.value,
-            "score_ci95": list(share_interval(metric, rows) or headline.interval()),
+            "score_ci95": list(headline_interval(metric, rows, headline)),
             "full_score": metric.full_score,
             "retention": None,
             "scores": metric.summarize(rows),

@@ -33,7 +33,7 @@ from .arguments import EvaluateArguments, RowSpec
 from .benchmark_scores import Scored
 from .loaded_models import LoadedModels, in_order
 from .localization import LocatedRow, locate, measures, measures_text
-from .metrics import exact_match
+from .metrics.matching import exact_match
 from .prediction import Prediction, by_benchmark, clear_predictions, write_predictions
 from .questions import QuestionsByLabel, load_questions, read_benchmarks, scored
 from .region_choice import choose_region

@@ -8,7 +8,7 @@ from typing import Any
 
 from crop_model.regions import Box
 
-from .metrics import ScoredRow
+from .metrics.rows import ScoredRow
 
 
 @dataclass(frozen=True)

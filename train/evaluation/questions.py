@@ -14,7 +14,8 @@ from train.evaluation.benchmarks.samples import load_benchmark
 from train.evaluation.benchmarks.source import benchmark_of, read_questions
 
 from .arguments import EvaluateArguments
-from .metrics import METRICS, ScoredRow
+from .metrics.rows import ScoredRow
+from .metrics.table import METRICS
 
 QuestionsByLabel = Mapping[str, Sequence[BenchmarkQuestion]]  # questions by a benchmark's label
 

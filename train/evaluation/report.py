@@ -16,7 +16,8 @@ from train.checkpoints.environment import describe_environment
 
 from .arguments import RowSpec
 from .benchmark_scores import Scored, add_retention, benchmark_table, describe_benchmarks
-from .metrics import accuracy_by_group, wilson_interval
+from .metrics.intervals import wilson_interval
+from .metrics.matching import accuracy_by_group
 from .prediction import Prediction, by_benchmark
 
 RESULT_FILE, TABLE_FILE = "evaluation.json", "evaluation.md"

@@ -19,7 +19,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
 
 from crop_model.regions import REGION_GRID, Box, ImageGeometry
-from train.evaluation.metrics import exact_match
+from train.evaluation.metrics.matching import exact_match
 
 from .panels import EXACT_COLOR, PANEL, REGION_COLOR, patches_per_token, region_panel, token_cells, token_panel
 

@@ -16,7 +16,8 @@ from train.evaluation.benchmark_scores import add_retention, benchmark_table, de
 from train.evaluation.benchmarks.mme import CATEGORIES
 from train.evaluation.benchmarks.samples import load_benchmark
 from train.evaluation.benchmarks.source import BenchmarkSource, benchmark_of, read_questions
-from train.evaluation.metrics import METRICS, ScoredRow
+from train.evaluation.metrics.rows import ScoredRow
+from train.evaluation.metrics.table import METRICS
 from train.evaluation.questions import read_benchmarks, scored
 
 

@@ -9,7 +9,7 @@ benchmarks with short answers. The test split has no answers.
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
 from data_prep.files.streams import json_list
 from data_prep.sources import docvqa
@@ -23,19 +23,9 @@ class Record(docvqa.Record):
     question_id: Id = Field(alias="questionId")
 
 
-_SCHEMA = TypeAdapter(Record)
-
-
 def read(path: Path) -> Iterator[BenchmarkQuestion]:
     """Read the questions of the val split, or of another split's file, grouped by their types joined by commas."""
     file = official_file(path, "val_v1.0_withQT.json")
-    for name, record in numbered(file, _SCHEMA, json_list(file, "data.item")):
-        yield BenchmarkQuestion(
-            record=name,
-            question_id=record.question_id,
-            image=record.image,
-            prompt=record.question,
-            question=record.question,
-            targets=tuple(record.answers),
-            group=", ".join(record.kinds) or None,
-        )
+    for name, record in numbered(file, Record, json_list(file, "data.item")):
+        targets, group = tuple(record.answers), ", ".join(record.kinds) or None
+        yield BenchmarkQuestion(name, record.question_id, record.image, record.question, targets, group=group)

@@ -1,6 +1,6 @@
 """Find the official files of a benchmark by name, and check their records one by one. All errors are `DataError`s."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, TypeVar
@@ -24,24 +24,35 @@ def official_file(path: Path, name: str) -> Path:
     return file
 
 
-def numbered(path: Path, schema: TypeAdapter[T], raws: Iterable[Any]) -> Iterator[tuple[str, T]]:
+def numbered(path: Path, schema: type[T], raws: Iterable[Any]) -> Iterator[tuple[str, T]]:
     """Yield (name for messages, record) for a list's records, counted from 0, or a JSONL file's lines, from 1."""
+    adapter = TypeAdapter(schema)
     for number, raw in enumerate(raws):
         if isinstance(raw, JsonLine):
-            yield (name := f"{path}: line {raw.number}"), parsed(schema, raw.load(), name)
+            yield (name := f"{path}: line {raw.number}"), parsed(adapter, raw.load(), name)
         else:
-            yield (name := f"{path}: record {number}"), parsed(schema, raw, name)
+            yield (name := f"{path}: record {number}"), parsed(adapter, raw, name)
 
 
-def keyed(path: Path, schema: TypeAdapter[T], pairs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, str, T]]:
+def keyed(path: Path, schema: type[T], pairs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, str, T]]:
     """Yield (name for messages, key, record) for a mapping's records; a repeated key is an error."""
-    seen = set()
+    adapter, seen = TypeAdapter(schema), set()
     for key, raw in pairs:
         name = f"{path}: record {key!r}"
         if key in seen:
             raise DataError(f"{name}: the key occurs twice")
         seen.add(key)
-        yield name, key, parsed(schema, raw, name)
+        yield name, key, parsed(adapter, raw, name)
+
+
+def by_key(records: Iterable[tuple[str, T]], key: Callable[[T], Any], noun: str) -> dict[Any, T]:
+    """Index records by a key; DataError names the second `noun` of one."""
+    index: dict[Any, T] = {}
+    for name, record in records:
+        if key(record) in index:
+            raise DataError(f"{name}: a second {noun} {key(record)}")
+        index[key(record)] = record
+    return index
 
 
 def parsed(schema: TypeAdapter[T], raw: Any, name: str) -> T:

@@ -49,25 +49,24 @@ class Record(BaseModel):
         return tuple(cell for cell in cells[:count] if cell is not None)
 
 
-_SCHEMA = TypeAdapter(Record)
 _COLUMNS = [field.alias or name for name, field in Record.model_fields.items()]
 
 
 def read(path: Path) -> Iterator[BenchmarkQuestion]:
     """Read the questions of the table `path`, or of the folder's `mmbench_dev_20230712.tsv`, grouped by category."""
-    file = official_file(path, "mmbench_dev_20230712.tsv")
+    file, schema = official_file(path, "mmbench_dev_20230712.tsv"), TypeAdapter(Record)
     for number, cells in enumerate(_rows(file), start=1):
         name = f"{file}: row {number}"
-        row = parsed(_SCHEMA, cells, name)
+        row = parsed(schema, cells, name)
         if not row.choices:
             raise DataError(f"{name}: index {row.index} has no options")
         yield BenchmarkQuestion(
-            record=name,
-            question_id=str(row.index),
-            image="",
+            name,
+            str(row.index),
+            "",
+            row.question,
+            (checked_letter(name, row.answer.strip(), len(row.choices)),),
             prompt=with_options("\n".join(filter(None, [row.hint, row.question])), row.choices),
-            question=row.question,
-            targets=(checked_letter(name, row.answer.strip(), len(row.choices)),),
             choices=row.choices,
             group=row.category,
             embedded=_decoded(name, row.image),

@@ -12,13 +12,11 @@ from pathlib import Path
 
 from data_prep.common.errors import DataError
 from data_prep.files.streams import errors_as
+from train.evaluation.metrics.mme import COGNITION, PERCEPTION
 
 from .question import BenchmarkQuestion
 
-CATEGORIES = (
-    "OCR", "artwork", "celebrity", "code_reasoning", "color", "commonsense_reasoning", "count", "existence", "landmark",
-    "numerical_calculation", "position", "posters", "scene", "text_translation",
-)  # fmt: skip
+CATEGORIES = sorted(PERCEPTION + COGNITION)
 QUESTIONS_PER_IMAGE = 2
 REQUEST = "Please answer yes or no."
 _EXTENSIONS = (".jpg", ".png", ".jpeg")
@@ -49,14 +47,12 @@ def _questions(root: Path, category: str, file: Path, images: Path) -> Iterator[
         question, _, answer = line.strip().rpartition("\t")
         if not question or answer.lower() not in ("yes", "no"):
             raise DataError(f"{file}: line {number}: expected a question, a tab and Yes or No, got {line!r}")
-        prompt = question.strip().removesuffix(REQUEST).strip()
         yield BenchmarkQuestion(
-            record=f"{file}: line {number}",
-            question_id=f"{category}/{file.stem}/{number}",
-            image=image.relative_to(root).as_posix(),
-            prompt=prompt,
-            question=prompt,
-            targets=(answer,),
+            f"{file}: line {number}",
+            f"{category}/{file.stem}/{number}",
+            image.relative_to(root).as_posix(),
+            question.strip().removesuffix(REQUEST).strip(),
+            (answer,),
             group=category,
             image_key=image.name,
         )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 
 from data_prep.files.streams import json_lines
 from data_prep.sources.base import Id
@@ -27,21 +27,11 @@ class Record(BaseModel):
     label: Literal["yes", "no"]
 
 
-_SCHEMA = TypeAdapter(Record)
-
-
 def read(path: Path) -> Iterator[BenchmarkQuestion]:
     """Read the questions of all three splits, or of the one whose file `path` is, grouped by split."""
     files = [path] if path.is_file() else [official_file(path, f"coco_pope_{split}.json") for split in SPLITS]
     for file in files:
         split = file.stem.rpartition("_")[2]
-        for name, record in numbered(file, _SCHEMA, json_lines(file)):
-            yield BenchmarkQuestion(
-                record=name,
-                question_id=f"{split}/{record.question_id}",
-                image=record.image,
-                prompt=record.text,
-                question=record.text,
-                targets=(record.label,),
-                group=split,
-            )
+        for name, record in numbered(file, Record, json_lines(file)):
+            question_id = f"{split}/{record.question_id}"
+            yield BenchmarkQuestion(name, question_id, record.image, record.text, (record.label,), group=split)

@@ -23,9 +23,9 @@ class BenchmarkQuestion:
         record: file and number of the record, for messages.
         question_id: unique in the benchmark.
         image: path relative to the image root.
-        prompt: the model's prompt; readers leave out the benchmark's instruction, which `read_questions` adds.
         question: the question alone, which a localizer reads.
         targets: the correct answers, one per annotator if there are several; the letter of a choice.
+        prompt: the model's prompt, "" if it is the question alone; `read_questions` adds the benchmark's instruction.
         choices: texts of the options, A first.
         group: the part of the benchmark with its own score, such as a category.
         image_key: the image within its group, if the questions about one image are scored together.
@@ -36,9 +36,9 @@ class BenchmarkQuestion:
     record: str
     question_id: str
     image: str
-    prompt: str
     question: str
     targets: tuple[str, ...]
+    prompt: str = ""
     choices: tuple[str, ...] = ()
     group: str | None = None
     image_key: str | None = None

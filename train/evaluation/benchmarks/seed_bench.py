@@ -10,7 +10,7 @@ Names of images have no extension.
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 
 from data_prep.common.errors import DataError
 from data_prep.files.streams import json_list, json_mapping
@@ -37,25 +37,22 @@ class Record(BaseModel):
         return self.choice_a, self.choice_b, self.choice_c, self.choice_d
 
 
-_SCHEMA, _TYPE = TypeAdapter(Record), TypeAdapter(int)
-
-
 def read(path: Path) -> Iterator[BenchmarkQuestion]:
     """Read the questions about images, grouped by the name of their type."""
     file = official_file(path, "SEED-Bench.json")
-    types = {number: key for _, key, number in keyed(file, _TYPE, json_mapping(file, "question_type"))}
-    for name, record in numbered(file, _SCHEMA, json_list(file, "questions.item")):
+    types = {number: key for _, key, number in keyed(file, int, json_mapping(file, "question_type"))}
+    for name, record in numbered(file, Record, json_list(file, "questions.item")):
         if record.data_type != "image":
             continue
         if record.question_type_id not in types:
             raise DataError(f"{name}: question_type has no {record.question_type_id}")
         yield BenchmarkQuestion(
-            record=name,
-            question_id=record.question_id,
-            image=record.data_id,
+            name,
+            record.question_id,
+            record.data_id,
+            record.question,
+            (checked_letter(name, record.answer, len(record.choices)),),
             prompt=with_options(record.question, record.choices),
-            question=record.question,
-            targets=(checked_letter(name, record.answer, len(record.choices)),),
             choices=record.choices,
             group=types[record.question_type_id],
         )

@@ -71,8 +71,8 @@ def read_questions(source: BenchmarkSource) -> list[BenchmarkQuestion]:
         _check(raw, questions)
         question = raw if raw.embedded is None else _unpacked(raw, raw.embedded, Path(source.image_root))
         files.path(question.record, question.image)
-        prompt = question.prompt if benchmark.instruction is None else f"{question.prompt}\n{benchmark.instruction}"
-        questions[question.question_id] = replace(question, prompt=prompt)
+        lines = filter(None, [question.prompt or question.question, benchmark.instruction])
+        questions[question.question_id] = replace(question, prompt="\n".join(lines))
     if not questions:
         raise DataError(f"{source.path}: no questions of {source.name}")
     return list(questions.values())

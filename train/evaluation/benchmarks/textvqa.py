@@ -10,13 +10,13 @@ with capitalised questions. The test split has no answers.
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 
 from data_prep.common.errors import DataError
 from data_prep.files.streams import json_list
 from data_prep.sources.base import Id
 
-from .files import numbered, official_file
+from .files import by_key, numbered, official_file
 from .question import BenchmarkQuestion
 
 
@@ -32,9 +32,6 @@ class ImageText(BaseModel):
     ocr_tokens: list[str]
 
 
-_RECORD, _TEXT = TypeAdapter(Record), TypeAdapter(ImageText)
-
-
 def read(path: Path) -> Iterator[BenchmarkQuestion]:
     """Read the questions of the val split or of another split's file, without the images' text."""
     return _questions(_annotations(path), lambda name, record: record.question.capitalize())
@@ -45,12 +42,14 @@ def read_with_ocr(path: Path) -> Iterator[BenchmarkQuestion]:
     file = _annotations(path)
     split = file.stem.rpartition("_")[2]
     text_file = official_file(file.parent, f"TextVQA_Rosetta_OCR_v0.2_{split}.json")
-    texts = _image_texts(text_file)
+    records = numbered(text_file, ImageText, json_list(text_file, "data.item"))
+    texts = by_key(records, lambda text: text.image_id, "text of image")
 
     def prompt(name: str, record: Record) -> str:
         if record.image_id not in texts:
             raise DataError(f"{name}: {text_file} has no text of image {record.image_id}")
-        return f"{record.question.capitalize()}\nReference OCR token: {', '.join(texts[record.image_id])}"
+        words = ", ".join(texts[record.image_id].ocr_tokens)
+        return f"{record.question.capitalize()}\nReference OCR token: {words}"
 
     return _questions(file, prompt)
 
@@ -60,22 +59,6 @@ def _annotations(path: Path) -> Path:
 
 
 def _questions(file: Path, prompt: Callable[[str, Record], str]) -> Iterator[BenchmarkQuestion]:
-    for name, record in numbered(file, _RECORD, json_list(file, "data.item")):
-        yield BenchmarkQuestion(
-            record=name,
-            question_id=record.question_id,
-            image=f"{record.image_id}.jpg",
-            prompt=prompt(name, record),
-            question=record.question,
-            targets=tuple(record.answers),
-        )
-
-
-def _image_texts(file: Path) -> dict[str, list[str]]:
-    """Read words by image."""
-    texts: dict[str, list[str]] = {}
-    for name, text in numbered(file, _TEXT, json_list(file, "data.item")):
-        if text.image_id in texts:
-            raise DataError(f"{name}: a second text of image {text.image_id}")
-        texts[text.image_id] = text.ocr_tokens
-    return texts
+    for name, record in numbered(file, Record, json_list(file, "data.item")):
+        image, targets = f"{record.image_id}.jpg", tuple(record.answers)
+        yield BenchmarkQuestion(name, record.question_id, image, record.question, targets, prompt(name, record))

@@ -12,8 +12,6 @@ benchmark's own score is a judgement of GPT-3.5, which no local metric reproduce
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from data_prep.common.errors import DataError
 from data_prep.files.streams import json_list
 from data_prep.sources import visual_cot_json
@@ -34,30 +32,16 @@ class Record(visual_cot_json.Record):
     question_id: Id
 
 
-_SCHEMA = TypeAdapter(Record)
-
-
 def read(path: Path) -> Iterator[BenchmarkQuestion]:
     """Read the questions of the `SETS` in the folder, or of the file `path`, grouped by data set."""
     files = [path] if path.is_file() else [file for name in SETS if (file := path / f"{name}.json").is_file()]
     if not files:
         raise DataError(f"{path}: none of the files {SETS[0]}.json ... {SETS[-1]}.json in it")
     for file in files:
-        for name, record in numbered(file, _SCHEMA, json_list(file)):
-            yield _question(name, file.stem, record)
-
-
-def _question(name: str, part: str, record: Record) -> BenchmarkQuestion:
-    turn, boxes = record.turn(name), pixel_boxes(record.image)
-    if not boxes:
-        raise DataError(f"{name}: no box in pixels after ### in its images")
-    return BenchmarkQuestion(
-        record=name,
-        question_id=f"{part}/{record.question_id}",
-        image=record.image[0].partition("###")[0],
-        prompt=turn.question,
-        question=turn.question,
-        targets=(turn.answer,),
-        group=record.dataset,
-        region=boxes[0],
-    )
+        for name, record in numbered(file, Record, json_list(file)):
+            turn, boxes = record.turn(name), pixel_boxes(record.image)
+            if not boxes:
+                raise DataError(f"{name}: no box in pixels after ### in its images")
+            question_id, image = f"{file.stem}/{record.question_id}", record.image[0].partition("###")[0]
+            targets, group = (turn.answer,), record.dataset
+            yield BenchmarkQuestion(name, question_id, image, turn.question, targets, group=group, region=boxes[0])

@@ -9,7 +9,7 @@ LLaVA's papers report, has no public answers.
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 
 from data_prep.files.streams import json_list
 from data_prep.sources.vqav2 import AnnotatorsAnswer
@@ -25,19 +25,11 @@ class Record(BaseModel):
     answer_type: str | None = None
 
 
-_SCHEMA = TypeAdapter(Record)
-
-
 def read(path: Path) -> Iterator[BenchmarkQuestion]:
     """Read the questions of the val split, or of another split's file, grouped by answer type."""
     file = official_file(path, "val.json")
-    for name, record in numbered(file, _SCHEMA, json_list(file)):
+    for name, record in numbered(file, Record, json_list(file)):
+        targets, prompt = tuple(item.answer for item in record.answers), record.question.capitalize()
         yield BenchmarkQuestion(
-            record=name,
-            question_id=record.image,
-            image=record.image,
-            prompt=record.question.capitalize(),
-            question=record.question,
-            targets=tuple(item.answer for item in record.answers),
-            group=record.answer_type,
+            name, record.image, record.image, record.question, targets, prompt=prompt, group=record.answer_type
         )

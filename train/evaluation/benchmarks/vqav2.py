@@ -12,16 +12,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from data_prep.common.errors import DataError
 from data_prep.files.streams import json_list
 from data_prep.sources.vqav2 import AnswerRecord, Record
 
-from .files import numbered, official_file
+from .files import by_key, numbered, official_file
 from .question import BenchmarkQuestion
 
-_RECORD, _ANSWER_RECORD = TypeAdapter(Record), TypeAdapter(AnswerRecord)
 _NAME = re.compile(r"v2_OpenEnded_mscoco_([\w-]+)_questions\.json")
 
 
@@ -31,29 +28,14 @@ def read(path: Path) -> Iterator[BenchmarkQuestion]:
     match = _NAME.fullmatch(file.name)
     if match is None:
         raise DataError(f"{file}: not named like VQAv2's questions: v2_OpenEnded_mscoco_<split>_questions.json")
-    answers = _answers(file.with_name(f"v2_mscoco_{match[1]}_annotations.json"))
-    for name, record in numbered(file, _RECORD, json_list(file, "questions.item")):
-        if record.question_id not in answers:
+    annotation_file = file.with_name(f"v2_mscoco_{match[1]}_annotations.json")
+    if not annotation_file.is_file():
+        raise DataError(f"{annotation_file}: no such file (VQAv2's test splits have no public answers; take val2014)")
+    records = numbered(annotation_file, AnswerRecord, json_list(annotation_file, "annotations.item"))
+    annotations = by_key(records, lambda annotation: annotation.question_id, "annotation of question")
+    for name, record in numbered(file, Record, json_list(file, "questions.item")):
+        if record.question_id not in annotations:
             raise DataError(f"{name}: question {record.question_id} has no annotation")
-        annotation = answers[record.question_id]
-        yield BenchmarkQuestion(
-            record=name,
-            question_id=str(record.question_id),
-            image=f"COCO_{match[1]}_{record.image_id:012}.jpg",
-            prompt=record.question,
-            question=record.question,
-            targets=tuple(item.answer for item in annotation.answers),
-            group=annotation.answer_type,
-        )
-
-
-def _answers(file: Path) -> dict[int, AnswerRecord]:
-    """Read annotations by question."""
-    if not file.is_file():
-        raise DataError(f"{file}: no such file (VQAv2's test splits have no public answers; take val2014)")
-    answers: dict[int, AnswerRecord] = {}
-    for name, annotation in numbered(file, _ANSWER_RECORD, json_list(file, "annotations.item")):
-        if annotation.question_id in answers:
-            raise DataError(f"{name}: a second annotation of question {annotation.question_id}")
-        answers[annotation.question_id] = annotation
-    return answers
+        annotation, image = annotations[record.question_id], f"COCO_{match[1]}_{record.image_id:012}.jpg"
+        targets, group = tuple(item.answer for item in annotation.answers), annotation.answer_type
+        yield BenchmarkQuestion(name, str(record.question_id), image, record.question, targets, group=group)

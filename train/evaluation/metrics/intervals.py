@@ -21,8 +21,8 @@ Z95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
 RESAMPLES = 1000
 
 
-def wilson_interval(successes: int, n: int, z: float = Z95) -> tuple[float, float]:
-    """Compute Wilson's score interval of a proportion (E. B. Wilson, 1927), which is valid near 0 and 1 too.
+def wilson_interval(successes: int, n: int) -> tuple[float, float]:
+    """Compute Wilson's 95 % score interval of a proportion (E. B. Wilson, 1927), which is valid near 0 and 1 too.
 
     The bounds are the two p at which |successes/n - p| = z * sqrt(p * (1 - p) / n).
 
@@ -31,7 +31,7 @@ def wilson_interval(successes: int, n: int, z: float = Z95) -> tuple[float, floa
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n}")
-    p = successes / n
+    p, z = successes / n, Z95
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     low = 0.0 if successes == 0 else centre - half  # exact: rounding must not move a bound past the proportion
@@ -74,39 +74,28 @@ def _drawn(summands: Array, random: np.random.Generator) -> Array:
     return np.stack([np.bincount(draw, minlength=units) @ summands for draw in draws])
 
 
-def headline_interval(metric: Metric, rows: Sequence[ScoredRow], name: str, seed: int = 0) -> tuple[float, float]:
-    """Compute the headline's 95 % interval: Wilson's if it is the share of correct answers, else the bootstrap's.
-
-    Arguments are those of `estimate`.
-    """
-    return share_interval(metric, rows) or estimate(metric, rows, name, seed).interval()
-
-
-def share_interval(metric: Metric, rows: Sequence[ScoredRow]) -> tuple[float, float] | None:
-    """Compute Wilson's interval if the headline is the share of correct answers; otherwise None."""
-    if metric.sampling.ratio is not mean or metric.sampling.stratum is not None:
-        return None
-    (summands,) = metric.sampling.strata(rows)
-    if not np.isin(summands[:, 0], (0, 1)).all():
-        return None
-    return wilson_interval(int(summands[:, 0].sum()), len(summands))
+def headline_interval(metric: Metric, rows: Sequence[ScoredRow], headline: Estimate) -> tuple[float, float]:
+    """Return the headline's 95 % interval: Wilson's if it is the share of correct answers, else the bootstrap's."""
+    if metric.sampling.ratio is mean and metric.sampling.stratum is None:
+        (summands,) = metric.sampling.strata(rows)
+        if np.isin(summands[:, 0], (0, 1)).all():
+            return wilson_interval(int(summands[:, 0].sum()), len(summands))
+    return headline.interval()
 
 
-def retention(
-    metric: Metric, rows: Sequence[ScoredRow], full_rows: Sequence[ScoredRow], name: str, seed: int = 0
-) -> Estimate:
+def retention(metric: Metric, rows: Sequence[ScoredRow], full_rows: Sequence[ScoredRow], name: str) -> Estimate:
     """Divide the headline by the full-token model's, with a paired bootstrap: a draw takes the same units of both.
 
     Args:
-        metric, name, seed: as in `estimate`.
+        metric, name: as in `estimate`.
         rows: the compressed model's rows.
         full_rows: the full-token model's rows for the same questions, in any order.
 
     Raises:
         DataError: different questions, a repeated question, or a full-token model that scores 0 in a draw.
     """
-    ours = estimate(metric, rows, name, seed)
-    full = estimate(metric, _in_order_of(rows, full_rows, name), name, seed)
+    ours = estimate(metric, rows, name)
+    full = estimate(metric, _in_order_of(rows, full_rows, name), name)
     if full.draws.min() <= 0:
         raise DataError(f"{name}: the full-token model has too few right answers to divide by")
     return Estimate(ours.value / full.value, ours.draws / full.draws)

@@ -14,21 +14,10 @@ import numpy as np
 
 from data_prep.common.errors import DataError
 
-from .rows import ScoredRow, grouped, mean_score, only_target
+from .rows import ScoredRow, grouped, mean_score, yes_or_no
 from .sampling import Sampling
 
-PERCEPTION = (
-    "existence",
-    "count",
-    "position",
-    "color",
-    "posters",
-    "celebrity",
-    "scene",
-    "landmark",
-    "artwork",
-    "OCR",
-)
+PERCEPTION = ("existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR")
 COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
 FULL_SCORE = 200.0 * len(PERCEPTION + COGNITION)
 
@@ -40,15 +29,8 @@ def read_answer(answer: str) -> str | None:
 
 
 def mme(answer: str, targets: Sequence[str]) -> float:
-    """Score 1 for the correct answer, else 0.
-
-    Raises:
-        DataError: the target is neither yes nor no.
-    """
-    target = only_target(targets).strip().lower()
-    if target not in ("yes", "no"):
-        raise DataError(f"MME's targets are yes and no, not {target!r}")
-    return float(read_answer(answer) == target)
+    """Score 1 for the correct answer, else 0. DataError as of `yes_or_no`."""
+    return float(read_answer(answer) == yes_or_no(targets))
 
 
 def summarize(rows: Sequence[ScoredRow]) -> dict[str, float]:
@@ -77,19 +59,11 @@ def summarize(rows: Sequence[ScoredRow]) -> dict[str, float]:
 def _share_of_images_right(category: str, rows: Sequence[ScoredRow]) -> float:
     images: dict[str, list[float]] = {}
     for row in rows:
-        images.setdefault(_image(row), []).append(row.score)
+        images.setdefault(str(row.image_key), []).append(row.score)
     for name, pair in images.items():
         if len(pair) != 2:
             raise DataError(f"MME asks two questions about an image; about {category}/{name} it is {len(pair)}")
     return sum(sum(pair) == 2 for pair in images.values()) / len(images)
-
-
-def _image(row: ScoredRow) -> str:
-    return str(row.image_key)
-
-
-def _category(row: ScoredRow) -> str:
-    return str(row.group)
 
 
 def _summands(unit: Sequence[ScoredRow]) -> tuple[float, ...]:
@@ -97,4 +71,4 @@ def _summands(unit: Sequence[ScoredRow]) -> tuple[float, ...]:
     return 100 * (mean_score(unit) + all(row.score == 1 for row in unit)), 1.0
 
 
-SAMPLING = Sampling(unit=_image, summands=_summands, stratum=_category, combine=np.sum)
+SAMPLING = Sampling(lambda row: str(row.image_key), _summands, stratum=lambda row: str(row.group), combine=np.sum)

@@ -10,9 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_prep.common.errors import DataError
-
-from .rows import ScoredRow, grouped, only_target
+from .rows import ScoredRow, grouped, yes_or_no
 from .sampling import Array, Sampling
 
 
@@ -23,19 +21,8 @@ def says_yes(answer: str) -> bool:
 
 
 def pope(answer: str, targets: Sequence[str]) -> float:
-    """Score 1 for the correct answer, else 0.
-
-    Raises:
-        DataError: the target is neither yes nor no.
-    """
-    return float(says_yes(answer) == _is_yes(targets))
-
-
-def _is_yes(targets: Sequence[str]) -> bool:
-    target = only_target(targets).strip().lower()
-    if target not in ("yes", "no"):
-        raise DataError(f"POPE's targets are yes and no, not {target!r}")
-    return target == "yes"
+    """Score 1 for the correct answer, else 0. DataError as of `yes_or_no`."""
+    return float(says_yes(answer) == (yes_or_no(targets) == "yes"))
 
 
 def summarize(rows: Sequence[ScoredRow]) -> dict[str, float]:
@@ -80,8 +67,4 @@ def _f1(sums: Array) -> Array:
     return twice / np.maximum(twice + sums[..., 1] + sums[..., 2], 1)  # counts: below 1 they are all 0
 
 
-def _split(row: ScoredRow) -> str:
-    return row.group or ""
-
-
-SAMPLING = Sampling(summands=_summands, ratio=_f1, stratum=_split)
+SAMPLING = Sampling(summands=_summands, ratio=_f1, stratum=lambda row: row.group or "")

@@ -30,6 +30,18 @@ def only_target(targets: Sequence[str]) -> str:
     return targets[0]
 
 
+def yes_or_no(targets: Sequence[str]) -> str:
+    """Return the only target, "yes" or "no".
+
+    Raises:
+        DataError: the question has more or fewer targets, or another one.
+    """
+    target = only_target(targets).strip().lower()
+    if target not in ("yes", "no"):
+        raise DataError(f"the targets of yes-no questions are yes and no, not {target!r}")
+    return target
+
+
 def best_target(targets: Sequence[str], score: Callable[[str], float]) -> float:
     """Return the highest score over the targets.
 
@@ -43,10 +55,10 @@ def best_target(targets: Sequence[str], score: Callable[[str], float]) -> float:
 
 def grouped(rows: Sequence[ScoredRow]) -> dict[str, list[ScoredRow]]:
     """Group rows, with groups in alphabetical order; rows without a group are skipped."""
-    groups: dict[str, list[ScoredRow]] = {row.group: [] for row in rows if row.group is not None}
+    groups: dict[str, list[ScoredRow]] = {}
     for row in rows:
         if row.group is not None:
-            groups[row.group].append(row)
+            groups.setdefault(row.group, []).append(row)
     return dict(sorted(groups.items()))
 
 
@@ -57,6 +69,5 @@ def mean_score(rows: Sequence[ScoredRow]) -> float:
 
 def means(rows: Sequence[ScoredRow]) -> dict[str, float]:
     """Compute the mean scores: `accuracy`, and `accuracy/<group>` for every group."""
-    return {"accuracy": mean_score(rows)} | {
-        f"accuracy/{group}": mean_score(members) for group, members in grouped(rows).items()
-    }
+    by_group = {f"accuracy/{group}": mean_score(members) for group, members in grouped(rows).items()}
+    return {"accuracy": mean_score(rows), **by_group}

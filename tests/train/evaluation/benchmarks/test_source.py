@@ -11,7 +11,7 @@ from data_prep.common.errors import ConfigError
 from tests.train.evaluation.benchmarks.official import PUBLISHED
 from train.evaluation.benchmarks import BENCHMARKS
 from train.evaluation.benchmarks.source import BenchmarkSource
-from train.evaluation.metrics import METRICS
+from train.evaluation.metrics.table import METRICS
 
 
 @dataclass

@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 
-from train.evaluation.metrics import ScoredRow
+from train.evaluation.metrics.rows import ScoredRow
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import pytest
 
 from data_prep.common.errors import DataError
 from tests.train.evaluation.metrics import lmms_reference
-from train.evaluation.metrics import METRICS
 from train.evaluation.metrics.choice import choice, read_letter, summarize
+from train.evaluation.metrics.table import METRICS
 
 FOUR = ("a cat", "a dog", "a fox", "a hen")
 

@@ -9,16 +9,9 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from data_prep.common.errors import DataError
-from train.evaluation.metrics import (
-    METRICS,
-    Z95,
-    ScoredRow,
-    average,
-    estimate,
-    headline_interval,
-    retention,
-    wilson_interval,
-)
+from train.evaluation.metrics.intervals import Z95, average, estimate, headline_interval, retention, wilson_interval
+from train.evaluation.metrics.rows import ScoredRow
+from train.evaluation.metrics.table import METRICS
 
 counts = st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -53,12 +46,16 @@ def scored_rows(scores, target="yes"):
     return [ScoredRow(str(index), "", (target,), (), None, None, float(score)) for index, score in enumerate(scores)]
 
 
+def interval_of(metric, rows, name):
+    return headline_interval(metric, rows, estimate(metric, rows, name))
+
+
 ANLS, EXACT = METRICS["anls"], METRICS["exact_match"]
 
 
 def test_a_mean_s_interval_agrees_with_scipy_s():
     scores = np.random.default_rng(0).uniform(size=200) ** 2
-    low, high = headline_interval(ANLS, scored_rows(scores), "docvqa")
+    low, high = interval_of(ANLS, scored_rows(scores), "docvqa")
     theirs = scipy.stats.bootstrap((scores,), np.mean, n_resamples=10_000, method="percentile", rng=1)
     assert (low, high) == pytest.approx(tuple(theirs.confidence_interval), abs=0.005)
 
@@ -74,17 +71,17 @@ def test_95_of_100_intervals_hold_the_true_mean():
 
 def test_a_share_of_right_answers_keeps_wilson_s_interval(row):
     rows = scored_rows([1] * 7 + [0] * 3)
-    assert headline_interval(EXACT, rows, "gqa") == wilson_interval(7, 10)
+    assert interval_of(EXACT, rows, "gqa") == wilson_interval(7, 10)
     rotated = [row("1", score=1), row("1000001", score=0), row("2", score=1), row("3", score=1)]
-    assert headline_interval(METRICS["choice"], rotated, "mmbench") == wilson_interval(2, 3)
-    assert headline_interval(EXACT, scored_rows([0.5, 1, 0]), "vqav2") != wilson_interval(1, 3)
+    assert interval_of(METRICS["choice"], rotated, "mmbench") == wilson_interval(2, 3)
+    assert interval_of(EXACT, scored_rows([0.5, 1, 0]), "vqav2") != wilson_interval(1, 3)
 
 
 def test_mme_s_interval_is_on_its_own_scale(row):
     rows = [row(f"{image}/{n}", score=0, group="count", image_key=str(image)) for image in range(9) for n in (0, 1)]
-    assert headline_interval(METRICS["mme"], rows, "mme") == (0, 0)
+    assert interval_of(METRICS["mme"], rows, "mme") == (0, 0)
     rows = [replace(row, score=float(row.image_key < "5")) for row in rows]
-    low, high = headline_interval(METRICS["mme"], rows, "mme")
+    low, high = interval_of(METRICS["mme"], rows, "mme")
     assert 0 < low < 200 * 5 / 9 < high < 200
 
 

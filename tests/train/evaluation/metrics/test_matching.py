@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.evaluation.metrics import accuracy_by_group, exact_match, normalize_answer
+from train.evaluation.metrics.matching import accuracy_by_group, exact_match, normalize_answer
 
 
 @pytest.mark.parametrize(

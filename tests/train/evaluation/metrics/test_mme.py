@@ -4,8 +4,8 @@ import pytest
 
 from data_prep.common.errors import DataError
 from tests.train.evaluation.metrics import lmms_reference
-from train.evaluation.metrics import METRICS
 from train.evaluation.metrics.mme import COGNITION, PERCEPTION, mme, read_answer, summarize
+from train.evaluation.metrics.table import METRICS
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import pytest
 
 from data_prep.common.errors import DataError
 from tests.train.evaluation.metrics import lmms_reference
-from train.evaluation.metrics import METRICS
 from train.evaluation.metrics.pope import pope, says_yes, summarize
+from train.evaluation.metrics.table import METRICS
 
 ANSWERS = ["Yes", "yes", "No", "no", "Yes, there is.", "No, there is not.", "There is no dog", "", "maybe"]
 

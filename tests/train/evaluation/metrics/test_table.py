@@ -3,8 +3,9 @@ import random
 import numpy as np
 import pytest
 
-from train.evaluation.metrics import METRICS, ScoredRow
 from train.evaluation.metrics.mme import COGNITION, PERCEPTION
+from train.evaluation.metrics.rows import ScoredRow
+from train.evaluation.metrics.table import METRICS
 
 CHOICES = ("a cat", "a dog", "a fox", "a hen")
 WORDS = ["yes", "no", "A", "B", "two dogs", "2", "the red", ""]

@@ -1,7 +1,7 @@
 import pytest
 
 from data_prep.common.errors import DataError
-from train.evaluation.metrics import ScoredRow
+from train.evaluation.metrics.rows import ScoredRow
 from train.evaluation.metrics.visual_cot import summarize, visual_cot
 
 
