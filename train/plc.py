@@ -3,11 +3,9 @@
     python -m train.plc CONFIG.yaml [key=value ...]
     deepspeed --num_gpus 8 --module train.plc CONFIG.yaml deepspeed=configs/deepspeed/zero2.json
 
-What can be wrong with a call or its data is found before the model is loaded:
-
     config ─► processor ─► samples ─► model ─► PlcTrainer ─► output_dir/checkpoint-<step>, output_dir/final
 
-`config.yaml` and `environment.json` in output_dir tell what was run, and on what.
+`config.yaml` and `environment.json` in output_dir state what was run, and on what.
 """
 
 from data_prep.common.command_line import command

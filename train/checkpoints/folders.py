@@ -57,15 +57,14 @@ def write_manifest(folder: Path, step: int, processes: int, identity: dict[str, 
         if not (folder / f"rng_state_{process}.pth").is_file():
             raise RunError(f"{folder}: process {process} wrote elsewhere: every node has to see the same output_dir")
     files = {}
-    for path in _files(folder):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST):
         sync(path)
         files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
     content = {"step": step, "processes": processes, "identity": identity, "files": files}
     (folder / MANIFEST).write_text(json.dumps(content, indent=1), encoding="utf-8")
     sync(folder / MANIFEST)
-    for inner in [path for path in folder.rglob("*") if path.is_dir()]:
+    for inner in (*filter(Path.is_dir, folder.rglob("*")), folder):
         sync(inner)
-    sync(folder)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -93,7 +92,7 @@ def check_whole(folder: Path) -> None:
 
 
 def newest_whole(run: Path) -> tuple[Path | None, list[str]]:
-    """Find the whole checkpoint of the highest step, and one line per newer one that tells what is wrong with it."""
+    """Find the whole checkpoint of the highest step, and one line about each newer one: what is wrong with it."""
     problems = []
     for folder in map(Path, reversed(sort_checkpoints(str(run)))):
         try:
@@ -112,10 +111,6 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
 
 
 def _sha256(path: Path) -> str:

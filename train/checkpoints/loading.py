@@ -36,17 +36,11 @@ def read_adapter(name: str | Path) -> PeftConfig | None:
 def load_model(
     name: str, adapter: PeftConfig | None, model_class: type[PreTrainedModel], dtype: torch.dtype | str, **loading: Any
 ) -> Any:
-    """Load the model stored under `name`; an adapter onto its base, as a `PeftModel`.
+    """Load the model stored under `name` as `Checkpoint.model` does, without a change of mode or device.
 
-    Args:
-        name: folder or Hub name.
-        adapter: what `read_adapter` returns for it.
+    Args (beyond those of `Checkpoint.model`):
+        adapter: what `read_adapter` returns for `name`.
         model_class: of the model, or of the adapter's base.
-        dtype: of the weights; "auto": as stored.
-        loading: other options of `from_pretrained`, which apply to the base.
-
-    Raises:
-        ConfigError: nothing loadable under that name, or a base with other weights than the adapter was trained on.
     """
     if adapter is None:
         return named(name, model_class.from_pretrained, dtype=dtype, **loading)

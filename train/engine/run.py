@@ -120,8 +120,8 @@ def build_trainer(
         train_samples = add_located(train_samples, args.localizer_regions)
     quarantine = None if bad is None else _quarantine(args, len(train_samples) + len(eval_samples or ()), bad)
     collator = checkpoint.backbone.collator(processor, data_arguments.max_image_pixels, skip_bad=bad is not None)
-    data = _rows(train_samples, args)
-    print_overview(train_samples, counts, len(data), collator, args)
+    rows = _rows(train_samples, args)
+    print_overview(train_samples, counts, len(rows), collator, args)
     callbacks: list[TrainerCallback] = [ResumeCheck()]
     if args.profile_steps:
         callbacks.append(ProfileCallback(Path(args.output_dir) / "profile", args.profile_steps))
@@ -131,7 +131,7 @@ def build_trainer(
         model=load_to_train(checkpoint, model_arguments, args),
         args=args,
         data_collator=collator,
-        train_dataset=data,
+        train_dataset=rows,
         samples=train_samples,
         eval_dataset=eval_samples,
         processing_class=processor,

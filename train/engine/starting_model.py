@@ -32,9 +32,6 @@ def load_to_train(checkpoint: Checkpoint, model_arguments: ModelArguments, args:
     """Load the model with its new adapter, if one is configured, and its kernels; what does not train is frozen.
 
     What trains is in fp32, unless DeepSpeed keeps fp32 copies by itself.
-
-    Raises:
-        ConfigError: as `Checkpoint.trainable`.
     """
     model = checkpoint.trainable(
         _groups(model_arguments, args),

@@ -8,8 +8,6 @@ import jinja2
 import yaml
 from huggingface_hub import EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
-from crop_model.configuration_crop_llava import CropLlavaConfig
-from crop_model.processing_crop_llava import CropLlavaProcessor
 from train.evaluation.report import FOOTNOTE, result_table
 
 from .run_summary import RunFacts
@@ -20,8 +18,8 @@ PICTURE = "region.png"
 
 def write_card(
     folder: Path,
-    config: CropLlavaConfig,
-    processor: CropLlavaProcessor,
+    config: Any,
+    processor: Any,
     *,
     name: str,
     checkpoint: str,
@@ -40,10 +38,9 @@ def write_card(
         name: what the example loads: a Hub name or a folder's name.
         checkpoint: what was exported, as the evaluation calls it.
         has_adapter: whether the LoRA adapter lies beside the weights instead of in them.
-        run: that trained it; None: not known.
+        run: the run that trained it; None: not known.
         evaluation: what `train.evaluate` wrote.
-        base_model, model_license, datasets: the Hub's metadata. Unknown ones are left out; the base model is then that
-            of `run`.
+        base_model, model_license, datasets: the Hub's metadata, without what is unknown; `run` may know the base model.
     """
     base_model = base_model or (None if run is None else run.base_model)
     metadata = ModelCardData(

@@ -11,7 +11,6 @@ from typing import Any
 from PIL import Image, ImageDraw
 from torch import nn
 
-from crop_model.processing_crop_llava import CropLlavaProcessor
 from crop_model.regions import sanitize_box
 from data_prep.common.errors import ConfigError, RecordError
 from data_prep.files.images import open_rgb
@@ -50,7 +49,7 @@ def write_request(folder: Path, image: Image.Image, asked: dict[str, Any]) -> No
     (folder / "request.json").write_text(json.dumps(asked), encoding="utf-8")
 
 
-def draw_request(model: nn.Module, processor: CropLlavaProcessor, request: Path) -> Image.Image:
+def draw_request(model: nn.Module, processor: Any, request: Path) -> Image.Image:
     """Draw the request's image with its region, what the tokens keep of it, and the model's answer, for the card."""
     asked = json.loads((request / "request.json").read_text(encoding="utf-8"))
     row = own_question(str(request / "image.png"), **asked)

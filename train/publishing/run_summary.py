@@ -31,7 +31,7 @@ SHOWN_ALL_THE_SAME = {"per_device_train_batch_size", "gradient_accumulation_step
 PLC_ARGUMENTS = (ModelArguments, DataArguments, PlcTrainingArguments)
 LOCALIZER_ARGUMENTS = (LocalizerModelArguments, DataArguments, LocalizerTrainingArguments)
 LOCALIZER_KEY = "full"  # of config.yaml, which train.plc does not have
-# Told elsewhere in a card, or filled in by transformers.
+# The card states them elsewhere, or transformers fills them in.
 HIDDEN = {"model", "accelerator_config", "use_cpu"}
 
 
@@ -42,8 +42,8 @@ class TrainingSource:
     Args:
         name: of the source.
         questions: rows of its sidecar; None: it has none, or none was found.
-        methods: how their regions were found, and how many so.
-        licence: what its annotations are said to be under.
+        methods: number of its regions by their origin.
+        licence: the stated licence of its annotations.
     """
 
     name: str
@@ -59,11 +59,11 @@ class RunFacts:
     Args:
         module: `train.plc` or `train.localizer`.
         base_model: Hub name of the model it started from; None: a folder.
-        base_name: how to call that model.
+        base_name: its name without folders.
         settings: its keys that are not at their defaults, without data and folders.
         sources: what it trained on.
         environment: `train.checkpoints.environment.describe_environment`; empty for a run that wrote none.
-        steps, seconds: as the log's last lines tell; None where they do not.
+        steps, seconds: from the log's last lines; None if they are not there.
     """
 
     module: str

@@ -1,4 +1,4 @@
-"""`train.localizer`: what it trains, that it goes on, and what it refuses."""
+"""`train.localizer`: what it trains, that it resumes, and what it refuses."""
 
 import json
 import re

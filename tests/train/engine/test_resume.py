@@ -1,4 +1,4 @@
-"""A run that goes on ends as if it had never stopped, to the bit; and says so where it cannot.
+"""A resumed run ends as if it had never stopped, to the bit, and reports if it cannot.
 
 One process here; two, killed, in tests/integration/test_reliability.py.
 """

@@ -1,4 +1,4 @@
-"""What a run folder tells for a card: what was set, on what data, where - and no place of this machine."""
+"""What a run folder states for a card: settings, data and hardware, but no path of this machine."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ def run(plc_words: list[str], tmp_path: Path) -> Path:
     return folder
 
 
-def test_what_a_run_tells(run: Path, tiny_crop_llava: Path, toy_data: Path, tmp_path: Path) -> None:
+def test_what_a_run_folder_states(run: Path, tiny_crop_llava: Path, toy_data: Path, tmp_path: Path) -> None:
     facts = read_run(str(run / "final"))
     assert facts is not None
     assert (facts.base_model, facts.base_name) == (None, tiny_crop_llava.name)
@@ -40,11 +40,11 @@ def test_what_a_run_tells(run: Path, tiny_crop_llava: Path, toy_data: Path, tmp_
     assert facts.settings["per_device_train_batch_size"] == 4  # free to change when resuming, and still of interest
     assert facts.settings["compressor_learning_rate"] == 2e-2
     assert {"weight_decay", "output_dir", "run_name", "train_data", "frame", "bf16"}.isdisjoint(facts.settings)
-    told = repr(dataclasses.asdict(facts))
-    assert not any(str(place) in told for place in (tmp_path, tiny_crop_llava.parent, toy_data))
+    stated = repr(dataclasses.asdict(facts))
+    assert not any(str(path) in stated for path in (tmp_path, tiny_crop_llava.parent, toy_data))
 
 
-def test_a_name_on_the_hub_is_told_as_such(run: Path) -> None:
+def test_a_name_on_the_hub_stays_one(run: Path) -> None:
     text = (run / CONFIG_FILE).read_text()
     first = text.splitlines()[0]
     assert first.startswith("model: ")
