@@ -5,8 +5,8 @@
     python -m train.answer EXPORT PICTURE CONFIG.yaml                   questions of `eval_data`, of every kind
 
 The model is loaded as a stranger loads it: Auto classes, the folder alone. PICTURE shows the image, its region, how
-finely the visual tokens keep each place, the question and the answer. Printed are the answer, its region, and the
-time from the image's file to the region, to the first token (the region's finding included) and to the last.
+finely the visual tokens divide it, the question and the answer. Printed are the answer, its region, and the seconds
+from the image's file to the region, to the first token (localization included) and to the last.
 """
 
 from collections.abc import Iterator
@@ -17,6 +17,7 @@ import torch
 
 from data_prep.common.command_line import Checked, command
 from data_prep.common.errors import ConfigError
+from data_prep.common.fill import key
 from train.arguments.data import DataArguments
 from train.backbones.localizers import load_localizer
 from train.data.collator import Collator
@@ -27,21 +28,18 @@ from train.pictures.card import contact_sheet
 
 @dataclass
 class AnswerArguments(Checked):
-    """What to ask, and where the picture goes."""
+    """Define what to ask, and where the picture goes."""
 
-    export: str = field(metadata={"help": "Folder or Hub name of an export. Its own code is run."})
-    picture: str = field(metadata={"help": "File to draw to."})
-    image: str | None = field(default=None, metadata={"help": "Image to ask about, instead of eval_data."})
-    question: str | None = field(default=None, metadata={"help": "What to ask about it."})
-    region: list[float] | None = field(
-        default=None, metadata={"help": "Where to look, pixels x1 y1 x2 y2; null: the whole image."}
+    export: str = field(metadata={"help": "The folder or Hub name of an export. Its own code is run."})
+    picture: str = field(metadata={"help": "The file to draw to."})
+    image: str | None = key(None, "The image to ask about, instead of eval_data.")
+    question: str | None = key(None, "The question about it.")
+    region: list[float] | None = key(None, "The region, pixels x1 y1 x2 y2; null: the whole image.")
+    localizer: str | None = key(
+        None, "A checkpoint, export or detector (GroundingDINO, OWLv2) that finds every question's region."
     )
-    localizer: str | None = field(
-        default=None,
-        metadata={"help": "Checkpoint, export or detector (GroundingDINO, OWLv2) that finds every question's region."},
-    )
-    count: int = field(default=6, metadata={"help": "How many questions of eval_data."})
-    max_new_tokens: int = field(default=32, metadata={"help": "Longest answer, in tokens."})
+    count: int = key(6, "The number of questions of eval_data.")
+    max_new_tokens: int = key(32, "The length of the longest answer, in tokens.")
 
     def mistakes(self) -> Iterator[str]:
         if (self.image is None) != (self.question is None):
@@ -56,8 +54,9 @@ class AnswerArguments(Checked):
             yield "count and max_new_tokens: must be at least 1"
 
 
-def answer(arguments: AnswerArguments, data: DataArguments) -> None:
-    """Print questions and answers, and draw the picture."""
+@command("train.answer", AnswerArguments, DataArguments, positionals=("export", "picture"))
+def main(arguments: AnswerArguments, data: DataArguments) -> None:
+    """Ask an exported model a question and draw what it looked at."""
     if arguments.image is None and not data.eval_data:
         raise ConfigError("neither image and question nor eval_data: nothing to ask")
     rows = [] if arguments.image is None else [own_question(arguments.image, str(arguments.question), arguments.region)]
@@ -73,17 +72,11 @@ def answer(arguments: AnswerArguments, data: DataArguments) -> None:
     for row in rows:
         answered = answer_and_draw(model, collator, localizer, row, arguments.max_new_tokens)
         expected = "" if row["answer"] is None else f"   (expected: {row['answer']})"
-        print(f"Q: {row['question']}\nA: {answered.said}{expected}\n   {answered.describe()}")
+        print(f"Q: {row['question']}\nA: {answered.answer}{expected}\n   {answered.describe()}")
         pictures.append(answered.picture)
     path = Path(arguments.picture)
     path.parent.mkdir(parents=True, exist_ok=True)
     contact_sheet(pictures, columns=min(2, len(pictures))).save(path)
-
-
-@command("train.answer", AnswerArguments, DataArguments, positionals=("export", "picture"))
-def main(arguments: AnswerArguments, data: DataArguments) -> None:
-    """Ask an exported model a question and draw what it looked at."""
-    answer(arguments, data)
 
 
 if __name__ == "__main__":

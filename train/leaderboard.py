@@ -20,6 +20,7 @@ import yaml
 from data_prep.common.atomic import write_atomically
 from data_prep.common.command_line import Checked, command
 from data_prep.common.errors import ConfigError
+from data_prep.common.fill import key
 from data_prep.common.markdown import markdown_table
 from train.evaluation.report import read_evaluation
 
@@ -30,13 +31,11 @@ BudgetCells = dict[int, str]  # cells by budget
 
 @dataclass(frozen=True)
 class LeaderboardArguments(Checked):
-    """What stands in the table."""
+    """Define the rows of the table."""
 
-    out: str = field(metadata={"help": "Markdown file to write."})
-    evaluations: list[str] = field(default_factory=list, metadata={"help": "Files of train.evaluate, evaluation.json."})
-    published: str | None = field(
-        default=PUBLISHED, metadata={"help": "YAML of published rows, see configs/leaderboard; null: none."}
-    )
+    out: str = field(metadata={"help": "The Markdown file to write."})
+    evaluations: list[str] = key(list, "Files of train.evaluate, evaluation.json.")
+    published: str | None = key(PUBLISHED, "A YAML of published rows, see configs/leaderboard; null: none.")
 
     def mistakes(self) -> Iterator[str]:
         if not self.evaluations and self.published is None:

@@ -16,10 +16,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .metrics.rows import ScoredRow
+from pydantic import TypeAdapter
+
 from .prediction import Prediction
 
 FOLDER = "answers"
+PREDICTIONS = TypeAdapter(list[Prediction])  # makes tuples of JSON's lists
 
 
 class AnswerCache:
@@ -59,12 +61,4 @@ def _read(path: Path) -> Iterable[tuple[int, list[Prediction]]]:
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
         if line.endswith("\n"):
             batch = json.loads(line)
-            yield batch["batch"], [_prediction(values) for values in batch["predictions"]]
-
-
-def _prediction(values: dict[str, Any]) -> Prediction:
-    region, scored = values["region"], values["scored"]
-    if scored is not None:
-        lists = {name: tuple(scored[name]) for name in ("targets", "choices")}
-        scored = ScoredRow(**scored | lists)
-    return Prediction(**values | {"region": None if region is None else tuple(region), "scored": scored})
+            yield batch["batch"], PREDICTIONS.validate_python(batch["predictions"])

@@ -1,4 +1,4 @@
-"""The keys of an evaluation: which rows its table has, and on how much data."""
+"""Define the keys of an evaluation: the rows of its table, and the data."""
 
 import itertools
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from crop_model.compressor import COMPRESSOR_TYPES
 from crop_model.training_free.base import TrainingFreeMethod
 from crop_model.training_free.methods import METHODS, training_free_method
 from data_prep.common.command_line import Checked
+from data_prep.common.fill import key
 
 from .benchmarks import BENCHMARKS
 from .benchmarks.source import BenchmarkSource
@@ -69,68 +70,52 @@ class RowSpec:
 
 def _with_lists(group: type[Group]) -> type[Group]:
     """Make a class a dataclass with the keys of `RowSpec`, each with one value or a list of them."""
-    keys = [(key.name, key.type | list[key.type], field(default=key.default)) for key in fields(RowSpec)]  # type: ignore
+    keys = [(column.name, column.type | list[column.type], field(default=column.default)) for column in fields(RowSpec)]  # type: ignore
     names = {name: getattr(group, name) for name in ("__doc__", "__module__")}
     return make_dataclass(group.__name__, keys, bases=(group,), namespace=names, frozen=True)
 
 
 @_with_lists
 class RowGroup(Checked):
-    """The keys of `RowSpec`, each with one value or a list of them: a row for every combination."""
+    """Hold the keys of `RowSpec`, each with one value or a list of them: a row for every combination."""
 
     def mistakes(self) -> Iterator[str]:
         yield from dict.fromkeys(line for spec in self.specs() for line in spec.mistakes())
 
     def specs(self) -> list[RowSpec]:
         """Return the combinations, the last key's values changing fastest."""
-        values = [getattr(self, key.name) for key in fields(RowSpec)]
+        values = [getattr(self, column.name) for column in fields(RowSpec)]
         return [RowSpec(*row) for row in itertools.product(*[v if isinstance(v, list) else [v] for v in values])]
 
 
 @dataclass
 class EvaluateArguments(Checked):
-    """What to evaluate, and where the results go."""
+    """Define what to evaluate, and where the results go."""
 
-    rows: list[RowGroup] = field(
-        default_factory=list,
-        metadata={
-            "help": f"List of {{{', '.join(key.name for key in fields(RowSpec))}}}; all but the first may be left out. "
-            "A list as a value stands for a row each, several lists for every combination of them. "
-            f"method: {', '.join(METHODS)}. "
-            "localizer: the checkpoint that finds the regions of region_source localizer."
-        },
+    rows: list[RowGroup] = key(
+        list,
+        f"List of {{{', '.join(column.name for column in fields(RowSpec))}}}; all but the first may be left out. A "
+        "list as a value stands for a row each, several lists for every combination of them. "
+        f"method: {', '.join(METHODS)}. localizer: the checkpoint that finds the regions of region_source localizer.",
     )
-    benchmarks: list[BenchmarkSource] = field(
-        default_factory=list,
-        metadata={
-            "help": "Public benchmarks, in place of eval_data: list of {name, path, image_root, ocr_tokens}. path: the "
-            "folder with the files as they are published, or the file of another split; image_root: what LLaVA's "
-            "scripts call image-folder, where MMBench's images are written to; ocr_tokens: true puts the images' text "
-            f"into TextVQA's prompts, as LLaVA does. name: {', '.join(BENCHMARKS)}."
-        },
+    benchmarks: list[BenchmarkSource] = key(
+        list,
+        "Public benchmarks, in place of eval_data: list of {name, path, image_root, ocr_tokens}. path: the folder "
+        "with the files as they are published, or the file of another split; image_root: what LLaVA's scripts call "
+        "image-folder, where MMBench's images are written to; ocr_tokens: true puts the images' text into TextVQA's "
+        f"prompts, as LLaVA does. name: {', '.join(BENCHMARKS)}.",
     )
-    output_dir: str = field(
-        default="runs/evaluation", metadata={"help": "Folder for evaluation.json, evaluation.md and the predictions."}
+    output_dir: str = key("runs/evaluation", "The folder for evaluation.json, evaluation.md and the predictions.")
+    dataset: str | None = key(None, "The data's name in the results; the annotation files' names unless given.")
+    num_samples: int | None = key(
+        None,
+        "The number of questions to ask of each benchmark, the first ones; parts of POPE and MME are then missing.",
     )
-    dataset: str | None = field(
-        default=None, metadata={"help": "What the results call the data; the annotation files' names unless given."}
-    )
-    num_samples: int | None = field(
-        default=None,
-        metadata={
-            "help": "Ask the first so many questions only, of each benchmark: of POPE and MME, parts are then missing."
-        },
-    )
-    batch_size: int = field(default=32, metadata={"help": "Questions answered together, on each process."})
-    max_new_tokens: int = field(default=16, metadata={"help": "Longest answer, in tokens."})
-    ttft_samples: int = field(
-        default=8, metadata={"help": "Questions over which the time to the first token is taken; 0: not measured."}
-    )
-    dtype: str = field(default="float32", metadata={"help": "Of the weights.", "choices": DTYPES})
-    resume: bool = field(
-        default=False,
-        metadata={"help": "Go on with an evaluation into output_dir that was stopped: no batch is answered twice."},
-    )
+    batch_size: int = key(32, "The number of questions answered together, on each process.")
+    max_new_tokens: int = key(16, "The length of the longest answer, in tokens.")
+    ttft_samples: int = key(8, "The number of questions that measure the time to the first token; 0: not measured.")
+    dtype: str = key("float32", "The dtype of the weights.", choices=DTYPES)
+    resume: bool = key(False, "Whether a stopped evaluation into output_dir resumes: no batch is answered twice.")
 
     def mistakes(self) -> Iterator[str]:
         if not self.specs():
@@ -146,12 +131,12 @@ class EvaluateArguments(Checked):
             yield "num_samples: MME's questions come in pairs, so it must be even"
 
     def specs(self) -> list[RowSpec]:
-        """Every line of the table."""
+        """Return every row of the table."""
         return [spec for group in self.rows for spec in group.specs()]
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The dtype that `dtype` names."""
+        """Return the dtype that `dtype` names."""
         dtype = getattr(torch, self.dtype)
         assert isinstance(dtype, torch.dtype)
         return dtype

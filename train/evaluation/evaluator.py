@@ -53,14 +53,14 @@ class Evaluator:
         spec: RowSpec,
         arguments: EvaluateArguments,
         data: DataArguments,
-        asked: QuestionsByLabel,
+        questions: QuestionsByLabel,
         loaded: LoadedModels,
     ) -> None:
         self.spec, self.arguments, self.loaded = spec, arguments, loaded
         self.checkpoint, self.processor = loaded.opened(spec)
         self.model, self.device = loaded.model(spec), PartialState().device
         self.collator = self.checkpoint.backbone.collator(self.processor, data.max_image_pixels)
-        self.samples = load_questions(arguments, data, asked, self.processor)
+        self.samples = load_questions(arguments, data, questions, self.processor)
         self.located: dict[str, LocatedRow] = {}
         if spec.localizer is not None:
             if spec.localizer not in loaded.located:
@@ -75,16 +75,16 @@ class Evaluator:
         batches = [order[start : start + size] for start in range(0, len(order), size)]
         answers = AnswerCache(Path(self.arguments.output_dir), self._made_of())
         # the first process decides, so that all agree on what remains
-        (found,) = broadcast_object_list([answers.read() if state.is_main_process else {}])
-        remaining = [number for number in range(len(batches)) if number not in found]
+        (stored,) = broadcast_object_list([answers.read() if state.is_main_process else {}])
+        remaining = [number for number in range(len(batches)) if number not in stored]
         mine = remaining[state.process_index :: state.num_processes]
         answered = []
         with each_image_once(self.model.model.vision_tower), self.spec.training_free().applied(self.model):
             for number in tqdm(mine, desc=str(self.spec.checkpoint), leave=False):  # accelerate's: of the first process
                 answered += (batch := self._answer(batches[number]))
                 answers.add(number, batch)
-        before = [prediction for batch in found.values() for prediction in batch]
-        predictions = sorted([*before, *gather_object(answered)], key=lambda prediction: prediction.index)
+        answered = gather_object(answered) + [prediction for batch in stored.values() for prediction in batch]
+        predictions = sorted(answered, key=lambda prediction: prediction.index)
         if [prediction.index for prediction in predictions] != list(range(len(self.samples))):
             raise RunError(f"{self.arguments.output_dir}: the stored answers do not fit the questions")
         return predictions
@@ -92,9 +92,9 @@ class Evaluator:
     def _made_of(self) -> dict[str, Any]:
         """Collect what the answers follow from, for their key."""
         names = [name for name in (self.spec.checkpoint, self.spec.localizer) if name is not None]
-        asked = [self._asked(index) for index in range(len(self.samples))]
+        rows = [self._question(index) for index in range(len(self.samples))]
         keys = ("sample_id", "messages", "images", "region", "answer", "targets", "choices", "group", "image_key")
-        questions = hashlib.sha256(json.dumps([[row.get(key) for key in keys] for row in asked]).encode()).hexdigest()
+        questions = hashlib.sha256(json.dumps([[row.get(key) for key in keys] for row in rows]).encode()).hexdigest()
         return {
             "row": asdict(self.spec),
             "files": [file_stamps(f"{name}/*") for name in names],
@@ -115,16 +115,16 @@ class Evaluator:
     def time_to_first_token(self) -> float | None:
         """Measure the median seconds from a preprocessed question to its first token, after a warm-up.
 
-        Questions are asked one at a time. If a localizer finds the regions, its call counts, from the opened image on.
+        A batch is one question. If a localizer predicts the regions, its call counts, from the opened image on.
         """
         count = min(self.arguments.ttft_samples, len(self.samples))
         if count == 0:
             return None
         localizer = None if self.spec.localizer is None else self.loaded.localizer(self.spec.localizer)
-        rows = [self._asked(index) for index in range(count)]
-        asked = [(self._batch([row]), self.collator.open_images(row)[:1], row["question"]) for row in rows]
+        rows = [self._question(index) for index in range(count)]
+        calls = [(self._batch([row]), self.collator.open_images(row)[:1], row["question"]) for row in rows]
         seconds = []
-        for batch, images, question in asked[:1] * TTFT_WARMUP + asked:
+        for batch, images, question in calls[:1] * TTFT_WARMUP + calls:
             wait_for(self.device)
             start = time.perf_counter()
             if localizer is not None:
@@ -136,7 +136,7 @@ class Evaluator:
         return statistics.median(seconds[TTFT_WARMUP:])
 
     def _answer(self, indices: Sequence[int]) -> list[Prediction]:
-        rows = [self._asked(index) for index in indices]
+        rows = [self._question(index) for index in indices]
         batch = self._batch(rows)
         tokens = self._generate(batch, self.arguments.max_new_tokens)
         answers = [answer.strip() for answer in self.processor.batch_decode(tokens, skip_special_tokens=True)]
@@ -164,18 +164,16 @@ class Evaluator:
             )
         ]
 
-    def _asked(self, index: int) -> dict[str, Any]:
+    def _question(self, index: int) -> dict[str, Any]:
         """Return a question with the region that the row's source gives."""
         row = self.samples[index]
-        if self.spec.localizer is not None:
-            if row["sample_id"] not in self.located:  # no image
-                return {**row, "region": None}
-            place = self.located[row["sample_id"]]
-            return {**row, "region": place.found.region, "width": place.width, "height": place.height}
-        region = choose_region(
-            self.spec.region_source, row["region"], row["width"], row["height"], f"{self.spec.seed}:{row['sample_id']}"
-        )
-        return {**row, "region": region}
+        if self.spec.localizer is None:
+            seed_key, size = f"{self.spec.seed}:{row['sample_id']}", (row["width"], row["height"])
+            return {**row, "region": choose_region(self.spec.region_source, row["region"], *size, seed_key)}
+        if row["sample_id"] not in self.located:  # no image
+            return {**row, "region": None}
+        located = self.located[row["sample_id"]]
+        return {**row, "region": located.prediction.region, "width": located.width, "height": located.height}
 
     def _region_patches(self, row: Mapping[str, Any]) -> int:
         """Count the patches of a question's region: 0 if it has none, or preprocessing cuts it off."""
@@ -196,10 +194,10 @@ class Evaluator:
 
 
 def evaluate_row(
-    spec: RowSpec, arguments: EvaluateArguments, data: DataArguments, asked: QuestionsByLabel, loaded: LoadedModels
+    spec: RowSpec, arguments: EvaluateArguments, data: DataArguments, questions: QuestionsByLabel, loaded: LoadedModels
 ) -> tuple[list[Prediction], dict[str, Any] | None]:
-    """Ask and measure one row; return its predictions and, on the first process, its row of evaluation.json."""
-    evaluator = Evaluator(spec, arguments, data, asked, loaded)
+    """Evaluate one row; return its predictions and, on the first process, its row of evaluation.json."""
+    evaluator = Evaluator(spec, arguments, data, questions, loaded)
     predictions, row = evaluator.predictions(), None
     if PartialState().is_main_process:  # the others wait, so that nothing disturbs the clock
         ttft_s = evaluator.time_to_first_token()
@@ -225,7 +223,7 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments) -> dict[str, Any
     Raises:
         ConfigError: no questions, or those of two kinds, or as `LoadedModels`.
     """
-    asked = read_benchmarks(arguments, data)
+    questions = read_benchmarks(arguments, data)
     specs = arguments.specs()
     loaded = LoadedModels(specs, arguments.torch_dtype)
     state = PartialState(cpu=not torch.cuda.is_available())  # joins the launcher's processes; shared from here on
@@ -236,19 +234,18 @@ def evaluate(arguments: EvaluateArguments, data: DataArguments) -> dict[str, Any
         if not arguments.resume:
             remove_answers(folder)
     state.wait_for_everyone()
-    dataset = arguments.dataset or "+".join([*asked, *(Path(source.annotations).stem for source in data.eval_data)])
+    dataset = arguments.dataset or "+".join([*questions, *(Path(source.annotations).stem for source in data.eval_data)])
     done: dict[int, tuple[dict[str, Any], Scored]] = {}
     result: dict[str, Any] = {}
-    order = in_order(specs)
-    for position, number in enumerate(order):
-        predictions, row = evaluate_row(specs[number], arguments, data, asked, loaded)
+    for position, number in enumerate(order := in_order(specs)):
+        predictions, row = evaluate_row(specs[number], arguments, data, questions, loaded)
         loaded.keep_for([specs[later] for later in order[position + 1 :]])
         if row is not None:
             done[number] = row, by_benchmark(predictions)
             write_predictions(folder, number, row, predictions)
             rows, answers = [done[n][0] for n in sorted(done)], [done[n][1] for n in sorted(done)]
-            rows_left = len(specs) - len(rows)
-            result = write_report(folder, dataset, len(predictions), rows, arguments.dtype, rows_left, answers)
+            missing = len(specs) - len(rows)
+            result = write_report(folder, dataset, len(predictions), rows, arguments.dtype, missing, answers)
     if state.is_main_process:
         print(report_text(result))
     return result

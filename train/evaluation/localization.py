@@ -1,6 +1,6 @@
-"""Find regions for the questions of an evaluation with a localizer, and measure how good they are.
+"""Locate the regions of an evaluation's questions, and measure how good they are.
 
-found on the 8x8 grid, over the un-padded image          # true   + found
+predicted cells of the 8x8 grid over the un-padded image          # true   + predicted
 
 . . . . .     contained: every cell of # is one of +     area ratio: cells of + over cells of #, of the sums
 . + + + .     exact: the same cells                      grid IoU: cells in both over cells in either
@@ -9,7 +9,7 @@ found on the 8x8 grid, over the un-padded image          # true   + found
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +25,9 @@ from train.data.collator import Collator
 
 @dataclass(frozen=True)
 class LocatedRow:
-    """What a localizer found in the first image of a question, and that image's size in pixels."""
+    """Hold a localizer's prediction for the first image of a question, and that image's size in pixels."""
 
-    found: LocatedRegion
+    prediction: LocatedRegion
     width: int
     height: int
 
@@ -35,24 +35,22 @@ class LocatedRow:
 def locate(
     localizer: RegionLocalizer, samples: datasets.Dataset, collator: Collator, batch_size: int
 ) -> dict[str, LocatedRow]:
-    """Find a region for every question that has an image, by sample_id; the processes share the questions.
+    """Locate a region for every question that has an image, by sample_id; the processes share the questions.
 
     Batches are the same for any number of processes, so that results round alike.
     """
     state = PartialState()
-    asked = [index for index, images in enumerate(samples["images"]) if images]
-    batches = [asked[start : start + batch_size] for start in range(0, len(asked), batch_size)]
+    with_image = [index for index, images in enumerate(samples["images"]) if images]
+    batches = [with_image[start : start + batch_size] for start in range(0, len(with_image), batch_size)]
     mine = batches[state.process_index :: state.num_processes]
-    found: list[tuple[str, LocatedRow]] = []
+    located: list[tuple[str, LocatedRow]] = []
     for batch in tqdm(mine, desc="localizer", leave=False):
         rows = [samples[index] for index in batch]
         images = [collator.open_images(row)[0] for row in rows]
         regions = localizer.predict(images, [row["question"] for row in rows], batch_size)
-        found += [
-            (row["sample_id"], LocatedRow(region, *image.size))
-            for row, image, region in zip(rows, images, regions, strict=True)
-        ]
-    return dict(gather_object(found))
+        sized = [LocatedRow(region, *image.size) for region, image in zip(regions, images, strict=True)]
+        located += zip([row["sample_id"] for row in rows], sized, strict=True)
+    return dict(gather_object(located))
 
 
 def measures(samples: datasets.Dataset, located: dict[str, LocatedRow]) -> dict[str, dict[str, float]]:
@@ -65,31 +63,30 @@ def measures(samples: datasets.Dataset, located: dict[str, LocatedRow]) -> dict[
     for sample_id, kind, region in zip(samples["sample_id"], samples["kind"], samples["region"], strict=True):
         if sample_id not in located:
             continue
-        place = located[sample_id]
-        true = WHOLE_IMAGE if region is None else pixels_to_cells(tuple(region), place.width, place.height)
-        found = WHOLE_IMAGE if place.found.region is None else place.found.cells
+        row = located[sample_id]
+        true = WHOLE_IMAGE if region is None else pixels_to_cells(tuple(region), row.width, row.height)
+        predicted = WHOLE_IMAGE if row.prediction.region is None else row.prediction.cells
         for group in ("all", f"size {size_of(true)}", *([] if kind is None else [kind])):
-            groups[group].append((true, found))
+            groups[group].append((true, predicted))
     result = {name: _measures(pairs) for name, pairs in sorted(groups.items())}
     if "all" in result:
-        result["all"]["global_f1"] = _f1((true == WHOLE_IMAGE, found == WHOLE_IMAGE) for true, found in groups["all"])
+        result["all"]["global_f1"] = _f1([(true == WHOLE_IMAGE, cells == WHOLE_IMAGE) for true, cells in groups["all"]])
     return result
 
 
 def _measures(pairs: Sequence[tuple[Cells, Cells]]) -> dict[str, float]:
-    cells = [(covered_cells(true), covered_cells(found)) for true, found in pairs]
+    cells = [(covered_cells(true), covered_cells(predicted)) for true, predicted in pairs]
     return {
         "n": len(pairs),
-        "containment": sum(true <= found for true, found in cells) / len(cells),
-        "area_ratio": sum(len(found) for _, found in cells) / sum(len(true) for true, _ in cells),
-        "grid_iou": sum(len(true & found) / len(true | found) for true, found in cells) / len(cells),
-        "exact": sum(true == found for true, found in cells) / len(cells),
+        "containment": sum(true <= predicted for true, predicted in cells) / len(cells),
+        "area_ratio": sum(len(predicted) for _, predicted in cells) / sum(len(true) for true, _ in cells),
+        "grid_iou": sum(len(true & predicted) / len(true | predicted) for true, predicted in cells) / len(cells),
+        "exact": sum(true == predicted for true, predicted in cells) / len(cells),
     }
 
 
-def _f1(pairs: Iterable[tuple[bool, bool]]) -> float:
-    told = list(pairs)
-    both, either = sum(a and b for a, b in told), sum(a for a, _ in told) + sum(b for _, b in told)
+def _f1(pairs: Sequence[tuple[bool, bool]]) -> float:
+    both, either = sum(a and b for a, b in pairs), sum(a + b for a, b in pairs)
     return 2 * both / either if either else 1.0
 
 

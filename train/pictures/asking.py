@@ -18,30 +18,32 @@ from crop_model.regions import Box
 from crop_model.serving.pipeline import Timings, generate_timed
 from data_prep.common.errors import ConfigError, RecordError, one_line
 from data_prep.files.images import read_header
+from data_prep.schema.records import Turn
 from train.data.collator import Collator
+from train.data.rows import chat_messages
 
 from .card import draw_sample
 
 
 @dataclass(frozen=True)
 class Answered:
-    """What is said to one question, the region it was asked with, and how the localizer found that, if one did."""
+    """Hold the answer to one question, its region, and the localizer's prediction, if there was one."""
 
-    said: str
+    answer: str
     region: Box | None
-    found: LocatedRegion | None
+    located: LocatedRegion | None
     timings: Timings
     picture: Image.Image
 
     def describe(self) -> str:
-        """A line on region and time."""
-        place = "the whole image" if self.region is None else ", ".join(f"{value:.0f}" for value in self.region)
-        how = "" if self.found is None else f", cells {list(self.found.cells)}, confidence {self.found.confidence:.2f}"
-        localization_s, first_token_s, total_s = astuple(self.timings)
-        times = (
-            f"{localization_s:.2f} s to the region, {first_token_s:.2f} s to the first token, {total_s:.2f} s in all"
+        """Format one line on region and time."""
+        region = "the whole image" if self.region is None else ", ".join(f"{value:.0f}" for value in self.region)
+        if self.located is not None:
+            region += f", cells {list(self.located.cells)}, confidence {self.located.confidence:.2f}"
+        localized, first, total = astuple(self.timings)
+        return (
+            f"region {region}; {localized:.2f} s to the region, {first:.2f} s to the first token, {total:.2f} s in all"
         )
-        return f"region {place}{how}; {times}"
 
 
 @torch.inference_mode()
@@ -54,22 +56,21 @@ def answer_and_draw(
         localizer: finds the region, in place of the row's own; None: the row's.
         row: as of `load_samples`.
     """
-    start = time.perf_counter()
-    found = None
+    start, located, localization_s = time.perf_counter(), None, 0.0
     if localizer is not None:
         image = collator.open_images(row)[0]
-        (found,) = localizer.predict([image], [row["question"]])
-        row = {**row, "region": found.region, "width": image.width, "height": image.height}
-    localization_s = 0.0 if found is None else time.perf_counter() - start
-    said, token_of_patch, first_at = answer_row(model, collator, row, max_new_tokens)
+        (located,) = localizer.predict([image], [row["question"]])
+        row = {**row, "region": located.region, "width": image.width, "height": image.height}
+        localization_s = time.perf_counter() - start
+    answer, token_of_patch, first_at = answer_row(model, collator, row, max_new_tokens)
     timings = Timings(localization_s, first_at - start, time.perf_counter() - start)
-    return Answered(said, collator.region(row), found, timings, draw_answer(collator, row, said, token_of_patch))
+    return Answered(answer, collator.region(row), located, timings, draw_answer(collator, row, answer, token_of_patch))
 
 
 def answer_row(
     model: Any, collator: Collator, row: Mapping[str, Any], max_new_tokens: int
 ) -> tuple[str, Tensor, float]:
-    """Answer one question greedily, and read from the compressor what it makes of the first image.
+    """Answer one question greedily, and read from the compressor how it divides the first image.
 
     Returns:
         The answer; the token that every patch goes into, int64 (N,) on the CPU, -1 for a dropped patch; and
@@ -93,24 +94,14 @@ def answer_row(
 
 def draw_answer(collator: Collator, row: Mapping[str, Any], answer: str, token_of_patch: Tensor) -> Image.Image:
     """Draw a question's image, its region, how finely the tokens keep each patch, and the answer."""
-    processor = collator.processor
-    return draw_sample(
-        collator.open_images(row)[0],
-        collator.region(row),
-        token_of_patch,
-        processor.geometry,
-        processor.patch_grid,
-        row["question"],
-        answer,
-        row["answer"],
-    )
+    image, region, processor = collator.open_images(row)[0], collator.region(row), collator.processor
+    geometry, patch_grid = processor.geometry, processor.patch_grid
+    return draw_sample(image, region, token_of_patch, geometry, patch_grid, row["question"], answer, row["answer"])
 
 
 def pick_samples(samples: datasets.Dataset, count: int) -> list[dict[str, Any]]:
-    """At most `count` questions about different images: first one of every kind, then whatever comes."""
-    kinds: set[str | None] = set()
-    images: set[str] = set()
-    picked: list[int] = []
+    """Return at most `count` questions about different images: first one of every kind, then in order."""
+    kinds, images, picked = set[str | None](), set[str](), list[int]()
     for any_kind in (False, True):
         for index, (kind, paths) in enumerate(zip(samples["kind"], samples["images"], strict=True)):
             if paths and paths[0] not in images and (any_kind or kind not in kinds):
@@ -126,8 +117,7 @@ def own_question(path: str, question: str, region: Sequence[float] | None) -> di
     Raises:
         ConfigError: the image does not open.
     """
-    content = [{"type": "image"}, {"type": "text", "text": question}]
-    messages = [{"role": "user", "content": content}, {"role": "assistant", "content": [{"type": "text", "text": ""}]}]
+    messages = chat_messages(None, [Turn(question, "", None)], images=1)
     try:
         header = read_header(Path(path))
     except RecordError as error:
@@ -146,7 +136,7 @@ def own_question(path: str, question: str, region: Sequence[float] | None) -> di
 
 
 def load_export(name: str) -> tuple[Any, Any]:
-    """Model and processor by Auto classes. ConfigError where the folder is no export."""
+    """Load model and processor by Auto classes. ConfigError if the folder is no export."""
     try:
         model = AutoModelForImageTextToText.from_pretrained(name, trust_remote_code=True, dtype="auto")
         return model.eval(), AutoProcessor.from_pretrained(name, trust_remote_code=True)

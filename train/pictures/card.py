@@ -1,11 +1,11 @@
-"""Pictures of samples: the image with its region, what the visual tokens keep of it, the question and the answer.
+"""Draw samples: the image with its region, how the visual tokens divide it, the question and the answer.
 
 One picture is a card of two panels with text below; a contact sheet is a grid of cards.
 
     +-----------------+  +-----------------+
     | the image,      |  | the model's     |    Left: the file's frame, with the region and the 8x8 region grid.
-    | region outlined |  | input, one      |    Right: the model's frame. Patches of one visual token share one
-    |                 |  | outline a token |    outline; the finer the outlines, the more detail is kept there.
+    | region outlined |  | input, outlined |    Right: the model's frame. Patches of one visual token share one
+    |                 |  | by token        |    outline; the finer the outlines, the more detail is kept there.
     +-----------------+  +-----------------+
     Q  question
     A  answer
@@ -36,7 +36,7 @@ RIGHT_COLOR, WRONG_COLOR = "#15803d", "#b91c1c"
 def draw_sample(
     image: Image.Image,
     region: Box | None,
-    slots: Tensor | None,
+    slots: Tensor,
     geometry: ImageGeometry,
     patch_grid: tuple[int, int],
     question: str,
@@ -47,12 +47,12 @@ def draw_sample(
 
     Args:
         image: the image as it was read, in its original frame.
-        region: box in pixels of `image`, or None where no region is known.
-        slots: (N,) the visual token every patch goes to, -1 where it is dropped; None: every patch is its own token.
+        region: box in pixels of `image`, or None if no region is known.
+        slots: (N,) the visual token of every patch, -1 if it is dropped.
         geometry: how the processor turned the image into the model's input.
         patch_grid: (rows, cols) of the vision tower, rows * cols = N.
         question, answer: text below the panels.
-        target: the expected answer; colours the answer and is shown where it differs. None: unknown.
+        target: the expected answer, which colours the answer and is shown if it differs; None: unknown.
 
     Returns:
         An RGB picture, about 920 pixels wide.
@@ -78,7 +78,7 @@ def draw_sample(
 
 
 def contact_sheet(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
-    """Lay `pictures` out in rows of `columns`, each row as high as its highest picture.
+    """Lay out `pictures` in rows of `columns`, each row as high as its highest picture.
 
     Raises:
         ValueError: no picture, or less than one column.
@@ -118,16 +118,15 @@ def _token_title(cells: np.ndarray) -> str:
 
 
 def _draw_legends(draw: ImageDraw.ImageDraw, top: int, has_region: bool, cells: np.ndarray) -> None:
-    """What the lines of either panel mean; only what occurs in it."""
-    left_entries = [("#8a949e", "{}x{} region grid".format(*REGION_GRID))]
-    if has_region:
-        left_entries.insert(0, (REGION_COLOR, "region"))
+    """Explain the lines that occur in each panel."""
+    left_entries = [(REGION_COLOR, "region")] if has_region else []
+    left_entries.append(("#8a949e", "{}x{} region grid".format(*REGION_GRID)))
     _legend(draw, (MARGIN, top), left_entries)
 
     shared = patches_per_token(cells)
     right_entries = []
     if (shared == 1).any():
-        right_entries.append((EXACT_COLOR, f"one patch a token: {int((shared == 1).sum())}"))
+        right_entries.append((EXACT_COLOR, f"one patch per token: {int((shared == 1).sum())}"))
     if (shared > 1).any():
         pooled = shared[shared > 1]
         span = f"{pooled.min()}" if pooled.min() == pooled.max() else f"{pooled.min()} to {pooled.max()}"
@@ -147,17 +146,17 @@ def _legend(draw: ImageDraw.ImageDraw, corner: tuple[int, int], entries: Sequenc
 
 
 def _text_lines(question: str, answer: str, target: str | None) -> list[tuple[str, str]]:
-    """The wrapped text under the panels, each line with its colour."""
-    lines = [(line, INK) for line in _wrap("Q", question)]
-    if target is None:
-        return lines + [(line, INK) for line in _wrap("A", answer)]
-    right = exact_match(answer, target)
-    lines += [(line, RIGHT_COLOR if right else WRONG_COLOR) for line in _wrap("A", answer)]
-    return lines if right else lines + [(line, FAINT) for line in _wrap("expected", target)]
-
-
-def _wrap(label: str, text: str) -> list[str]:
-    return textwrap.wrap(f"{label}:  {text}", TEXT_COLUMNS, subsequent_indent="      ") or [label]
+    """Wrap the text under the panels; return each line with its colour."""
+    texts = [("Q", question, INK), ("A", answer, INK)]
+    if target is not None and exact_match(answer, target):
+        texts[1] = "A", answer, RIGHT_COLOR
+    elif target is not None:
+        texts[1:] = [("A", answer, WRONG_COLOR), ("expected", target, FAINT)]
+    return [
+        (line, color)
+        for label, text, color in texts
+        for line in textwrap.wrap(f"{label}:  {text}", TEXT_COLUMNS, subsequent_indent="      ")
+    ]
 
 
 def _text(draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, color: str) -> None:

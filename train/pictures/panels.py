@@ -1,7 +1,4 @@
-"""The two panels of a picture: an image with its region, and the model's input as its visual tokens divide it.
-
-Patches of one visual token share one outline, and the more patches share it, the more they fade into one colour.
-"""
+"""Draw the two panels of a card: an image with its region, and the model's input as its visual tokens divide it."""
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -9,7 +6,7 @@ from torch import Tensor
 
 from crop_model.regions import REGION_GRID, Box, ImageGeometry, grid_to_unit
 
-PANEL = 448  # pixels a side of each panel
+PANEL = 448  # pixels per side of each panel
 
 GROUND = "#eef1f4"  # beside an image that is not square
 REGION_COLOR = "#ff00d4"
@@ -18,7 +15,7 @@ DROPPED_BRIGHTNESS, POOLED_BRIGHTNESS = 0.12, 0.86
 
 
 def region_panel(image: Image.Image, region: Box | None, geometry: ImageGeometry) -> Image.Image:
-    """The image in its own frame, centred in a square panel, with the region grid and the region."""
+    """Draw the image in its own frame, centred in a square panel, with the region grid and the region."""
     scale = PANEL / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     left, top = (PANEL - size[0]) // 2, (PANEL - size[1]) // 2
@@ -36,7 +33,11 @@ def region_panel(image: Image.Image, region: Box | None, geometry: ImageGeometry
 
 
 def token_panel(image: Image.Image, region: Box | None, cells: np.ndarray, geometry: ImageGeometry) -> Image.Image:
-    """The model's input, one outline a visual token; the more patches share it, the more they fade into one colour."""
+    """Draw the model's input with one outline per visual token; the more patches share it, the more they fade.
+
+    Args:
+        cells: (rows, cols) the visual token of every patch, -1 if it is dropped.
+    """
     rows, cols = cells.shape
     height, width = geometry.input_size
     scale = PANEL / max(height, width)
@@ -45,23 +46,22 @@ def token_panel(image: Image.Image, region: Box | None, cells: np.ndarray, geome
 
     row_edges = np.linspace(0, size[1], rows + 1).round().astype(int)
     col_edges = np.linspace(0, size[0], cols + 1).round().astype(int)
-    faded = _fade(
-        np.asarray(view), _expand(cells, row_edges, col_edges), _expand(patches_per_token(cells), row_edges, col_edges)
-    )
+    tokens, shared = (_expand(values, row_edges, col_edges) for values in (cells, patches_per_token(cells)))
+    faded = _fade(np.asarray(view), tokens, shared)
     view = Image.fromarray(faded)
-    _draw_slot_outlines(ImageDraw.Draw(view), cells, row_edges, col_edges)
+    draw = ImageDraw.Draw(view)
+    _draw_token_outlines(draw, cells, row_edges, col_edges)
 
     unit = None if region is None else geometry.to_unit(region, *image.size)
     if unit is not None:
-        box = (unit[0] * size[0], unit[1] * size[1], unit[2] * size[0], unit[3] * size[1])
-        _outline(ImageDraw.Draw(view), box)
+        _outline(draw, (unit[0] * size[0], unit[1] * size[1], unit[2] * size[0], unit[3] * size[1]))
     panel = Image.new("RGB", (PANEL, PANEL), GROUND)
     panel.paste(view, ((PANEL - size[0]) // 2, (PANEL - size[1]) // 2))
     return panel
 
 
 def _model_view(image: Image.Image, geometry: ImageGeometry) -> Image.Image:
-    """The part of the image that the model sees, in the shape of its input, at the image's own resolution."""
+    """Cut out what the model sees of the image, in the shape of its input, at the image's own resolution."""
     height, width = geometry.input_size
     if geometry.frame == "squashed":
         return image.resize((width, height), Image.Resampling.BICUBIC)
@@ -78,10 +78,10 @@ def _model_view(image: Image.Image, geometry: ImageGeometry) -> Image.Image:
     return image.crop((left, top, round(centre_x + half_width), round(centre_y + half_height)))
 
 
-def _draw_slot_outlines(
+def _draw_token_outlines(
     draw: ImageDraw.ImageDraw, cells: np.ndarray, row_edges: np.ndarray, col_edges: np.ndarray
 ) -> None:
-    """A line wherever two neighbouring patches belong to different tokens, amber beside a token of a single patch."""
+    """Draw a line between neighbouring patches of different tokens, amber beside a token of a single patch."""
     rows, cols = cells.shape
     exact = patches_per_token(cells) == 1
 
@@ -105,26 +105,24 @@ def _draw_slot_outlines(
 # ---- numbers behind the token panel
 
 
-def token_cells(slots: Tensor | None, patch_grid: tuple[int, int]) -> np.ndarray:
-    """(rows, cols) token of every patch; without slots every patch is its own token."""
+def token_cells(slots: Tensor, patch_grid: tuple[int, int]) -> np.ndarray:
+    """Convert the (N,) tokens of the patches to (rows, cols)."""
     rows, cols = patch_grid
-    if slots is None:
-        return np.arange(rows * cols).reshape(rows, cols)
     if slots.numel() != rows * cols:
         raise ValueError(f"slots has {slots.numel()} patches, the patch grid {rows}x{cols} has {rows * cols}")
     return slots.detach().cpu().numpy().reshape(rows, cols)
 
 
 def patches_per_token(cells: np.ndarray) -> np.ndarray:
-    """(rows, cols) how many patches share the token of each patch; 0 where the patch is dropped."""
+    """Count the patches that share the token of each patch, (rows, cols); 0 for a dropped patch."""
     counts = np.bincount(cells[cells >= 0].ravel(), minlength=max(1, int(cells.max()) + 1))
     return np.where(cells >= 0, counts[np.maximum(cells, 0)], 0)
 
 
 def _fade(pixels: np.ndarray, tokens: np.ndarray, shared: np.ndarray) -> np.ndarray:
-    """Blend each pixel with the mean colour of its token, by 1 / sqrt(patches a token); darken what is dropped.
+    """Blend each pixel with the mean colour of its token, by 1 / sqrt(patches per token); darken what is dropped.
 
-    An illustration of how many patches one token has to speak for, not what the compressor computes.
+    This illustrates how many patches one token represents; the compressor computes something else.
 
     Args:
         pixels: (H, W, 3) uint8.   tokens: (H, W) of every pixel, -1 dropped.   shared: (H, W) patches of that token.
@@ -139,7 +137,7 @@ def _fade(pixels: np.ndarray, tokens: np.ndarray, shared: np.ndarray) -> np.ndar
 
 
 def _expand(values: np.ndarray, row_edges: np.ndarray, col_edges: np.ndarray) -> np.ndarray:
-    """Repeat one value a patch over the pixels between the edges."""
+    """Repeat the value of each patch over the pixels between the edges."""
     return np.repeat(np.repeat(values, np.diff(row_edges), axis=0), np.diff(col_edges), axis=1)
 
 
@@ -147,13 +145,10 @@ def _expand(values: np.ndarray, row_edges: np.ndarray, col_edges: np.ndarray) ->
 
 
 def _grid_boxes(image: Image.Image, geometry: ImageGeometry) -> list[Box]:
-    """The cells of the 8x8 region grid, in pixels of the image; cells that lie on padding alone are left out."""
-    boxes = []
-    for row, col in np.ndindex(*REGION_GRID):
-        box = geometry.from_unit(grid_to_unit((col, row, col, row)), *image.size)
-        if box[2] > box[0] and box[3] > box[1]:
-            boxes.append(box)
-    return boxes
+    """Return the cells of the 8x8 region grid in pixels of the image, without those that lie on padding alone."""
+    cells = [grid_to_unit((col, row, col, row)) for row, col in np.ndindex(*REGION_GRID)]
+    boxes = [geometry.from_unit(cell, *image.size) for cell in cells]
+    return [box for box in boxes if box[2] > box[0] and box[3] > box[1]]
 
 
 def _shift(box: Box, scale: float, left: float, top: float) -> Box:
@@ -167,7 +162,7 @@ def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def _outline(draw: ImageDraw.ImageDraw, box: Box) -> None:
-    """The region: a bright line between two white ones, so that it shows on any background."""
+    """Outline the region by a bright line between two white ones, which shows on any background."""
     x0, y0, x1, y1 = box
     draw.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), outline="white", width=5)
     draw.rectangle((x0, y0, x1, y1), outline=REGION_COLOR, width=3)

@@ -15,6 +15,7 @@ TOP = MARGIN + TITLE_HEIGHT
 
 def draw(image=None, region=None, slots=None, *, geometry=SQUARE, answer="7", target="7"):
     image = image or Image.new("RGB", (64, 64), "#40c040")
+    slots = torch.arange(64) if slots is None else slots
     card = draw_sample(image, region, slots, geometry, GRID, "Which digit?", answer, target)
     pixels = np.asarray(card)
     left = pixels[TOP : TOP + PANEL, MARGIN : MARGIN + PANEL]
@@ -113,8 +114,8 @@ def test_a_right_answer_is_green_a_wrong_one_red(answer, is_right):
 
 def test_a_long_question_makes_the_picture_higher_not_wider():
     image = Image.new("RGB", (64, 64))
-    short = draw_sample(image, None, None, SQUARE, GRID, "Why?", "7", None)
-    long = draw_sample(image, None, None, SQUARE, GRID, "Why is it so? " * 40, "7", None)
+    short = draw_sample(image, None, torch.arange(64), SQUARE, GRID, "Why?", "7", None)
+    long = draw_sample(image, None, torch.arange(64), SQUARE, GRID, "Why is it so? " * 40, "7", None)
     assert long.width == short.width and long.height > short.height
 
 
