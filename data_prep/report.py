@@ -10,7 +10,7 @@ import base64
 import io
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from data_prep.checking.region_statistics import RegionStatistics, read_statisti
 from data_prep.common.atomic import write_atomically
 from data_prep.common.command_line import Checked, command
 from data_prep.common.errors import DataError, RecordError
+from data_prep.common.fill import key
 from data_prep.derivation.derive import FLAGS
 from data_prep.files.images import MAX_IMAGE_PIXELS, ImageFiles, existing_image, open_image
 from data_prep.schema.data_source import DataLists, DataSource
@@ -39,12 +40,12 @@ EXPECTED_AREA = {
 
 @dataclass(frozen=True)
 class ReportArguments(Checked):
-    """What the page shows."""
+    """Choose what the page shows."""
 
-    out: str = field(default="report.html", metadata={"help": "The page."})
-    samples: int = field(default=12, metadata={"help": "Questions of each source that are shown with their image."})
-    seed: int = field(default=0, metadata={"help": "Of the choice of samples."})
-    max_image_pixels: int = field(default=MAX_IMAGE_PIXELS, metadata={"help": "Larger images are not shown."})
+    out: str = key("report.html", "The page.")
+    samples: int = key(12, "Questions of each source that are shown with their image.")
+    seed: int = key(0, "Seed of the choice of samples.")
+    max_image_pixels: int = key(MAX_IMAGE_PIXELS, "Larger images are not shown.")
 
     def mistakes(self) -> Iterator[str]:
         if self.samples < 0:

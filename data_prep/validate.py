@@ -12,7 +12,7 @@ Exit status: 0 train; 1 do not train, there is an error; 2 wrong call. Warnings 
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from data_prep.checking.images import Evaluation, ImagePool
 from data_prep.checking.source import SourceCheck
 from data_prep.common.atomic import write_atomically
 from data_prep.common.command_line import Checked, command
+from data_prep.common.fill import key
 from data_prep.derivation.joins import read_image_names
 from data_prep.files.images import MAX_IMAGE_PIXELS
 from data_prep.schema.data_source import DataLists
@@ -28,25 +29,20 @@ from data_prep.schema.data_source import DataLists
 
 @dataclass(frozen=True)
 class ValidateArguments(Checked):
-    """How thorough the check is."""
+    """Set how thorough the check is."""
 
-    decode: bool = field(default=False, metadata={"help": "Decode every image whole: finds truncated files."})
-    workers: int = field(
-        default=os.cpu_count() or 1, metadata={"default_text": "number of CPUs", "help": "Processes that open images."}
+    decode: bool = key(False, "Decode every image whole: finds truncated files.")
+    workers: int = key(os.cpu_count() or 1, "Processes that open images.", default_text="number of CPUs")
+    max_image_pixels: int = key(MAX_IMAGE_PIXELS, "Larger images are an error.")
+    evaluation_images: list[str] = key(
+        list,
+        "Text files of image names, one per line, of evaluation sets: none of them may be trained on. The images of "
+        "eval_data count too.",
     )
-    max_image_pixels: int = field(default=MAX_IMAGE_PIXELS, metadata={"help": "Larger images are an error."})
-    evaluation_images: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "Text files of image names, one a line, of evaluation sets: none of them may be trained on. The "
-            "images of eval_data count too."
-        },
+    max_bad_fraction: float = key(
+        0.0, "An error in at most this share of records, images or rows does not forbid training."
     )
-    max_bad_fraction: float = field(
-        default=0.0,
-        metadata={"help": "An error in at most this share of records, images or rows does not forbid training."},
-    )
-    report: str | None = field(default=None, metadata={"help": "File that the findings are written to, as JSON."})
+    report: str | None = key(None, "File that the findings are written to, as JSON.")
 
     def mistakes(self) -> Iterator[str]:
         if self.workers < 1:

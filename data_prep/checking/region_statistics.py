@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from crop_model.regions import REGION_GRID, box_to_grid
 from data_prep.common.errors import DataError
 from data_prep.files.streams import json_lines
-from data_prep.schema.sample import REJECTED, sidecar_batches
+from data_prep.schema.sample import REJECTED, sidecar_batches, value_counts
 
 from .findings import hash64
 
@@ -63,8 +62,8 @@ class RegionStatistics:
     def add(self, batch: pa.RecordBatch) -> None:
         """Count the rows of a batch."""
         self.rows += batch.num_rows
-        self.methods.update(_counts(batch.column("method")))
-        self.flags.update(_counts(batch.column("flags").flatten()))
+        self.methods.update(value_counts(batch.column("method")))
+        self.flags.update(value_counts(batch.column("flags").flatten()))
         with_region = batch.filter(batch.column("region").is_valid())
         columns = (with_region.column(name).to_pylist() for name in ("region", "width", "height"))
         for (x1, y1, x2, y2), width, height in zip(*columns, strict=True):
@@ -118,7 +117,3 @@ def read_statistics(folder: Path, samples: int, seed: int) -> RegionStatistics:
     if (folder / REJECTED).is_file():
         statistics.rejected.update(line.load()["reason"] for line in json_lines(folder / REJECTED))
     return statistics
-
-
-def _counts(values: pa.Array) -> dict[str, int]:
-    return {row["values"]: row["counts"] for row in pc.value_counts(values).to_pylist()}

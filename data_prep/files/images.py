@@ -7,7 +7,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePath
@@ -89,7 +89,7 @@ def read_header(path: Path, max_pixels: int | None = MAX_IMAGE_PIXELS, decode: b
     Raises:
         RecordError: as of `open_image`.
     """
-    return _read(path, path, max_pixels, decode)[1]
+    return _read(path, max_pixels, decode)[1]
 
 
 def read_embedded(
@@ -105,32 +105,50 @@ def read_embedded(
     """
     if not path and not record_id:
         raise RecordError("no_name", "the embedded image has no name: neither a path nor an id")
-    form, header = _read(io.BytesIO(data), PurePath(path or str(record_id)), max_pixels, decode=False)
+    form, header = _read(PurePath(path or str(record_id)), max_pixels, decode=False, data=io.BytesIO(data))
     if path:
         return path, header
     name = str(record_id) + FILE_TYPES.get(form, f".{form.lower()}")
     return name, ImageHeader(header.width, header.height, tuple(flag for flag in header.flags if flag != MISNAMED))
 
 
-def _read(file: Path | IO[bytes], path: PurePath, max_pixels: int | None, decode: bool) -> tuple[str, ImageHeader]:
-    """Return the format and the header of an image file called `path`."""
-    with _opened(file, path, max_pixels) as image:
+def _read(
+    path: PurePath, max_pixels: int | None, decode: bool, data: IO[bytes] | None = None
+) -> tuple[str, ImageHeader]:
+    """Return the format and the header of an image, as of `open_image`."""
+    with open_image(path, max_pixels, data) as image:
         flags = _header_flags(image, path)
         if decode:
             image.load()
         return image.format or "", ImageHeader(image.width, image.height, flags)
 
 
-def open_image(path: Path, max_pixels: int | None = MAX_IMAGE_PIXELS) -> AbstractContextManager[Image.Image]:
+@contextmanager
+def open_image(
+    path: PurePath, max_pixels: int | None = MAX_IMAGE_PIXELS, data: IO[bytes] | None = None
+) -> Iterator[Image.Image]:
     """Open an image of one of `FORMATS`; errors of the block that reads its pixels are `RecordError`s too.
 
     Args:
         max_pixels: larger images are refused before they are decoded; None: Pillow's own limit alone holds.
+        data: content of the image; None: that of the file `path`.
 
     Raises:
         RecordError: the file is not an image, is damaged or is too large; the message begins with `path`.
     """
-    return _opened(path, path, max_pixels)
+    try:
+        with Image.open(data or path, formats=FORMATS) as image:
+            if max_pixels is not None and image.width * image.height > max_pixels:
+                size = f"{image.width}x{image.height}"
+                raise RecordError("too_large", f"{path} is {size}, above max_image_pixels {max_pixels}")
+            yield image
+    except UnidentifiedImageError:  # its message holds a memory address if the image is no file
+        raise RecordError("bad_image", f"{path}: not an image") from None
+    except RecordError:
+        raise
+    except IMAGE_ERRORS as error:
+        reason = "too_large" if isinstance(error, Image.DecompressionBombError) else "bad_image"
+        raise RecordError(reason, f"{path}: {one_line(error)}") from None
 
 
 def open_rgb(
@@ -151,23 +169,6 @@ def open_rgb(
             message = f"{path} is {image.width}x{image.height}, its region is of {width}x{height}"
             raise RecordError("size_mismatch", message)
         return image.convert("RGB")
-
-
-@contextmanager
-def _opened(file: Path | IO[bytes], path: PurePath, max_pixels: int | None) -> Iterator[Image.Image]:
-    try:
-        with Image.open(file, formats=FORMATS) as image:
-            if max_pixels is not None and image.width * image.height > max_pixels:
-                size = f"{image.width}x{image.height}"
-                raise RecordError("too_large", f"{path} is {size}, above max_image_pixels {max_pixels}")
-            yield image
-    except UnidentifiedImageError:  # its message holds a memory address if the image is no file
-        raise RecordError("bad_image", f"{path}: not an image") from None
-    except RecordError:
-        raise
-    except IMAGE_ERRORS as error:
-        reason = "too_large" if isinstance(error, Image.DecompressionBombError) else "bad_image"
-        raise RecordError(reason, f"{path}: {one_line(error)}") from None
 
 
 def _header_flags(image: Image.Image, path: PurePath) -> tuple[str, ...]:

@@ -14,11 +14,12 @@ import codecs
 import csv
 import io
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import datasets
 import ijson
@@ -92,23 +93,30 @@ def json_mapping(path: str | Path, prefix: str = "") -> Stream:
     return _json(path, lambda file: ijson.kvitems(file, prefix, use_float=True), b"{")
 
 
-def _json(path: str | Path, parse: Callable[[io.BufferedReader], Iterable[Any]], opening: bytes) -> Stream:
+def _json(path: str | Path, parse: Callable[[BinaryIO], Iterable[Any]], opening: bytes) -> Stream:
+    def records(file: BinaryIO) -> Iterator[Any]:
+        start = file.read(1024)
+        mark = len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0
+        if start[mark:].lstrip()[:1] not in (opening, b""):
+            raise DataError(f"{path}: expected {'a list' if opening == b'[' else 'a mapping'} of records")
+        file.seek(mark)
+        with errors_as(f"{path}: not JSON"):
+            yield from parse(file)
+
+    return _file_stream(path, records)
+
+
+def _file_stream(path: str | Path, read: Callable[[BinaryIO], Iterable[Any]]) -> Stream:
+    """Stream the records that `read` finds in an open file."""
     with errors_as(str(path)):
         file = Path(path).open("rb")  # noqa: SIM115 - the stream closes it
+        size = os.fstat(file.fileno()).st_size
 
     def records() -> Iterator[Any]:
         with errors_as(str(path)), file:
-            start = file.read(1024)
-            mark = len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0
-            if start[mark:].lstrip()[:1] not in (opening, b""):
-                raise DataError(f"{path}: expected {'a list' if opening == b'[' else 'a mapping'} of records")
-            file.seek(mark)
-            with errors_as(f"{path}: not JSON"):
-                yield from parse(file)
+            yield from read(file)
 
-    return Stream(
-        records(), Path(path).stat().st_size, lambda: Path(path).stat().st_size if file.closed else file.tell()
-    )
+    return Stream(records(), size, lambda: size if file.closed else file.tell())
 
 
 def chained(streams: Sequence[Stream]) -> Stream:
@@ -119,33 +127,19 @@ def chained(streams: Sequence[Stream]) -> Stream:
 
 def json_lines(path: str | Path) -> Stream:
     """Read a `JsonLine` for each line of a JSONL file that is not blank."""
-    read = 0
 
-    def records() -> Iterator[JsonLine]:
-        nonlocal read
-        with errors_as(str(path)), Path(path).open("rb") as file:
-            for number, text in enumerate(file, start=1):
-                read += len(text)
-                record = text.removeprefix(codecs.BOM_UTF8) if number == 1 else text
-                if record and not record.isspace():
-                    yield JsonLine(str(path), number, record)
+    def records(file: BinaryIO) -> Iterator[JsonLine]:
+        for number, text in enumerate(file, start=1):
+            record = text.removeprefix(codecs.BOM_UTF8) if number == 1 else text
+            if record and not record.isspace():
+                yield JsonLine(str(path), number, record)
 
-    with errors_as(str(path)):
-        return Stream(records(), Path(path).stat().st_size, lambda: read)
+    return _file_stream(path, records)
 
 
 def csv_rows(path: str | Path, encoding: str = "utf-8-sig") -> Stream:
     """Read the rows of a CSV file with a header."""
-    with errors_as(str(path)):
-        file = Path(path).open("rb")  # noqa: SIM115 - the stream closes it
-
-    def records() -> Iterator[dict[str, Any]]:
-        with errors_as(str(path)), file:
-            yield from csv.DictReader(io.TextIOWrapper(file, encoding=encoding, newline=""))
-
-    return Stream(
-        records(), Path(path).stat().st_size, lambda: Path(path).stat().st_size if file.closed else file.tell()
-    )
+    return _file_stream(path, lambda file: csv.DictReader(io.TextIOWrapper(file, encoding=encoding, newline="")))
 
 
 def parquet_rows(paths: Sequence[str | Path], columns: Sequence[str] | None = None, block: int = BLOCK) -> Stream:

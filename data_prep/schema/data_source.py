@@ -1,12 +1,13 @@
 """Hold a configuration's entry for one data set: its annotations, images and regions."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import StrictFloat
 
 from data_prep.common.command_line import Checked
+from data_prep.common.fill import key
 
 
 def existing_paths(pattern: str) -> list[Path]:
@@ -20,7 +21,6 @@ class DataSource(Checked):
     """Hold one data set: its annotations, the folder of their images, and the sidecar with their regions.
 
     A `weight` of 2 shows every sample twice per epoch, 0.5 a fixed half of them.
-
 
     Raises:
         ConfigError: a path that does not exist, a weight not above 0.
@@ -44,11 +44,10 @@ class DataSource(Checked):
 class DataLists(Checked):
     """Hold the data that a training configuration names."""
 
-    train_data: list[DataSource] = field(
-        default_factory=list,
-        metadata={"help": "List of {annotations, image_root, regions, weight}; the last three may be left out."},
+    train_data: list[DataSource] = key(
+        list, "List of {annotations, image_root, regions, weight}; the last three may be left out."
     )
-    eval_data: list[DataSource] = field(default_factory=list, metadata={"help": "As train_data; held out."})
+    eval_data: list[DataSource] = key(list, "As train_data; held out.")
 
     def mistakes(self) -> Iterator[str]:
         if not self.train_data and not self.eval_data:

@@ -166,8 +166,8 @@ def write_parts(folder: Path, source: str, tables: Iterable[pa.Table], manifest:
     for number, table in enumerate(tables):
         pq.write_table(table, folder / f"part-{number:05d}.parquet")
         rows += table.num_rows
-        methods.update(_counts(table.column("method")))
-        flags.update(_counts(pc.list_flatten(table.column("flags"))))
+        methods.update(value_counts(table.column("method")))
+        flags.update(value_counts(pc.list_flatten(table.column("flags"))))
     counted = {
         "schema_version": SCHEMA_VERSION,
         "source": source,
@@ -179,7 +179,8 @@ def write_parts(folder: Path, source: str, tables: Iterable[pa.Table], manifest:
     (folder / MANIFEST).write_text(json.dumps({**manifest, **counted}, indent=2) + "\n")
 
 
-def _counts(values: pa.ChunkedArray) -> dict[str, int]:
+def value_counts(values: pa.Array | pa.ChunkedArray) -> dict[str, int]:
+    """Count each value of a column."""
     return {row["values"]: row["counts"] for row in pc.value_counts(values).to_pylist()}
 
 
@@ -190,14 +191,9 @@ def file_hashes(paths: Iterable[str | Path]) -> dict[str, str]:
     """
     given = list(dict.fromkeys(map(Path, paths)))
     depths = range(1, max((len(path.parts) for path in given), default=0) + 1)
-    tails = [Counter(path.parts[-depth:] for path in given) for depth in depths]
-    return {"/".join(_unique_tail(path, tails)): _hash(path) for path in given}
-
-
-def _unique_tail(path: Path, tails: Sequence[Counter[tuple[str, ...]]]) -> tuple[str, ...]:
-    """Return the shortest tail of a path that occurs once; `tails` counts the tails of one component, two, ..."""
-    ends = (path.parts[-depth:] for depth in range(1, len(tails) + 1))
-    return next(end for end, counts in zip(ends, tails, strict=True) if counts[end] == 1)
+    tails = {depth: Counter(path.parts[-depth:] for path in given) for depth in depths}
+    shortest = {path: next(depth for depth in depths if tails[depth][path.parts[-depth:]] == 1) for path in given}
+    return {"/".join(path.parts[-depth:]): _hash(path) for path, depth in shortest.items()}
 
 
 def _hash(path: Path) -> str:
