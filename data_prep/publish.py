@@ -21,6 +21,7 @@ from typing import Any
 
 from data_prep.common.command_line import command
 from data_prep.common.errors import DataError
+from data_prep.common.fill import key
 from data_prep.hub.dataset_card import Manifest, card_manifest, write_card
 from data_prep.hub.upload import REGIONS, PushArguments, check_push, push_folder
 from data_prep.schema.data_source import existing_paths
@@ -34,15 +35,12 @@ FILE_KEYS = ("image_root", "exclude_images")  # keys of every source that name f
 
 @dataclass
 class PublishArguments(PushArguments):
-    """What to publish, and whereto."""
+    """Say what to publish, and where to."""
 
     out: str = field(metadata={"help": "Folder to write; must not exist."})
     regions: list[str] = field(metadata={"help": "Region sidecars: folders, or globs of such."})
-    license: str = field(
-        default="other",
-        metadata={"help": "Licence of the whole, as the Hub writes it; see the card's table."},
-    )
-    title: str | None = field(default=None, metadata={"help": "Name on the card; of the repository or folder if null."})
+    license: str = key("other", "Licence of the whole, as the Hub writes it; see the card's table.")
+    title: str | None = key(None, "Name on the card; of the repository or folder if null.")
 
     def mistakes(self) -> Iterator[str]:
         yield from super().mistakes()

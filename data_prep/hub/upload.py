@@ -2,7 +2,7 @@
 
     look      check that the repository is absent or ours, and read the size and hash of each of its files
     compare   find the files that it lacks, and those of an earlier upload that the folder no longer has
-    send      create repository and branch if necessary, send large files, commit, tag
+    push      create repository and branch if necessary, send large files, commit, tag
 
 Every step can be repeated: after a broken connection all are. The Hub's store reports a large file that arrived whole,
 so that it is not sent twice, in this call or the next. The login is that of `hf auth login`. `HfApi.upload_folder` is
@@ -12,7 +12,7 @@ not used because it cannot list what it would send, and asks the Hub to prepare 
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from hashlib import sha1
 from pathlib import Path
@@ -31,6 +31,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from data_prep.common.command_line import Checked
 from data_prep.common.errors import RunError
+from data_prep.common.fill import key
 
 TRIES, WAIT_S = 4, 2.0  # waits of 2, 4 and 8 s, besides those of huggingface_hub for a single request
 OF_A_NEW_REPOSITORY = {".gitattributes", "README.md"}
@@ -47,24 +48,16 @@ T = TypeVar("T")
 class PushArguments(Checked):
     """Say whether and where to upload a folder."""
 
-    push_to: str | None = field(
-        default=None,
-        metadata={"help": "Hub repository, owner/name, to upload the folder to, by the login of `hf auth`."},
-    )
-    private: bool = field(default=True, metadata={"help": "Whether a repository that push_to creates is private."})
-    revision: str | None = field(
-        default=None, metadata={"help": "Branch to upload to, made from main where it does not exist; main if null."}
-    )
-    tag: str | None = field(default=None, metadata={"help": "Tag to set on the upload; is never moved."})
-    dry_run: bool = field(
-        default=False, metadata={"help": "List what push_to would send, with sizes, and send nothing."}
-    )
+    push_to: str | None = key(None, "Hub repository, owner/name, to upload the folder to, by the login of `hf auth`.")
+    private: bool = key(True, "Whether a repository that push_to creates is private.")
+    revision: str | None = key(None, "Branch to upload to, made from main if it does not exist; main if null.")
+    tag: str | None = key(None, "Tag to set on the upload; is never moved.")
+    dry_run: bool = key(False, "List what push_to would send, with sizes, and send nothing.")
 
     def mistakes(self) -> Iterator[str]:
         if self.push_to is None:
-            for key in ("revision", "tag", "dry_run"):
-                if getattr(self, key):
-                    yield f"{key}: says something only beside push_to"
+            names = ("revision", "tag", "dry_run")
+            yield from (f"{name}: says something only beside push_to" for name in names if getattr(self, name))
             return
         try:
             validate_repo_id(self.push_to)
@@ -76,21 +69,13 @@ class PushArguments(Checked):
 
 @dataclass(frozen=True)
 class HubFolderKind:
-    """Describe a kind of folder to the Hub.
+    """Describe a kind of folder to the Hub."""
 
-    Args:
-        repo_type: model or dataset.
-        called: name of the kind in messages.
-        mark: pattern of a file that every such folder has, and no other.
-        own: patterns of files that are deleted once the folder no longer has them; old weights would still be loaded.
-        message: message of the commit.
-    """
-
-    repo_type: str
-    called: str
-    mark: str
-    own: tuple[str, ...]
-    message: str
+    repo_type: str  # model or dataset
+    called: str  # name of the kind in messages
+    mark: str  # pattern of a file that every such folder has, and no other
+    own: tuple[str, ...]  # files to delete once the folder no longer has them: old weights would still be loaded
+    message: str  # message of the commit
 
 
 EXPORT = HubFolderKind(
@@ -136,7 +121,8 @@ def check_push(arguments: PushArguments, kind: HubFolderKind) -> None:
         RunError: there is no login, the name is taken, or the Hub does not answer.
     """
     if arguments.push_to is not None:
-        _Push(arguments, kind).run(lambda push: push.look())
+        push = _Push(arguments, kind)
+        push.run(push.look)
 
 
 def push_folder(folder: Path, arguments: PushArguments, kind: HubFolderKind) -> None:
@@ -146,30 +132,27 @@ def push_folder(folder: Path, arguments: PushArguments, kind: HubFolderKind) -> 
         RunError: no login, a name or tag that is taken, or the Hub refused or did not answer, in one line without the
             token. The folder is not changed.
     """
-    files = [
-        CommitOperationAdd(path.relative_to(folder).as_posix(), path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    ]
-    _Push(arguments, kind).run(lambda push: push.dry_run(files) if arguments.dry_run else push.send(files))
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in paths]
+    push = _Push(arguments, kind)
+    push.run(lambda: push.push(files))
 
 
 class _Push:
     """Run the steps for one repository with the login, retries and one line of error."""
 
     def __init__(self, arguments: PushArguments, kind: HubFolderKind) -> None:
-        self.arguments = arguments
-        self.kind = kind
+        self.arguments, self.kind = arguments, kind
         self.where: Any = {"repo_id": arguments.push_to, "repo_type": kind.repo_type}
         self.api = HfApi()
 
-    def run(self, steps: Callable[["_Push"], None]) -> None:
+    def run(self, steps: Callable[[], Any]) -> None:
         token = get_token()
         if token is None:
             raise RunError(f"push_to {self.arguments.push_to}: not logged in to the Hub; see `hf auth login`")
         hub_logging.set_verbosity_error()  # its warnings contain signed addresses
         try:
-            retried(lambda: steps(self))
+            retried(steps)
         except (HTTPError, OSError, RuntimeError, ValueError) as error:
             # the token is removed: a server may echo what it was sent
             reason = error_line(error).replace(token, "***")
@@ -191,6 +174,31 @@ class _Push:
             raise RunError(f"the name is taken, by something that is no {self.kind.called}; choose another")
         return info
 
+    def push(self, files: Sequence[CommitOperationAdd]) -> None:
+        """Upload the files, or list what an upload would send."""
+        arguments, info = self.arguments, self.look()
+        difference = self.compare(files, info)
+        # an existing repository keeps its own visibility, whatever `private` is
+        visibility = "private" if (arguments.private if info is None else info.private) else "public"
+        summary = f"{arguments.push_to} ({'new, ' if info is None else ''}{visibility}): {difference}"
+        if arguments.dry_run:
+            print(difference.listing())
+            print(f"{summary}; dry_run: nothing was sent")
+            return
+        print(summary)
+        if info is None:
+            self.api.create_repo(**self.where, private=arguments.private, exist_ok=True)
+        if arguments.revision is not None:
+            self.api.create_branch(**self.where, branch=arguments.revision, exist_ok=True)
+        if operations := [*difference.send, *map(CommitOperationDelete, difference.stale)]:
+            options = {"commit_message": self.kind.message, "revision": arguments.revision}
+            commit = self.api.create_commit(**self.where, operations=operations, **options).oid
+        else:
+            commit = info.sha
+        if arguments.tag is not None:
+            self.api.create_tag(**self.where, tag=arguments.tag, revision=commit, exist_ok=True)
+        print(f"uploaded: {arguments.push_to} at {commit}")
+
     def compare(self, files: Sequence[CommitOperationAdd], info: Any) -> Difference:
         """Compare with the repository; RunError if there is something to send and the tag is on another commit."""
         remote = {} if info is None else {file.rfilename: file for file in info.siblings}
@@ -201,50 +209,11 @@ class _Push:
             there=there,
             stale=[name for name in others if any(fnmatch(name, pattern) for pattern in self.kind.own)],
         )
-        tagged = None if info is None else self._tagged()
-        if tagged is not None and (difference.send or difference.stale or tagged != info.sha):
-            raise RunError(f"tag {self.arguments.tag} is taken, by commit {tagged[:8]}; choose another")
+        tag = self.arguments.tag
+        for ref in self.api.list_repo_refs(**self.where).tags if tag is not None and info is not None else []:
+            if ref.name == tag and (difference.send or difference.stale or ref.target_commit != info.sha):
+                raise RunError(f"tag {tag} is taken, by commit {ref.target_commit[:8]}; choose another")
         return difference
-
-    def _tagged(self) -> str | None:
-        """Return the commit that the tag is on."""
-        if self.arguments.tag is None:
-            return None
-        tags = self.api.list_repo_refs(**self.where).tags
-        return next((ref.target_commit for ref in tags if ref.name == self.arguments.tag), None)
-
-    def dry_run(self, files: Sequence[CommitOperationAdd]) -> None:
-        info = self.look()
-        difference = self.compare(files, info)
-        print(difference.listing())
-        print(f"{self._name(info)}: {difference}; dry_run: nothing was sent")
-
-    def send(self, files: Sequence[CommitOperationAdd]) -> None:
-        info = self.look()
-        difference = self.compare(files, info)
-        print(f"{self._name(info)}: {difference}")
-        if info is None:
-            self.api.create_repo(**self.where, private=self.arguments.private, exist_ok=True)
-        if self.arguments.revision is not None:
-            self.api.create_branch(**self.where, branch=self.arguments.revision, exist_ok=True)
-        commit = self._commit(difference) if difference.send or difference.stale else info.sha
-        if self.arguments.tag is not None:
-            self.api.create_tag(**self.where, tag=self.arguments.tag, revision=commit, exist_ok=True)
-        print(f"uploaded: {self.arguments.push_to} at {commit}")
-
-    def _commit(self, difference: Difference) -> str:
-        deletions = [CommitOperationDelete(name) for name in difference.stale]
-        return self.api.create_commit(
-            **self.where,
-            operations=[*difference.send, *deletions],
-            commit_message=self.kind.message,
-            revision=self.arguments.revision,
-        ).oid
-
-    def _name(self, info: Any) -> str:
-        """Name the repository and its visibility: an existing one keeps its own, whatever `private` is."""
-        private = self.arguments.private if info is None else info.private
-        return f"{self.arguments.push_to} ({'new, ' if info is None else ''}{'private' if private else 'public'})"
 
 
 def _same(file: CommitOperationAdd, remote: Any) -> bool:
@@ -263,19 +232,14 @@ def retried(call: Callable[[], T]) -> T:
         try:
             return call()
         except (HTTPError, RuntimeError) as error:
-            if not _may_pass(error):
+            cause = _cause(error)
+            status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else 500
+            if status < 500 or not isinstance(cause, HTTPError):
                 raise
             pause = WAIT_S * 2 ** (attempt - 1)
             print(f"the Hub did not answer; try {attempt + 1} of {TRIES} in {pause:g} s", file=sys.stderr)
             time.sleep(pause)
     return call()
-
-
-def _may_pass(error: Exception) -> bool:
-    cause = _cause(error)
-    if isinstance(cause, HfHubHTTPError):
-        return cause.response.status_code >= 500
-    return isinstance(cause, HTTPError)
 
 
 def _cause(error: BaseException) -> BaseException:
