@@ -98,7 +98,6 @@ def hash64(*texts: str) -> int:
 class SidecarRows:
     """Hold, for each row of a sidecar, hashes of sample_id and image (uint64), and width and height (rows, 2)."""
 
-    source: str
     manifest: dict[str, Any]
     ids: np.ndarray
     images: np.ndarray
@@ -121,23 +120,17 @@ def check_sidecar(folder: Path, findings: Findings) -> SidecarRows | None:
 
 
 def _checked_rows(folder: Path, manifest: dict[str, Any], findings: Findings) -> SidecarRows:
-    ids, images, sizes = [], [], []
+    ids, images, sizes = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)], [np.zeros((0, 2), np.int32)]
     for batch in sidecar_batches(folder):
         findings.totals["rows"] += batch.num_rows
         for check, bad in _bad_rows(folder, batch).items():
             if count := int(bad.sum()):
-                findings.add(check, f"{folder}: {_row_name(batch, int(bad.argmax()))}", count)
+                key, image = (batch.column(name)[int(bad.argmax())].as_py() for name in ("sample_id", "image"))
+                findings.add(check, f"{folder}: sample {key[:12]} (image {image})", count)
         ids.append(_hashes(batch.column("sample_id")))
         images.append(_hashes(batch.column("image")))
         sizes.append(_sizes(batch))
-    none = np.zeros(0, np.uint64)
-    return SidecarRows(
-        manifest["source"],
-        manifest,
-        np.concatenate([none, *ids]),
-        np.concatenate([none, *images]),
-        np.concatenate([np.zeros((0, 2), np.int32), *sizes]),
-    )
+    return SidecarRows(manifest, np.concatenate(ids), np.concatenate(images), np.concatenate(sizes))
 
 
 def _bad_rows(folder: Path, batch: pa.RecordBatch) -> dict[str, np.ndarray]:
@@ -149,8 +142,8 @@ def _bad_rows(folder: Path, batch: pa.RecordBatch) -> dict[str, np.ndarray]:
     inside = ((low >= 0) & (high >= 0) & (low <= sizes[owner]) & (high <= sizes[owner])).all(1)  # False for NaN
     known = batch.column("method").to_pylist()
     return {
-        "box_outside": _rows_with(owner[~inside], rows),
-        "box_degenerate": _rows_with(owner[((high - low) < LEAST_SIDE).any(1)], rows),
+        "box_outside": np.bincount(owner[~inside], minlength=rows) > 0,
+        "box_degenerate": np.bincount(owner[((high - low) < LEAST_SIDE).any(1)], minlength=rows) > 0,
         "region_mismatch": _region_mismatch(batch, boxes, counts, sizes),
         "unknown_method": np.array([method not in REGION_METHODS for method in known], bool),
     }
@@ -183,20 +176,9 @@ def _boxes(folder: Path, batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]
     return inner.flatten().to_numpy(zero_copy_only=False).reshape(-1, 4), column.value_lengths().to_numpy()
 
 
-def _rows_with(owners: np.ndarray, rows: int) -> np.ndarray:
-    marked = np.zeros(rows, bool)
-    marked[owners] = True
-    return marked
-
-
 def _sizes(batch: pa.RecordBatch) -> np.ndarray:
     return np.stack([batch.column(name).to_numpy() for name in ("width", "height")], 1)
 
 
 def _hashes(column: pa.Array) -> np.ndarray:
     return np.fromiter(map(hash64, column.to_pylist()), np.uint64, len(column))
-
-
-def _row_name(batch: pa.RecordBatch, row: int) -> str:
-    key, image = (batch.column(name)[row].as_py() for name in ("sample_id", "image"))
-    return f"sample {key[:12]} (image {image})"

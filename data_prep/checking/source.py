@@ -13,7 +13,7 @@ from data_prep.derivation.text_boxes import FrameTest, find_boxes
 from data_prep.files.images import ImageFiles, existing_image
 from data_prep.schema.data_source import DataSource
 from data_prep.schema.records import (
-    ROLES,
+    NoAnswerError,
     Turn,
     conversation,
     image_names,
@@ -43,19 +43,17 @@ class SourceCheck:
         self.name = Path(source.annotations).stem
         self.findings, self.frame = Findings(), FrameTest()
         self.images: set[int] = set()
-        # columns, one entry per question: hashes, number of the record, whether only a sidecar can give its region
-        self.ids, self.pairs, self.answers, self.records = array("Q"), array("Q"), array("Q"), array("Q")
-        self.needs_row = array("b")
-        # columns, one entry per image that opened
-        self.opened, self.opened_in, self.opened_size = array("Q"), array("Q"), array("i")
+        # per question: hashes of its sample_id, of image and text, of its answer; number of its record, whether only a
+        # sidecar can give its region
+        self.questions = array("Q")
+        self.opened = array("Q")  # per image that opened: its hash, number of its record, width, height
 
     def run(self) -> None:
         """Read everything once: the sidecar, then the records with their images."""
-        sidecar = None
-        if self.source.regions is not None:
-            sidecar = check_sidecar(Path(self.source.regions), self.findings)
+        regions = self.source.regions
+        sidecar = None if regions is None else check_sidecar(Path(regions), self.findings)
         if sidecar is not None:
-            self.name = sidecar.source
+            self.name = sidecar.manifest["source"]
         tasks: list[ImageTask] = []
         for number, name, record in self._records():
             tasks += self._add_record(number, name, record)
@@ -63,10 +61,9 @@ class SourceCheck:
                 self._open(tasks)
                 tasks = []
         self._open(tasks)
-        if not self.ids and "annotations" not in self.findings.counts:
+        if not self.questions and "annotations" not in self.findings.counts:
             self.findings.add("annotations", f"{self.source.annotations}: no samples")
-        self._compare_questions()
-        self._compare_sidecar(sidecar)
+        self._compare(sidecar)
 
     def _records(self) -> Iterator[tuple[int, str, dict[str, Any]]]:
         """Yield (number, name for messages, record); anything that is not a record is counted and skipped."""
@@ -95,7 +92,7 @@ class SourceCheck:
             images = image_names(name, record)
             _, turns = conversation(name, record, len(images))
         except DataError as error:
-            self.findings.add("empty_answer" if _lacks_answer(record) else "record", str(error))
+            self.findings.add("empty_answer" if isinstance(error, NoAnswerError) else "record", str(error))
             return []
         if not images:
             totals["text-only records"] += 1
@@ -113,11 +110,8 @@ class SourceCheck:
 
     def _add_question(self, number: int, key: str, image: str, turn: Turn, needs_row: bool) -> None:
         self.findings.totals["questions"] += 1
-        self.ids.append(hash64(key))
-        self.pairs.append(hash64(image, turn.question))
-        self.answers.append(hash64(turn.answer))
-        self.records.append(number)
-        self.needs_row.append(needs_row)
+        hashes = hash64(key), hash64(image, turn.question), hash64(turn.answer)
+        self.questions.extend((*hashes, number, needs_row))
 
     def _record_boxes(self, name: str, record: Mapping[str, Any]) -> list[Any]:
         """Return `objects.bbox`, from which the trainer makes a region; it supports only pixels."""
@@ -152,9 +146,7 @@ class SourceCheck:
             check, message = result.error
             self.findings.add(check, f"{task.record}: {message}")
             return
-        self.opened.append(hash64(task.image))
-        self.opened_in.append(task.number)
-        self.opened_size.extend((result.header.width, result.header.height))
+        self.opened.extend((hash64(task.image), task.number, result.header.width, result.header.height))
         for flag in result.header.flags:
             self.findings.add(flag, f"{task.record}: {task.image}")
         path = existing_image(self.root, task.image)
@@ -165,27 +157,19 @@ class SourceCheck:
 
     # ---- comparisons over the whole source
 
-    def _record(self, number: int) -> str:
-        return f"{self.source.annotations}: record {number}"
+    def _add_records(self, check: str, records: np.ndarray, note: str = "") -> None:
+        """Count as many findings as there are numbers of records."""
+        if len(records):
+            self.findings.add(check, f"{self.source.annotations}: record {records[0]}{note}", len(records))
 
-    def _compare_questions(self) -> None:
-        records = np.array(self.records)
-        again = _repeats(np.array(self.ids))
-        if len(again):
-            self.findings.add("duplicate_sample", self._record(records[again[0]]), len(again))
-        pairs, first = np.unique(np.array(self.pairs), return_index=True)
-        answers = np.array(self.answers)
-        conflicts = np.flatnonzero(answers != answers[first[np.searchsorted(pairs, np.array(self.pairs))]])
-        if len(conflicts):
-            self.findings.add("answer_conflict", self._record(records[conflicts[0]]), len(conflicts))
-
-    def _compare_sidecar(self, sidecar: SidecarRows | None) -> None:
+    def _compare(self, sidecar: SidecarRows | None) -> None:
         findings, regions = self.findings, self.source.regions
-        ids = np.array(self.ids)
+        ids, pairs, answers, records, needs_row = np.array(self.questions).reshape(-1, 5).T
+        self._add_records("duplicate_sample", np.delete(records, np.unique(ids, return_index=True)[1]))
+        _, first, number = np.unique(pairs, return_index=True, return_inverse=True)
+        self._add_records("answer_conflict", records[answers != answers[first[number]]])
         has_row = np.isin(ids, sidecar.ids) if sidecar is not None else np.zeros(len(ids), bool)
-        without = np.flatnonzero(~has_row & np.array(self.needs_row, bool))
-        if len(without):
-            findings.add("no_region", self._record(self.records[without[0]]), len(without))
+        self._add_records("no_region", records[~has_row & (needs_row > 0)])
         if sidecar is None:
             return
         unused = int((~np.isin(sidecar.ids, ids)).sum())
@@ -201,36 +185,12 @@ class SourceCheck:
 
     def _compare_sizes(self, sidecar: SidecarRows) -> None:
         """Find rows with another size than their image's file."""
-        keys, first = np.unique(np.array(self.opened), return_index=True)
-        if not len(keys):
-            return
-        position = np.minimum(np.searchsorted(keys, sidecar.images), len(keys) - 1)
-        opened = first[position]
-        sizes = np.array(self.opened_size).reshape(-1, 2)[opened]
-        bad = np.flatnonzero((keys[position] == sidecar.images) & (sizes != sidecar.sizes).any(1))
-        if len(bad):
-            row = bad[0]
-            file, stated = ("x".join(map(str, size)) for size in (sizes[row], sidecar.sizes[row]))
-            example = f"{self._record(self.opened_in[opened[row]])}: the image is {file}, the sidecar states {stated}"
-            self.findings.add("size_mismatch", example, len(bad))
-
-
-def _repeats(keys: np.ndarray) -> np.ndarray:
-    """Return the indices of all keys that occurred before, in order."""
-    _, first = np.unique(keys, return_index=True)
-    again = np.ones(len(keys), bool)
-    again[first] = False
-    return np.flatnonzero(again)
-
-
-def _lacks_answer(record: Mapping[str, Any]) -> bool:
-    """Check whether a conversation has an answer that is empty."""
-    entries = record.get("conversations") or record.get("messages")
-    if not isinstance(entries, list):
-        return False
-    for entry in entries:
-        if isinstance(entry, dict) and ROLES.get(str(entry.get("from") or entry.get("role"))) == "assistant":
-            text = entry.get("value") or entry.get("content") or ""
-            if not text or (isinstance(text, str) and not text.strip()):
-                return True
-    return False
+        images = np.array(self.opened).reshape(-1, 4)
+        images = images[np.argsort(images[:, 0])]
+        position = np.searchsorted(images[:, 0], sidecar.images)
+        known = np.flatnonzero(np.isin(sidecar.images, images[:, 0]))
+        files, stated = images[position[known]], sidecar.sizes[known]
+        bad = (files[:, 2:] != stated).any(1)
+        if bad.any():
+            file, row = ("x".join(map(str, sizes[bad][0])) for sizes in (files[:, 2:], stated))
+            self._add_records("size_mismatch", files[bad, 1], f": the image is {file}, the sidecar states {row}")

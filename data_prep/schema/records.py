@@ -43,6 +43,10 @@ class Turn:
     kind: str | None
 
 
+class NoAnswerError(DataError):
+    """Report a question without an answer to train on."""
+
+
 def read_records(annotations: str, skipped: Container[int] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
     """Read (name for messages, record) from a JSON list, JSONL, parquet by path or glob, or a `datasets` folder.
 
@@ -107,8 +111,10 @@ def conversation(name: str, record: Mapping[str, Any], images: int) -> tuple[str
     pairs = zip(utterances[::2], utterances[1::2], strict=True)
     for number, ((_, question, kind), (_, answer, _)) in enumerate(pairs):
         turn = Turn(question.replace(IMAGE_TAG, "").strip(), answer.strip(), kind)
-        if not turn.question or not turn.answer:
-            raise DataError(f"{name}: question {number} has no {'answer' if turn.question else 'text'}")
+        if not turn.question:
+            raise DataError(f"{name}: question {number} has no text")
+        if not turn.answer:
+            raise NoAnswerError(f"{name}: question {number} has no answer")
         turns.append(turn)
     return system, turns
 
