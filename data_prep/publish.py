@@ -51,8 +51,56 @@ class PublishArguments(PushArguments):
             yield f"out: {self.out} exists; remove it or choose another"
 
 
-def publish(arguments: PublishArguments) -> Path:
-    """Write the folder, then upload it if `push_to` is set.
+def _sidecars(folders: Sequence[Path]) -> dict[Path, Manifest]:
+    sidecars = {folder: card_manifest(folder) for folder in folders}
+    seen: dict[str, Path] = {}
+    for folder, manifest in sidecars.items():
+        if manifest.source in seen:
+            raise DataError(f"{folder}: source {manifest.source!r} is {seen[manifest.source]}'s already; see name=")
+        seen[manifest.source] = folder
+    return sidecars
+
+
+def _link_parts(source: Path, target: Path) -> None:
+    """Link or copy the parquet parts of a folder, which need not exist."""
+    for part in sorted(source.glob("part-*.parquet")):
+        target.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(part, target / part.name)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(part, target / part.name)
+
+
+def published_manifest(folder: Path) -> str:
+    """Return the text of a sidecar's manifest, without the folders of the machine that made it."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    if "arguments" in manifest:
+        reader = SOURCES.get(str(manifest["arguments"].get("source")))
+        file_keys = None if reader is None else frozenset((*reader.file_keys, *FILE_KEYS))
+        manifest["arguments"] = _without_folders(manifest["arguments"], file_keys)
+    return json.dumps(manifest, indent=2) + "\n"
+
+
+def _without_folders(value: Any, file_keys: frozenset[str] | None, key: str = "") -> Any:
+    """Replace paths by file names at any depth; a prompt is not a path, and a join is PREFIX=PATH.
+
+    Args:
+        file_keys: the keys that name files; None: any key may. An absolute value is a path of this machine in any case.
+    """
+    if isinstance(value, Mapping):
+        return {name: _without_folders(item, file_keys, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(item, file_keys, key) for item in value]
+    names_file = file_keys is None or key in file_keys or key == "joins" or str(value).startswith("/")
+    if not isinstance(value, str) or key == "prompt" or not names_file:
+        return value
+    prefix, equals, path = value.partition("=") if key == "joins" else ("", "", value)
+    return prefix + equals + path.rstrip("/").rpartition("/")[2]
+
+
+@command("data_prep.publish", PublishArguments, positionals=("out",))
+def main(arguments: PublishArguments) -> None:
+    """Make a data set for the Hub of region sidecars.
 
     Raises:
         DataError: a folder that is not a sidecar, or two sidecars of one source.
@@ -80,68 +128,6 @@ def publish(arguments: PublishArguments) -> Path:
     print(f"{out}: {sum(manifest.rows for manifest in sidecars.values()):,} questions of {len(sidecars)} sources")
     if arguments.push_to is not None:
         push_folder(out, arguments, REGIONS)
-    return out
-
-
-def _sidecars(folders: Sequence[Path]) -> dict[Path, Manifest]:
-    sidecars = {folder: card_manifest(folder) for folder in folders}
-    seen: dict[str, Path] = {}
-    for folder, manifest in sidecars.items():
-        if manifest.source in seen:
-            raise DataError(f"{folder}: source {manifest.source!r} is {seen[manifest.source]}'s already; see name=")
-        seen[manifest.source] = folder
-    return sidecars
-
-
-def _link_parts(source: Path, target: Path) -> None:
-    """Link or copy the parquet parts of a folder, which need not exist."""
-    for part in sorted(source.glob("part-*.parquet")):
-        target.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(part, target / part.name)
-        except OSError:  # another file system, or one without links
-            shutil.copyfile(part, target / part.name)
-
-
-def published_manifest(folder: Path) -> str:
-    """Return the text of a sidecar's manifest, without the folders of the machine that made it."""
-    manifest = json.loads((folder / MANIFEST).read_text())
-    arguments = manifest.get("arguments", {})
-    reader = SOURCES.get(str(arguments.get("source")))
-    file_keys = None if reader is None else frozenset((*reader.file_keys, *FILE_KEYS))
-    if "arguments" in manifest:
-        manifest["arguments"] = _without_folders(arguments, file_keys)
-    return json.dumps(manifest, indent=2) + "\n"
-
-
-def _without_folders(value: Any, file_keys: frozenset[str] | None, key: str = "") -> Any:
-    """Replace paths by file names at any depth; a prompt is not a path, and a join is PREFIX=PATH.
-
-    Args:
-        file_keys: the keys that name files; None: any key may. An absolute value is a path of this machine in any case.
-    """
-    if isinstance(value, Mapping):
-        return {name: _without_folders(item, file_keys, name) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_without_folders(item, file_keys, key) for item in value]
-    if not isinstance(value, str) or key == "prompt":
-        return value
-    if key == "joins":
-        prefix, equals, path = value.partition("=")
-        return prefix + equals + _file_name(path)
-    if file_keys is None or key in file_keys or value.startswith("/"):
-        return _file_name(value)
-    return value
-
-
-def _file_name(path: str) -> str:
-    return path.rstrip("/").rpartition("/")[2]
-
-
-@command("data_prep.publish", PublishArguments, positionals=("out",))
-def main(arguments: PublishArguments) -> None:
-    """Make a data set for the Hub of region sidecars."""
-    publish(arguments)
 
 
 if __name__ == "__main__":

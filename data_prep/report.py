@@ -52,29 +52,6 @@ class ReportArguments(Checked):
             yield f"samples: {self.samples} must not be negative"
 
 
-def write_report(lists: DataLists, arguments: ReportArguments) -> None:
-    """Write the page.
-
-    Raises:
-        DataError: a sidecar cannot be read.
-    """
-    sources = [
-        _section(role, source, arguments)
-        for role, named in (("training", lists.train_data), ("held out", lists.eval_data))
-        for source in named
-    ]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "checking"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    page = environment.get_template("report.html.jinja").render(sources=sources, flags=FLAGS)
-    Path(arguments.out).parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(Path(arguments.out), page.encode("utf-8", "xmlcharrefreplace"))
-
-
 def _section(role: str, source: DataSource, arguments: ReportArguments) -> dict[str, Any]:
     """Return the page's content about one source."""
     section: dict[str, Any] = {"role": role, "source": source, "statistics": None, "cards": []}
@@ -83,21 +60,15 @@ def _section(role: str, source: DataSource, arguments: ReportArguments) -> dict[
     statistics = read_statistics(Path(source.regions), arguments.samples, arguments.seed)
     answers = _answers(source, statistics)
     cards = [_card(row, answers.get(row["sample_id"]), source, arguments) for row in statistics.chosen]
-    cover = statistics.cover_shares()
+    cover, name = statistics.cover_shares(), statistics.source.casefold().replace("-", "_")
     return section | {
         "statistics": statistics,
         "bins": statistics.bins(),
-        "expected": _expected(statistics.source),
+        "expected": next(((known, *areas) for known, areas in EXPECTED_AREA.items() if known in name), None),
         "cover": cover,
         "most_covered": max(max(line) for line in cover),
         "cards": cards,
     }
-
-
-def _expected(source: str) -> tuple[str, float, float] | None:
-    """Return (set, mean, median) that a source of that name should be close to."""
-    name = source.casefold().replace("-", "_")
-    return next(((known, *areas) for known, areas in EXPECTED_AREA.items() if known in name), None)
 
 
 def _answers(source: DataSource, statistics: RegionStatistics) -> dict[str, str]:
@@ -155,8 +126,23 @@ def _thumbnail(path: Path, arguments: ReportArguments) -> str:
 
 @command("data_prep.report", DataLists, ReportArguments, ignore_others_in_file=True)
 def main(lists: DataLists, arguments: ReportArguments) -> None:
-    """Write a page about regions: counts, areas, where they lie, samples."""
-    write_report(lists, arguments)
+    """Write a page about regions: counts, areas, where they lie, samples.
+
+    Raises:
+        DataError: a sidecar cannot be read.
+    """
+    roles = {"training": lists.train_data, "held out": lists.eval_data}
+    sources = [_section(role, source, arguments) for role, named in roles.items() for source in named]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "checking"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    page = environment.get_template("report.html.jinja").render(sources=sources, flags=FLAGS)
+    Path(arguments.out).parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(Path(arguments.out), page.encode("utf-8", "xmlcharrefreplace"))
     print(arguments.out)
 
 

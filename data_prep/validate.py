@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.checking.findings import CHECKS
-from data_prep.checking.images import Evaluation, ImagePool
+from data_prep.checking.images import Evaluation, image_pool
 from data_prep.checking.source import SourceCheck
 from data_prep.common.atomic import write_atomically
 from data_prep.common.command_line import Checked, command
@@ -52,20 +52,6 @@ class ValidateArguments(Checked):
         for path in self.evaluation_images:
             if not Path(path).is_file():
                 yield f"evaluation_images: no such file: {path}"
-
-
-def validate(lists: DataLists, arguments: ValidateArguments) -> dict[str, Any]:
-    """Check all sources; return the content of `report`: `train` (the verdict) and `sources`."""
-    evaluation = Evaluation(read_image_names(arguments.evaluation_images))
-    sources = []
-    with ImagePool(arguments.workers, arguments.max_image_pixels, arguments.decode) as pool:
-        # held-out data first: its images are what training data must not hold
-        for role in ("eval_data", "train_data"):
-            for source in getattr(lists, role):
-                check = SourceCheck(source, role, evaluation, pool)
-                check.run()
-                sources.append(_source_report(check, arguments.max_bad_fraction))
-    return {"train": not any(source["fatal"] for source in sources), "arguments": asdict(arguments), "sources": sources}
 
 
 def _source_report(check: SourceCheck, max_bad_fraction: float) -> dict[str, Any]:
@@ -114,12 +100,22 @@ def table(report: dict[str, Any]) -> str:
 @command("data_prep.validate", DataLists, ValidateArguments, ignore_others_in_file=True)
 def main(lists: DataLists, arguments: ValidateArguments) -> int:
     """Check data before training on it; exit status 1 if it may not be trained on."""
-    report = validate(lists, arguments)
+    evaluation = Evaluation(read_image_names(arguments.evaluation_images))
+    sources = []
+    with image_pool(arguments.workers, arguments.max_image_pixels, arguments.decode) as inspect:
+        # held-out data first: its images are what training data must not hold
+        for role, named in (("eval_data", lists.eval_data), ("train_data", lists.train_data)):
+            for source in named:
+                check = SourceCheck(source, role, evaluation, inspect)
+                check.run()
+                sources.append(_source_report(check, arguments.max_bad_fraction))
+    train = not any(source["fatal"] for source in sources)
+    report = {"train": train, "arguments": asdict(arguments), "sources": sources}
     print(table(report))
     if arguments.report is not None:
         Path(arguments.report).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(Path(arguments.report), json.dumps(report, indent=2) + "\n")
-    return 0 if report["train"] else 1
+    return 0 if train else 1
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 import filecmp
 import multiprocessing
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +38,9 @@ class ImageResult(NamedTuple):
     box_error: str | None = None
 
 
+Inspect = Callable[[Sequence[ImageTask], Path | None], list[ImageResult]]
+
+
 def inspect_image(task: ImageTask, root: Path | None, max_pixels: int, decode: bool) -> ImageResult:
     """Open one image."""
     try:
@@ -51,44 +55,33 @@ def inspect_image(task: ImageTask, root: Path | None, max_pixels: int, decode: b
     return ImageResult(header)
 
 
-class ImagePool:
-    """Open images in `workers` processes, or in this one if `workers` is 1."""
+@contextmanager
+def image_pool(workers: int, max_pixels: int, decode: bool) -> Iterator[Inspect]:
+    """Yield a function that opens images as `inspect_image` does, in `workers` processes, or in this one if it is 1.
 
-    def __init__(self, workers: int, max_pixels: int, decode: bool) -> None:
-        self.max_pixels, self.decode = max_pixels, decode
-        self.executor: ProcessPoolExecutor | None = None
-        if workers > 1:  # a fork would copy the locks of pyarrow's threads
-            context = multiprocessing.get_context("spawn")
-            self.executor = ProcessPoolExecutor(workers, mp_context=context, initializer=expect_large_images)
+    It takes the tasks and the root, and returns a result for each task, in order.
+    """
+    expect_large_images()
+    context = multiprocessing.get_context("spawn")  # a fork would copy the locks of pyarrow's threads
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=expect_large_images) as executor:
 
-    def __enter__(self) -> "ImagePool":
-        expect_large_images()
-        return self
+        def inspect(tasks: Sequence[ImageTask], root: Path | None) -> list[ImageResult]:
+            job = partial(inspect_image, root=root, max_pixels=max_pixels, decode=decode)
+            if workers == 1:
+                return list(map(job, tasks))
+            try:
+                return list(executor.map(job, tasks, chunksize=32))
+            except BrokenProcessPool:
+                raise RunError("a process that opens images was killed") from None
 
-    def __exit__(self, *error: object) -> None:
-        if self.executor is not None:
-            self.executor.shutdown(cancel_futures=True)
-
-    def inspect(self, tasks: Sequence[ImageTask], root: Path | None) -> Iterable[ImageResult]:
-        """Return the result of `inspect_image` for each task, in order."""
-        job = partial(inspect_image, root=root, max_pixels=self.max_pixels, decode=self.decode)
-        if self.executor is None:
-            return map(job, tasks)
-        try:
-            return list(self.executor.map(job, tasks, chunksize=32))
-        except BrokenProcessPool:
-            raise RunError("a process that opens images was killed") from None
+        yield inspect
 
 
 class Evaluation:
-    """Recognise the images that must not be trained on.
-
-    Args:
-        names: keys (`data_prep.derivation.joins.image_key`) of images that are known only by name.
-    """
+    """Recognise the images that must not be trained on."""
 
     def __init__(self, names: frozenset[str]) -> None:
-        self.names = names
+        self.names = names  # keys (`image_key`) of images that are known only by name
         self.files: dict[str, list[Path]] = {}  # files of eval_data by key
 
     def add(self, image: str, path: Path) -> None:

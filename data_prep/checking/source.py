@@ -24,7 +24,7 @@ from data_prep.schema.records import (
 from data_prep.schema.sample import sample_id
 
 from .findings import Findings, SidecarRows, check_sidecar, hash64
-from .images import Evaluation, ImagePool, ImageResult, ImageTask
+from .images import Evaluation, ImageResult, ImageTask, Inspect
 
 BATCH = 4096  # images opened together
 
@@ -37,8 +37,8 @@ class SourceCheck:
         evaluation: images that must not be trained on; the images of `eval_data` are added.
     """
 
-    def __init__(self, source: DataSource, role: str, evaluation: Evaluation, pool: ImagePool) -> None:
-        self.source, self.role, self.evaluation, self.pool = source, role, evaluation, pool
+    def __init__(self, source: DataSource, role: str, evaluation: Evaluation, inspect: Inspect) -> None:
+        self.source, self.role, self.evaluation, self.inspect = source, role, evaluation, inspect
         self.root = ImageFiles(source.image_root).root
         self.name = Path(source.annotations).stem
         self.findings, self.frame = Findings(), FrameTest()
@@ -133,7 +133,7 @@ class SourceCheck:
         return ImageTask(number, name, image, new)
 
     def _open(self, tasks: Sequence[ImageTask]) -> None:
-        for task, result in zip(tasks, self.pool.inspect(tasks, self.root), strict=True):
+        for task, result in zip(tasks, self.inspect(tasks, self.root), strict=True):
             if result.header is not None:
                 self.frame.add(task.text_boxes, result.header.width, result.header.height)
             if result.box_error is not None:

@@ -26,7 +26,6 @@ MAX_IMAGE_PIXELS = 89_478_485  # Pillow's own warning limit
 # The formats that are read: another one may start a program, as EPS does. MPO files are opened as JPEG.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 FILE_TYPES = {"JPEG": ".jpg", "MPO": ".jpg"}  # other formats: the name of the format
-MISNAMED = "format_mismatch"
 
 
 class ImageFiles:
@@ -89,7 +88,10 @@ def read_header(path: Path, max_pixels: int | None = MAX_IMAGE_PIXELS, decode: b
     Raises:
         RecordError: as of `open_image`.
     """
-    return _read(path, max_pixels, decode)[1]
+    with open_image(path, max_pixels) as image:
+        if decode:
+            image.load()
+        return _header(image, path)
 
 
 def read_embedded(
@@ -105,22 +107,10 @@ def read_embedded(
     """
     if not path and not record_id:
         raise RecordError("no_name", "the embedded image has no name: neither a path nor an id")
-    form, header = _read(PurePath(path or str(record_id)), max_pixels, decode=False, data=io.BytesIO(data))
-    if path:
-        return path, header
-    name = str(record_id) + FILE_TYPES.get(form, f".{form.lower()}")
-    return name, ImageHeader(header.width, header.height, tuple(flag for flag in header.flags if flag != MISNAMED))
-
-
-def _read(
-    path: PurePath, max_pixels: int | None, decode: bool, data: IO[bytes] | None = None
-) -> tuple[str, ImageHeader]:
-    """Return the format and the header of an image, as of `open_image`."""
-    with open_image(path, max_pixels, data) as image:
-        flags = _header_flags(image, path)
-        if decode:
-            image.load()
-        return image.format or "", ImageHeader(image.width, image.height, flags)
+    with open_image(PurePath(path or str(record_id)), max_pixels, io.BytesIO(data)) as image:
+        form = image.format or ""
+        name = path or f"{record_id}{FILE_TYPES.get(form, f'.{form.lower()}')}"
+        return name, _header(image, PurePath(name))
 
 
 @contextmanager
@@ -171,15 +161,13 @@ def open_rgb(
         return image.convert("RGB")
 
 
-def _header_flags(image: Image.Image, path: PurePath) -> tuple[str, ...]:
-    flags = []
-    if path.suffix.lower() not in _extensions(image.format or ""):
-        flags.append(MISNAMED)
-    if "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1):
-        flags.append("exif_rotated")
-    if image.mode == "CMYK":
-        flags.append("cmyk")
-    return tuple(flags)
+def _header(image: Image.Image, path: PurePath) -> ImageHeader:
+    flags = {
+        "format_mismatch": path.suffix.lower() not in _extensions(image.format or ""),
+        "exif_rotated": "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1),
+        "cmyk": image.mode == "CMYK",
+    }
+    return ImageHeader(image.width, image.height, tuple(flag for flag, is_set in flags.items() if is_set))
 
 
 @cache

@@ -15,11 +15,7 @@ from data_prep.common.errors import DataError
 
 
 class Index:
-    """Map text keys to JSON values: read-only once built, and picklable.
-
-    Args:
-        path: the SQLite file.
-    """
+    """Map text keys to JSON values in the SQLite file `path`: read-only once built, and picklable."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -41,7 +37,16 @@ class Index:
             with _errors_of(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with atomic_path(path) as partial:
-                    _write(partial, items)
+                    partial.unlink(missing_ok=True)
+                    with closing(sqlite3.connect(partial)) as connection:
+                        connection.execute("PRAGMA journal_mode = OFF")
+                        connection.execute("PRAGMA synchronous = OFF")
+                        connection.execute("CREATE TABLE items (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID")
+                        rows = (
+                            (key, json.dumps(value, separators=(",", ":"))) for key, value in items if _is_text(key)
+                        )
+                        connection.executemany("INSERT OR IGNORE INTO items VALUES (?, ?)", rows)
+                        connection.commit()
         return cls(path)
 
     def get(self, key: str) -> Any | None:
@@ -53,19 +58,6 @@ class Index:
                 self._connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?immutable=1", uri=True)
             row = self._connection.execute("SELECT value FROM items WHERE key = ?", (key,)).fetchone()
         return None if row is None else json.loads(row[0])
-
-
-def _write(path: Path, items: Iterable[tuple[str, Any]]) -> None:
-    path.unlink(missing_ok=True)
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA journal_mode = OFF")
-        connection.execute("PRAGMA synchronous = OFF")
-        connection.execute("CREATE TABLE items (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID")
-        connection.executemany(
-            "INSERT OR IGNORE INTO items VALUES (?, ?)",
-            ((key, json.dumps(value, separators=(",", ":"))) for key, value in items if _is_text(key)),
-        )
-        connection.commit()
 
 
 def _is_text(key: str) -> bool:

@@ -26,40 +26,23 @@ class LabelledBox(NamedTuple):
 
 @dataclass(slots=True)
 class Question:
-    """Hold one question about one image, with every annotation that may lead to its region.
+    """Hold one question about one image, with every annotation that may lead to its region."""
 
-    Args:
-        image: path relative to the image root; regions refer to this image.
-        text, answer: the texts to train on; with an empty answer, only a localizer learns from the question.
-        turn: number of the question in its record, from 0.
-        kind: type of the question, if the source states it.
-        size: width and height that the annotation states.
-        frame: coordinate frame of all boxes here.
-        boxes: boxes that a person drew, x1, y1, x2, y2, not yet checked.
-        answers: the correct answers that text in the image may show; the first is preferred.
-        words: text read in the image (OCR), in reading order.
-        objects: named objects.
-        whole_image: whether the source states that the question needs the whole image.
-        joined: the annotation of the same question in its native source.
-        flags: defects and doubts that the reader noticed.
-        other_images: further images of the record.
-    """
-
-    image: str
+    image: str  # path relative to the image root; regions refer to this image
     text: str
-    answer: str = ""
-    turn: int = 0
-    kind: str | None = None
-    size: tuple[int, int] | None = None
-    frame: BoxFrame = "pixels"
-    boxes: Sequence[Sequence[float]] = ()
-    answers: Sequence[str] = ()
-    words: Sequence[LabelledBox] = ()
-    objects: Sequence[LabelledBox] = ()
-    whole_image: bool = False
-    joined: RegionAnnotation | None = None
-    flags: Sequence[str] = ()
-    other_images: Sequence[str] = ()
+    answer: str = ""  # to train on; if it is empty, only a localizer learns from the question
+    turn: int = 0  # number of the question in its record
+    kind: str | None = None  # type of the question, if the source states it
+    size: tuple[int, int] | None = None  # width and height that the annotation states
+    frame: BoxFrame = "pixels"  # coordinate frame of all boxes here
+    boxes: Sequence[Sequence[float]] = ()  # boxes that a person drew, x1, y1, x2, y2, not yet checked
+    answers: Sequence[str] = ()  # the correct answers that text in the image may show; the first is preferred
+    words: Sequence[LabelledBox] = ()  # text read in the image (OCR), in reading order
+    objects: Sequence[LabelledBox] = ()  # named objects
+    whole_image: bool = False  # whether the source states that the question needs the whole image
+    joined: RegionAnnotation | None = None  # the annotation of the same question in its native source
+    flags: Sequence[str] = ()  # defects and doubts that the reader noticed
+    other_images: Sequence[str] = ()  # further images of the record
 
 
 def to_pixels(box: Sequence[float], frame: BoxFrame, width: int, height: int) -> Box:
