@@ -79,10 +79,10 @@ def check(name: str, base: str) -> None:
         raise ValueError(f"{path}: damaged: {error.errors()[0]['msg']}") from error
     matrices, compared = _matrices(base), 0
     for tensor, stored in expected.items():
-        if tensor not in matrices or (found := _read(*matrices[tensor])).shape != stored.shape:
+        if tensor not in matrices or (actual := _read(*matrices[tensor])).shape != stored.shape:
             continue
         compared += 1
-        pairs = zip(stored.row, found.row, strict=False)
+        pairs = zip(stored.row, actual.row, strict=False)
         if not all(math.isclose(one, other, rel_tol=PRECISION, abs_tol=SMALLEST) for one, other in pairs):
             raise ValueError(f"its base {base} has other weights than it was trained on, {tensor} among them")
     if not compared:
@@ -95,14 +95,14 @@ def _matrices(base: str) -> dict[str, tuple[Path, str]]:
     if not folder.is_dir():
         cached = [try_to_load_from_cache(base, name) for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)]
         folder = next((Path(path).parent for path in cached if isinstance(path, str)), folder)
-    found = {}
+    matrices = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118 - no mapping
                 part = file.get_slice(name)
                 if part.get_dtype() in FLOATS and len(part.get_shape()) == 2:
-                    found[name] = (path, name)
-    return found
+                    matrices[name] = (path, name)
+    return matrices
 
 
 def _read(path: Path, name: str) -> Numbers:

@@ -29,7 +29,7 @@ from data_prep.common.atomic import write_atomically
 LOG_FILE = "train_log.jsonl"
 # Dense bf16 FLOP/s by a part of the device's name, from the makers' data sheets.
 PEAK_FLOPS = {"A100": 312e12, "H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12}
-_SUMS = ("samples", "tokens", "places", "visual_tokens", "flops")  # added over processes; places: tokens and padding
+_SUMS = ("samples", "tokens", "positions", "visual_tokens", "flops")  # added over processes; positions with padding
 _TIMES = ("step_s", "data_s", "forward_backward_s")  # averaged over processes
 
 
@@ -87,8 +87,8 @@ class StepMeter(TrainerCallback):
         not attend to each other.
         """
         for batch in batches:
-            self.totals["places"] += batch["input_ids"].numel()
-            self.totals["samples"] += len(batch["sample_ids"])  # empty places are none
+            self.totals["positions"] += batch["input_ids"].numel()
+            self.totals["samples"] += len(batch["sample_ids"])
             if self.shape is None:
                 self.totals["tokens"] += int(batch["attention_mask"].sum())
                 self.totals["visual_tokens"] += int((batch["input_ids"] == self.image_token_id).sum())
@@ -129,7 +129,7 @@ class StepMeter(TrainerCallback):
                 "samples_per_s": sums["samples"] / times["step_s"],
                 "tokens_per_s": sums["tokens"] / times["step_s"],
                 "visual_tokens_per_sample": sums["visual_tokens"] / max(sums["samples"], 1),
-                "padding_fraction": 1 - sums["tokens"] / sums["places"],
+                "padding_fraction": 1 - sums["tokens"] / sums["positions"],
                 **per_step,
                 "rest_s": per_step["step_s"] - per_step["data_s"] - per_step["forward_backward_s"],
                 "peak_memory_bytes": every[:, -1].max().item(),

@@ -43,7 +43,7 @@ def attend_by_sample(
         parts = [x[row : row + 1].split([*lengths, x.shape[2] - sum(lengths)], dim=2) for x in (query, key, value)]
         samples = list(zip(*parts, strict=True))[: len(lengths)]
         outputs = [sdpa_attention_forward(module, *sample, None, **kwargs)[0] for sample in samples]
-        padding = parts[0][-1].transpose(1, 2)  # (1, places, heads, head size)
+        padding = parts[0][-1].transpose(1, 2)  # (1, padding, heads, head size)
         rows.append(torch.cat([*outputs, 0 * (padding + parts[1][-1].sum() + parts[2][-1].sum())], dim=1))
     return torch.cat(rows), None
 

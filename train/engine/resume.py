@@ -47,12 +47,12 @@ def checkpoint_to_resume(args: PlcTrainingArguments) -> Path | None:
     Raises:
         ConfigError: no such checkpoint, a damaged one, or a run from the start that would mix with an earlier run's.
     """
-    found = None
+    checkpoint = None
     if args.process_index == 0:  # a single process reads all bytes and reports an error once
-        found = _find(args)
-        if found is not None and args.deepspeed:
-            check_processes(found, args.world_size)
-    return broadcast_object_list([found])[0]
+        checkpoint = _find(args)
+        if checkpoint is not None and args.deepspeed:
+            check_processes(checkpoint, args.world_size)
+    return broadcast_object_list([checkpoint])[0]
 
 
 def _find(args: PlcTrainingArguments) -> Path | None:

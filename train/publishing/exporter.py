@@ -68,12 +68,12 @@ def export(arguments: ExportArguments) -> Path:
     _check_destination(out, arguments)
     run = read_run(arguments.checkpoint)
     evaluation = None if arguments.evaluation is None else _read_evaluation(arguments.evaluation)
-    image, asked = read_request(arguments.image, arguments.question, arguments.region)
+    image, query = read_request(arguments.image, arguments.question, arguments.region)
     check_push(arguments, EXPORT)
     dtype = config.dtype or torch.float32
     with _new_folder(out) as staged:
         request = staged.with_name("request")
-        write_request(request, image, asked)
+        write_request(request, image, query)
         model, processor = _load(checkpoint, dtype, staged.with_name("checkpoint"))
         expected = export_proof.compute(model, processor, request)
         picture = draw_request(model, processor, request)

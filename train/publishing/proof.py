@@ -34,16 +34,16 @@ class Absent(MetaPathFinder):
 @torch.inference_mode()
 def compute(model: Any, processor: Any, request: Path) -> dict[str, torch.Tensor]:
     """Compute a request: return the processor's outputs by name, and logits (1, L, V) in fp32."""
-    asked = json.loads((request / "request.json").read_text(encoding="utf-8"))
+    query = json.loads((request / "request.json").read_text(encoding="utf-8"))
     with Image.open(request / "image.png") as file:
         image = file.convert("RGB")
-    content = [{"type": "image", "image": image}, {"type": "text", "text": asked["question"]}]
+    content = [{"type": "image", "image": image}, {"type": "text", "text": query["question"]}]
     inputs = processor.apply_chat_template(
         [{"role": "user", "content": content}],
         tokenize=True,
         return_dict=True,
         add_generation_prompt=True,
-        processor_kwargs={"regions": [asked["region"]], "return_tensors": "pt"},
+        processor_kwargs={"regions": [query["region"]], "return_tensors": "pt"},
     )
     computed = dict(inputs)
     inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)

@@ -42,17 +42,17 @@ def read_request(path: str | None, question: str, region: Sequence[float] | None
     return image, {"question": question, "region": box}
 
 
-def write_request(folder: Path, image: Image.Image, asked: dict[str, Any]) -> None:
+def write_request(folder: Path, image: Image.Image, query: dict[str, Any]) -> None:
     """Write a request into a new folder."""
     folder.mkdir()
     image.save(folder / "image.png")
-    (folder / "request.json").write_text(json.dumps(asked), encoding="utf-8")
+    (folder / "request.json").write_text(json.dumps(query), encoding="utf-8")
 
 
 def draw_request(model: nn.Module, processor: Any, request: Path) -> Image.Image:
     """Draw the request's image with its region, what the tokens keep of it, and the model's answer, for the card."""
-    asked = json.loads((request / "request.json").read_text(encoding="utf-8"))
-    row = own_question(str(request / "image.png"), **asked)
+    query = json.loads((request / "request.json").read_text(encoding="utf-8"))
+    row = own_question(str(request / "image.png"), **query)
     return answer_and_draw(model, Collator(processor), None, row, MAX_ANSWER_TOKENS).picture
 
 

@@ -41,7 +41,7 @@ class TrainingSource:
 
     Args:
         name: of the source.
-        questions: rows of its sidecar; None: it has none, or none was found.
+        questions: rows of its sidecar; None: it has none, or it is not there.
         methods: number of its regions by their origin.
         licence: the stated licence of its annotations.
     """
