@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from pydantic import TypeAdapter
 from tqdm import tqdm
 
 from data_prep.common.atomic import atomic_path, write_atomically
@@ -44,9 +43,6 @@ class UnpackArguments(Checked):
     def mistakes(self) -> Iterator[str]:
         if not existing_paths(self.parquet):
             yield f"parquet: no such file: {self.parquet}"
-
-
-_CELLS = TypeAdapter(ImageCells)
 
 
 @command("data_prep.unpack", UnpackArguments, positionals=("parquet", "image_root"))
@@ -102,7 +98,7 @@ def _columns(path: Path) -> list[str]:
 
 def _unpack_row(root: Path, values: dict[str, Any], max_pixels: int) -> tuple[str | None, bool]:
     """Write a row's image if it is missing; return its path, or None without an image, and whether it was written."""
-    cells: ImageCells = look_up(_CELLS, values, "row")
+    cells: ImageCells = look_up(ImageCells, values, "row")
     image = cells.image_of()
     if not image.data:
         return image.path, False

@@ -6,17 +6,11 @@
 The test split has no answers. There are no boxes: a question's objects are matched with COCO's instances.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field, TypeAdapter
 
-from data_prep.common.errors import RecordError
-from data_prep.files.streams import Stream, json_list
-from data_prep.schema.question import Question
-
-from .base import majority
+from .base import Questions, majority
 from .coco_objects import CocoQuestions
 
 
@@ -32,18 +26,9 @@ class Aokvqa(CocoQuestions):
 
     annotations: str = field(kw_only=True, metadata={"help": "aokvqa_v1p0_<split>.json."})
 
-    licence: ClassVar[str] = "Apache-2.0"
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
-    file_keys: ClassVar[tuple[str, ...]] = ("annotations", "instances")
+    licence = "Apache-2.0"
+    schema = TypeAdapter(Record)
+    file_keys = ("annotations", "instances")
 
-    def records(self) -> Stream:
-        return json_list(self.annotations)
-
-    def questions(self, record: Record) -> Iterator[Question | RecordError]:
-        yield Question(
-            image=self.image_of(record.image_id),
-            text=record.question,
-            answer=majority(record.direct_answers),
-            size=self.size_of(record.image_id),
-            objects=self.objects_of(record.image_id),
-        )
+    def questions(self, record: Record) -> Questions:
+        yield self.question(record.image_id, record.question, majority(record.direct_answers))

@@ -9,9 +9,11 @@ the records in order, while only the process that owns a record turns it into qu
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
+from operator import length_hint
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
@@ -19,7 +21,8 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, TypeAdapte
 
 from data_prep.common.command_line import refuse
 from data_prep.common.errors import RecordError
-from data_prep.files.streams import JsonLine, LazyRow, Stream
+from data_prep.files.lookup import Index
+from data_prep.files.streams import JsonLine, LazyRow, Stream, chained, json_list
 from data_prep.schema.data_source import existing_paths
 from data_prep.schema.question import Question
 
@@ -27,6 +30,20 @@ from data_prep.schema.question import Question
 Pixels = Annotated[int, Field(gt=0, le=1_000_000)]  # a side of an image
 Id = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]  # 7 as well as "7"
 XYXY = tuple[float, float, float, float]
+
+Questions = Iterator[Question | RecordError]  # of a record, with an error in place of each unusable one
+Items = Iterable[tuple[str, Any]]  # of a look-up table, by key
+
+
+class Sized(BaseModel):
+    """Hold the size of an image, as a record states it."""
+
+    width: Pixels
+    height: Pixels
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.width, self.height
 
 
 class Corner(BaseModel):
@@ -68,13 +85,17 @@ class Source(ABC):
 
     Class attributes:
         schema: schema of a record; a record that does not fit is rejected by name.
-        file_keys: the fields that name files (a path or a glob); optional ones may be None.
+        file_keys: the fields that name files (a path or a glob), that of the records first; optional ones may be None.
+        read: reads the raw records of a file.
         licence: licence of the annotations, as remembered from their publisher's page; a published card states it.
         trains_itself: whether the trainer reads the source's own file, so that no samples are written.
     """
 
+    tables: Mapping[str, Index] = field(init=False, default_factory=dict, repr=False, compare=False)
+
     schema: ClassVar[TypeAdapter[Any]]
-    file_keys: ClassVar[tuple[str, ...]]
+    file_keys: ClassVar[tuple[str, ...]] = ("annotations",)
+    read: ClassVar[Callable[[Path], Stream]] = json_list
     licence: ClassVar[str] = "not known here"
     trains_itself: ClassVar[bool] = False
 
@@ -88,7 +109,21 @@ class Source(ABC):
 
     def prepare(self, folder: Path, image_root: Path | None) -> Self:
         """Return the reader for the workers, with look-up tables built in `folder` or a frame measured on the data."""
-        return self
+        items = self.lookups().items()
+        return self.having(tables={name: Index.build(folder / f"{name}.sqlite", table) for name, table in items})
+
+    def lookups(self) -> dict[str, Items]:
+        """Return the items of each look-up table that the workers need."""
+        return {}
+
+    def entry(self, table: str, key: str, kind: Any, name: str) -> Any | None:
+        """Look up a value and parse it by its type; None if there is no such table or key.
+
+        Raises:
+            RecordError: the value does not fit; the message begins with `name`.
+        """
+        value = self.tables[table].get(key) if table in self.tables else None
+        return None if value is None else look_up(kind, value, name)
 
     def having(self, **tables: Any) -> Self:
         """Return a copy with the fields that `prepare` fills, which are not keys of the configuration."""
@@ -97,12 +132,12 @@ class Source(ABC):
             object.__setattr__(ready, name, value)
         return ready
 
-    @abstractmethod
     def records(self) -> Stream:
-        """Read raw records in the order of the file."""
+        """Read raw records in the order of the files."""
+        return chained([type(self).read(path) for path in existing_paths(getattr(self, self.file_keys[0]))])
 
     @abstractmethod
-    def questions(self, record: Any) -> Iterator[Question | RecordError]:
+    def questions(self, record: Any) -> Questions:
         """Yield the questions of a record that fits `schema`, with an error in place of each unusable one.
 
         Raises:
@@ -119,10 +154,13 @@ class Source(ABC):
             raise RecordError("schema", first_error(error)) from None
 
 
-def look_up(adapter: TypeAdapter[Any], value: Any, name: str) -> Any:
-    """Parse a value of a look-up table by its schema; RecordError names it if it does not fit."""
+_adapter = cache(TypeAdapter)
+
+
+def look_up(kind: Any, value: Any, name: str) -> Any:
+    """Parse a value that lies beside a record by its type; RecordError names it if it does not fit."""
     try:
-        return adapter.validate_python(value)
+        return _adapter(kind).validate_python(value)
     except ValidationError as error:
         raise RecordError("schema", first_error(error, name)) from None
 
@@ -140,12 +178,18 @@ def keyed(items: Iterable[Any], key: str) -> Iterator[tuple[str, Any]]:
             yield str(item[key]), item
 
 
+def listed(items: Sequence[Any]) -> Stream:
+    """Read records that are in memory."""
+    remaining = iter(items)
+    return Stream(remaining, len(items), lambda: len(items) - length_hint(remaining))
+
+
 def below(folder: str, path: str) -> str:
     """Return a path below image_root; `folder` may be ""."""
     return f"{folder}/{path}" if folder else path
 
 
-def merged(questions: Iterable[Question | RecordError]) -> Iterator[Question | RecordError]:
+def merged(questions: Iterable[Question | RecordError]) -> Questions:
     """Merge the questions of one image that have the same text.
 
     Questions with the same answer become one with the boxes of all, flagged `low_confidence` if these differ, because
@@ -184,11 +228,6 @@ def votes(answers: Sequence[str]) -> dict[str, int]:
     return {spelled[answer]: count for answer, count in counts.most_common()}
 
 
-def by_votes(answers: Sequence[str]) -> list[str]:
-    """Return the different answers in the order of `votes`."""
-    return list(votes(answers))
-
-
 def majority(answers: Sequence[str]) -> str:
     """Return the first of `votes`, or ""."""
     return next(iter(votes(answers)), "")
@@ -201,3 +240,8 @@ def _folded(answer: str) -> str:
 def xywh(x: float, y: float, width: float, height: float) -> XYXY:
     """Convert a box from corner and size."""
     return x, y, x + width, y + height
+
+
+def bounds(xs: Sequence[float], ys: Sequence[float]) -> XYXY:
+    """Return the box around points."""
+    return min(xs), min(ys), max(xs), max(ys)

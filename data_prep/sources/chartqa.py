@@ -11,7 +11,7 @@ bars, points or slices.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pydantic_core
 from pydantic import BaseModel, TypeAdapter
@@ -19,10 +19,10 @@ from pydantic import BaseModel, TypeAdapter
 from crop_model.regions import union_box
 from data_prep.common.errors import RecordError
 from data_prep.files.images import existing_image
-from data_prep.files.streams import Stream, errors_as, json_list
+from data_prep.files.streams import errors_as
 from data_prep.schema.question import LabelledBox, Question
 
-from .base import XYXY, Id, Source, below, xywh
+from .base import XYXY, Id, Questions, Source, below, xywh
 
 
 class Record(BaseModel):
@@ -41,14 +41,11 @@ class ChartQA(Source):
     )
     folder: str = field(default="", metadata={"help": "Folder of the images below image_root, such as train/png."})
 
-    licence: ClassVar[str] = "GPL-3.0"
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
-    file_keys: ClassVar[tuple[str, ...]] = ("annotations", "elements")
+    licence = "GPL-3.0"
+    schema = TypeAdapter(Record)
+    file_keys = ("annotations", "elements")
 
-    def records(self) -> Stream:
-        return json_list(self.annotations)
-
-    def questions(self, record: Record) -> Iterator[Question | RecordError]:
+    def questions(self, record: Record) -> Questions:
         elements = list(_elements(self._chart(record.imgname)))
         yield Question(
             image=below(self.folder, record.imgname),

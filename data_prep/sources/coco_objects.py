@@ -5,25 +5,20 @@ table: those of image 42 are `42/0`, `42/1`, ..., and `42` is its size.
 """
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from data_prep.common.errors import ConfigError
-from data_prep.files.lookup import Index
 from data_prep.files.streams import json_list
-from data_prep.schema.question import LabelledBox
+from data_prep.schema.question import LabelledBox, Question
 
-from .base import XYXY, Pixels, Source, look_up, xywh
+from .base import XYXY, Items, Pixels, Sized, Source, xywh
 
 
-class ImageRecord(BaseModel):
+class ImageRecord(Sized):
     id: int
-    width: Pixels
-    height: Pixels
 
 
 class Category(BaseModel):
@@ -34,7 +29,7 @@ class Category(BaseModel):
 class Instance(BaseModel):
     image_id: int
     category_id: int
-    bbox: tuple[float, float, float, float]  # x, y, width, height in pixels
+    bbox: XYXY  # x, y, width, height in pixels
 
 
 class Named(NamedTuple):
@@ -43,7 +38,6 @@ class Named(NamedTuple):
 
 
 Model = TypeVar("Model", bound=BaseModel)
-_SIZE, _NAMED = TypeAdapter(tuple[Pixels, Pixels]), TypeAdapter(Named)
 
 
 @dataclass(frozen=True)
@@ -58,9 +52,6 @@ class CocoQuestions(Source):
         default=None,
         metadata={"help": "COCO's instances_<split>.json of the same images; without it there are no regions."},
     )
-    objects: Index | None = field(init=False, default=None, repr=False, compare=False)
-
-    file_keys: ClassVar[tuple[str, ...]] = ("instances",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,29 +65,24 @@ class CocoQuestions(Source):
     def image_of(self, image_id: int) -> str:
         return self.image_name.format(image_id=image_id)
 
-    def prepare(self, folder: Path, image_root: Path | None) -> Self:
-        if self.instances is None:
-            return self
-        return self.having(objects=Index.build(folder / "coco.sqlite", _items(self.instances)))
+    def lookups(self) -> dict[str, Items]:
+        return {} if self.instances is None else {"coco": _items(self.instances)}
 
-    def size_of(self, image_id: int) -> tuple[int, int] | None:
-        """Return width and height as COCO states them; None if it does not list the image."""
-        size = self.objects.get(str(image_id)) if self.objects else None
-        return None if size is None else look_up(_SIZE, size, f"instances: image {image_id}")
-
-    def objects_of(self, image_id: int) -> list[LabelledBox]:
-        """Return the annotated objects of an image, crowds included."""
+    def question(self, image_id: int, text: str, answer: str, kind: str | None = None) -> Question:
+        """Make a question about an image, with the image's size and objects, crowds included, as COCO states them."""
+        name = f"instances: image {image_id}"
+        size = self.entry("coco", str(image_id), tuple[Pixels, Pixels], name)
         objects: list[LabelledBox] = []
-        while self.objects and (value := self.objects.get(f"{image_id}/{len(objects)}")) is not None:
-            objects.append(LabelledBox(*look_up(_NAMED, value, f"instances: image {image_id}: object {len(objects)}")))
-        return objects
+        while item := self.entry("coco", f"{image_id}/{len(objects)}", Named, f"{name}: object {len(objects)}"):
+            objects.append(LabelledBox(*item))
+        return Question(self.image_of(image_id), text, answer, kind=kind, size=size, objects=objects)
 
 
-def _items(instances: str) -> Iterator[tuple[str, Any]]:
+def _items(instances: str) -> Items:
     """Yield the items of the look-up table; an annotation that does not have COCO's form is skipped."""
     for raw in json_list(instances, "images.item"):
         if (image := fitting(ImageRecord, raw)) is not None:
-            yield str(image.id), (image.width, image.height)
+            yield str(image.id), image.size
     categories = (fitting(Category, raw) for raw in json_list(instances, "categories.item"))
     names = {category.id: category.name for category in categories if category is not None}
     counts = Counter[int]()

@@ -7,21 +7,21 @@
 The test split has no answers.
 """
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from data_prep.common.errors import RecordError
-from data_prep.files.streams import Stream, json_list
-from data_prep.schema.question import LabelledBox, Question
+from data_prep.files.streams import json_list
+from data_prep.schema.question import LabelledBox
 
-from .base import Pixels, Source, below, by_votes, first_error
+from .base import Questions, Sized, Source, below, bounds, first_error, votes
 from .rosetta import NO_OCR, UNREAD, ImageText
 
+Ocr = TypeVar("Ocr", bound=BaseModel)
 CACHED_PAGES = 64  # questions of one page follow one another
 
 
@@ -41,17 +41,12 @@ class OcrLine(BaseModel):
     words: list[Word] = []
 
 
-class Page(BaseModel):
-    width: Pixels
-    height: Pixels
+class Page(Sized):
     lines: list[OcrLine]
 
 
 class Recognized(BaseModel):
     pages: list[Page] = Field(alias="recognitionResults", min_length=1)
-
-
-_RECOGNIZED = TypeAdapter(Recognized)
 
 
 @dataclass(frozen=True)
@@ -64,16 +59,14 @@ class DocVqa(Source):
     )
     folder: str = field(default="", metadata={"help": "Folder below image_root that the paths of images start from."})
 
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
-    file_keys: ClassVar[tuple[str, ...]] = ("annotations", "ocr")
+    schema = TypeAdapter(Record)
+    file_keys = ("annotations", "ocr")
+    read = partial(json_list, prefix="data.item")
 
-    def records(self) -> Stream:
-        return json_list(self.annotations, "data.item")
-
-    def questions(self, record: Any) -> Iterator[Question | RecordError]:
+    def questions(self, record: Any) -> Questions:
         text = UNREAD if self.ocr is None else self.text_of(Path(self.ocr), record)
         image, kind = below(self.folder, record.image), ", ".join(record.kinds) or None
-        yield text.question(image, record.question, by_votes(record.answers), kind)
+        yield text.question(image, record.question, list(votes(record.answers)), kind)
 
     def text_of(self, folder: Path, record: Any) -> ImageText:
         """Return the text of a record's image, flagged `no_ocr` if `folder` has no file for it."""
@@ -83,26 +76,23 @@ class DocVqa(Source):
 @lru_cache(maxsize=CACHED_PAGES)
 def read_page(path: Path) -> ImageText:
     """Read the text of a page; RecordError if the file has another form."""
-    recognized = read_ocr(_RECOGNIZED, path)
+    recognized = read_ocr(Recognized, path)
     if recognized is None:
         return NO_OCR
     page = recognized.pages[0]  # a file holds one page
-    words = [LabelledBox(word.text, _bounds(word.quad)) for line in page.lines for word in line.words]
-    return ImageText(words, "pixels", (page.width, page.height))
+    words = [
+        LabelledBox(word.text, bounds(word.quad[0::2], word.quad[1::2])) for line in page.lines for word in line.words
+    ]
+    return ImageText(words, "pixels", page.size)
 
 
-def read_ocr(adapter: TypeAdapter[Any], path: Path) -> Any | None:
+def read_ocr(form: type[Ocr], path: Path) -> Ocr | None:
     """Parse a JSON file by its schema; None if there is no such file."""
     try:
         content = path.read_bytes()
     except (OSError, ValueError):  # ValueError: an impossible file name
         return None
     try:
-        return adapter.validate_json(content)
+        return form.model_validate_json(content)
     except ValidationError as error:
         raise RecordError("bad_ocr", first_error(error, str(path))) from None
-
-
-def _bounds(quad: Sequence[float]) -> tuple[float, float, float, float]:
-    xs, ys = quad[0::2], quad[1::2]
-    return min(xs), min(ys), max(xs), max(ys)

@@ -10,10 +10,9 @@ xmin .. xmax is xmin - 1 .. xmax half-open. Entity 0 is not visible.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 from defusedxml import ElementTree
 from pydantic import BaseModel, Field, TypeAdapter
@@ -22,7 +21,7 @@ from data_prep.common.errors import RecordError, one_line
 from data_prep.files.streams import Stream, errors_as
 from data_prep.schema.question import Question
 
-from .base import XYXY, Pixels, Source, look_up
+from .base import XYXY, Questions, Sized, Source, listed, look_up
 
 _PHRASE = re.compile(r"\[/EN#(\d+)/(\S+)\s+([^\[\]]+)\]")
 _NOT_VISIBLE = "0"
@@ -42,13 +41,8 @@ class Object(BaseModel):
     nobox: int
 
 
-class Annotation(BaseModel):
-    width: Pixels
-    height: Pixels
+class Annotation(Sized):
     objects: list[Object]
-
-
-_ANNOTATION = TypeAdapter(Annotation)
 
 
 @dataclass(frozen=True)
@@ -61,28 +55,19 @@ class Flickr30k(Source):
         default=None, metadata={"help": "train.txt, val.txt or test.txt: ids of images, one per line; null: all."}
     )
 
-    licence: ClassVar[str] = "research and education, not commercial"
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{1,100}$")])
-    file_keys: ClassVar[tuple[str, ...]] = ("annotations", "sentences", "split")
+    licence = "research and education, not commercial"
+    schema = TypeAdapter(Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{1,100}$")])
+    file_keys = ("annotations", "sentences", "split")
 
     def records(self) -> Stream:
         """Yield the images' ids; their files are read by the process that owns the record."""
-        read, ids = 0, self._ids()
-
-        def counted() -> Iterator[str]:
-            nonlocal read
-            for read, image_id in enumerate(ids, start=1):  # noqa: B007 - the stream's position
-                yield image_id
-
-        return Stream(counted(), len(ids), lambda: read)
-
-    def _ids(self) -> list[str]:
         if self.split is None:
-            return sorted(path.stem for path in Path(self.sentences).glob("*.txt"))
+            return listed(sorted(path.stem for path in Path(self.sentences).glob("*.txt")))
         with errors_as(self.split):
-            return [line.strip() for line in Path(self.split).read_text(encoding="utf-8").splitlines() if line.strip()]
+            lines = Path(self.split).read_text(encoding="utf-8").splitlines()
+        return listed([line.strip() for line in lines if line.strip()])
 
-    def questions(self, record: str) -> Iterator[Question | RecordError]:
+    def questions(self, record: str) -> Questions:
         image = f"{record}.jpg"
         phrases = _phrases(Path(self.sentences) / f"{record}.txt", image)
         annotation = _read_annotation(Path(self.annotations) / f"{record}.xml", image)
@@ -105,7 +90,7 @@ class Flickr30k(Source):
                 text=phrase,
                 turn=len(seen) - 1,
                 kind=kind,
-                size=(annotation.width, annotation.height),
+                size=annotation.size,
                 boxes=boxes,
                 whole_image=not boxes and any(item.scene or item.nobox for item in objects),
                 flags=flags if objects else [*flags, "missing_object"],
@@ -136,7 +121,7 @@ def _read_annotation(path: Path, image: str) -> Annotation:
         for item in root.findall("object")
     ]
     size = {side: root.findtext(f"size/{side}") for side in ("width", "height")}
-    return look_up(_ANNOTATION, {**size, "objects": objects}, str(path))
+    return look_up(Annotation, {**size, "objects": objects}, str(path))
 
 
 def _half_open(box: Corners) -> XYXY:

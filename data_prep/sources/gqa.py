@@ -10,20 +10,14 @@ have neither answers nor graphs.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, Field, TypeAdapter
 
-from data_prep.common.errors import RecordError
-from data_prep.files.lookup import Index
-from data_prep.files.streams import Stream, chained, json_mapping
-from data_prep.schema.data_source import existing_paths
+from data_prep.files.streams import json_mapping
 from data_prep.schema.question import Question
 
-from .base import Corner, Id, Pixels, Source, look_up
+from .base import Corner, Id, Items, Questions, Sized, Source
 
 _IDS = re.compile(r"\(([\d, ]+)\)")
 
@@ -52,13 +46,8 @@ class Record(BaseModel):
     semantic: list[Step] = []
 
 
-class Graph(BaseModel):
-    width: Pixels
-    height: Pixels
+class Graph(Sized):
     objects: dict[str, Corner]
-
-
-_GRAPH = TypeAdapter(Graph)
 
 
 @dataclass(frozen=True)
@@ -70,39 +59,32 @@ class Gqa(Source):
         default=None, metadata={"help": "<split>_sceneGraphs.json; the test splits have none."}
     )
     folder: str = field(default="images", metadata={"help": "Folder of the images below image_root."})
-    graphs: Index | None = field(init=False, default=None, repr=False, compare=False)
 
-    licence: ClassVar[str] = "CC BY 4.0"
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(tuple[str, Record])
-    file_keys: ClassVar[tuple[str, ...]] = ("annotations", "scene_graphs")
+    licence = "CC BY 4.0"
+    schema = TypeAdapter(tuple[str, Record])
+    file_keys = ("annotations", "scene_graphs")
+    read = json_mapping
 
-    def prepare(self, folder: Path, image_root: Path | None) -> Self:
-        if self.scene_graphs is None:
-            return self
-        return self.having(graphs=Index.build(folder / "graphs.sqlite", json_mapping(self.scene_graphs)))
+    def lookups(self) -> dict[str, Items]:
+        return {} if self.scene_graphs is None else {"graphs": json_mapping(self.scene_graphs)}
 
-    def records(self) -> Stream:
-        return chained([json_mapping(path) for path in existing_paths(self.annotations)])
-
-    def questions(self, record: tuple[str, Record]) -> Iterator[Question | RecordError]:
+    def questions(self, record: tuple[str, Record]) -> Questions:
         _, values = record
-        graph = self._graph(values.image_id)
-        ids = [] if values.types.semantic == "global" or _asks_of_scene(values) else object_ids(values)
+        name = f"scene graph of image {values.image_id}"
+        graph: Graph | None = self.entry("graphs", values.image_id, Graph, name)
+        about_scene = any(step.argument.partition("(")[0].strip() == "scene" for step in values.semantic)
+        ids = [] if values.types.semantic == "global" or about_scene else object_ids(values)
         objects = [graph.objects[key] for key in ids if key in graph.objects] if graph else []
         yield Question(
             image=f"{self.folder}/{values.image_id}.jpg",
             text=values.question,
             answer=values.answer,
             kind=values.types.structural,
-            size=(graph.width, graph.height) if graph else None,
+            size=graph.size if graph else None,
             boxes=[item.box() for item in objects],
             whole_image=bool(values.answer) and not ids,  # a test split has neither
-            flags=["missing_object"] if self.graphs and len(objects) < len(ids) else [],
+            flags=["missing_object"] if self.tables and len(objects) < len(ids) else [],
         )
-
-    def _graph(self, image_id: str) -> Graph | None:
-        graph = self.graphs.get(image_id) if self.graphs else None
-        return None if graph is None else look_up(_GRAPH, graph, f"scene graph of image {image_id}")
 
 
 def object_ids(record: Record) -> list[str]:
@@ -113,7 +95,3 @@ def object_ids(record: Record) -> list[str]:
         lists += _IDS.findall(step.argument)
     ids = (key.strip() for text in lists for key in text.split(","))
     return list(dict.fromkeys(key for key in ids if key))
-
-
-def _asks_of_scene(record: Record) -> bool:
-    return any(step.argument.partition("(")[0].strip() == "scene" for step in record.semantic)

@@ -5,10 +5,10 @@ must exist below image_root at that path in any case, because the trainer reads 
 none and takes the size from the embedded bytes.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import Any, Self, cast
 
 from pydantic import TypeAdapter
 
@@ -18,12 +18,10 @@ from data_prep.files.streams import Stream, parquet_rows, saved_dataset
 from data_prep.schema.data_source import existing_paths
 from data_prep.schema.question import BoxFrame, Question
 
-from .base import Embedded, Source, look_up, majority, xywh
+from .base import Embedded, Questions, Source, look_up, majority, xywh
 
-_IMAGE = TypeAdapter(str | Embedded | list[str | Embedded])
-_TEXT = TypeAdapter(str)
-_ANSWER = TypeAdapter(str | list[str] | None)
-_NUMBERS = TypeAdapter(list[float] | list[list[float]] | None)
+Cell = str | Embedded | list[str | Embedded]  # of an image
+Numbers = list[float] | list[list[float]] | None  # of one box or several
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,8 @@ class HfDataset(Source):
         metadata={"help": "Pixels, or fractions of width and height.", "choices": ("pixels", "unit")},
     )
 
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(dict[str, Any])
-    file_keys: ClassVar[tuple[str, ...]] = ("data",)
+    schema = TypeAdapter(dict[str, Any])
+    file_keys = ("data",)
 
     @property
     def columns(self) -> list[str]:
@@ -72,20 +70,20 @@ class HfDataset(Source):
             return saved_dataset(self.data)
         return parquet_rows(existing_paths(self.data), self.columns)
 
-    def questions(self, record: Mapping[str, Any]) -> Iterator[Question | RecordError]:
-        image, size = _image(look_up(_IMAGE, record.get(self.image_column), self.image_column))
-        answer = self._value(record, self.answer_column, _ANSWER)
+    def questions(self, record: Mapping[str, Any]) -> Questions:
+        image, size = _image(look_up(Cell, record.get(self.image_column), self.image_column))
+        answer = self._value(record, self.answer_column, str | list[str] | None)
         yield Question(
             image=image,
-            text=self._value(record, self.question_column, _TEXT),
+            text=self._value(record, self.question_column, str),
             answer=majority(answer) if isinstance(answer, list) else answer or "",
             size=size,
             frame=cast(BoxFrame, self.box_frame),
-            boxes=[self._corners(box) for box in _boxes(self._value(record, self.boxes_column, _NUMBERS))],
+            boxes=[self._corners(box) for box in _boxes(self._value(record, self.boxes_column, Numbers))],
         )
 
-    def _value(self, record: Mapping[str, Any], column: str | None, adapter: TypeAdapter[Any]) -> Any:
-        return None if column is None else look_up(adapter, record.get(column), column)
+    def _value(self, record: Mapping[str, Any], column: str | None, kind: Any) -> Any:
+        return None if column is None else look_up(kind, record.get(column), column)
 
     def _corners(self, box: Sequence[float]) -> Sequence[float]:
         return xywh(*box) if self.box_format == "xywh" and len(box) == 4 else box

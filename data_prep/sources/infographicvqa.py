@@ -10,7 +10,6 @@ Four of ten answers do not occur in the text: they are counted, compared or comb
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
 
 from pydantic import AliasChoices, BaseModel, Field, TypeAdapter
 
@@ -50,16 +49,13 @@ class Textract(BaseModel):
     blocks: list[Block] = Field(validation_alias=AliasChoices("WORD", "Blocks"))
 
 
-_TEXTRACT = TypeAdapter(Textract)
-
-
 @dataclass(frozen=True)
 class InfographicVqa(DocVqa):
     """Read InfographicVQA's questions; the region is the text in which Textract read the answer."""
 
     folder: str = field(default="infographicsvqa_images", metadata={"help": "Folder of the images below image_root."})
 
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
+    schema = TypeAdapter(Record)
 
     def text_of(self, folder: Path, record: Record) -> ImageText:
         return read_textract(folder / PurePosixPath(record.ocr_file).name)
@@ -68,7 +64,7 @@ class InfographicVqa(DocVqa):
 @lru_cache(maxsize=CACHED_PAGES)
 def read_textract(path: Path) -> ImageText:
     """Read the text of an image; RecordError if the file has another form."""
-    textract = read_ocr(_TEXTRACT, path)
+    textract = read_ocr(Textract, path)
     if textract is None:
         return NO_OCR
     boxes = [(block.text, block.geometry.box) for block in textract.blocks if block.kind == "WORD"]

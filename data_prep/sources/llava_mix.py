@@ -5,12 +5,10 @@ A JSON list of {"id", "image"?, "conversations": [{"from": "human" | "gpt", "val
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NotRequired
+from typing import NotRequired
 
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
-
-from data_prep.files.streams import Stream, json_list
 
 from .llava_text import LlavaText, Utterance
 
@@ -24,8 +22,5 @@ class Record(TypedDict):
 class LlavaMix(LlavaText):
     """Read LLaVA's instruction mix, a JSON list of conversations."""
 
-    licence: ClassVar[str] = "CC BY 4.0; answers of GPT-4 fall under OpenAI's terms"
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
-
-    def records(self) -> Stream:
-        return json_list(self.annotations)
+    licence = "CC BY 4.0; answers of GPT-4 fall under OpenAI's terms"
+    schema = TypeAdapter(Record)

@@ -8,19 +8,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, ClassVar, NotRequired, cast
+from typing import Any, NotRequired, cast
 
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
-from data_prep.common.errors import DataError, RecordError
+from data_prep.common.errors import DataError
 from data_prep.derivation.text_boxes import find_boxes
 from data_prep.files.images import read_embedded
 from data_prep.files.streams import Stream, parquet_rows
 from data_prep.schema.data_source import existing_paths
 from data_prep.schema.question import Question
 
-from .base import Embedded, Id
+from .base import Embedded, Id, Questions
 from .llava_text import LlavaText, Utterance
 
 COLUMNS = ("id", "conversations", "data_source", "image")
@@ -37,7 +37,7 @@ class Record(TypedDict):
 class LlavaNext(LlavaText):
     """Read LLaVA-NeXT-Data: parquet with conversations and images."""
 
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
+    schema = TypeAdapter(Record)
 
     def records(self) -> Stream:
         return parquet_rows(existing_paths(self.annotations), COLUMNS, block=1)
@@ -50,7 +50,7 @@ class LlavaNext(LlavaText):
                 if find_boxes(str(text.load()["conversations"])):  # str() suffices to find boxes
                     yield row
 
-    def questions(self, record: Mapping[str, Any]) -> Iterator[Question | RecordError]:
+    def questions(self, record: Mapping[str, Any]) -> Questions:
         image = cast(Embedded | None, record.get("image"))
         if image is None:
             return

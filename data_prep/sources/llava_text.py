@@ -4,19 +4,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, NotRequired, Self, cast
+from typing import Any, NotRequired, Self, cast
 
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
-from data_prep.common.errors import DataError, RecordError
+from data_prep.common.errors import DataError
 from data_prep.derivation.joins import Joins
 from data_prep.derivation.text_boxes import FrameTest, find_boxes
 from data_prep.files.images import existing_image, read_header
 from data_prep.schema.question import BoxFrame, Question
 from data_prep.schema.records import Turn, conversation, image_names
 
-from .base import Source
+from .base import Questions, Source
 
 FRAME_TEST_QUESTIONS, FRAME_TEST_RECORDS = 2000, 50_000
 Utterance = TypedDict("Utterance", {"from": str, "value": str, "type": NotRequired[str | None]})
@@ -44,9 +44,8 @@ class LlavaText(Source):
     )
     joined: Joins = field(init=False, repr=False, compare=False)
 
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(dict[str, Any])
-    file_keys: ClassVar[tuple[str, ...]] = ("annotations",)
-    trains_itself: ClassVar[bool] = True
+    schema = TypeAdapter(dict[str, Any])
+    trains_itself = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,7 +63,7 @@ class LlavaText(Source):
         """Yield raw records for measuring the frame: from the first `limit`, at least those with boxes in the text."""
         return islice(self.records(), limit)
 
-    def questions(self, record: Mapping[str, Any]) -> Iterator[Question | RecordError]:
+    def questions(self, record: Mapping[str, Any]) -> Questions:
         images = image_names("record", record)
         _, turns = conversation("record", record, len(images))
         for number, turn in enumerate(turns if images else []):

@@ -14,18 +14,18 @@ separate sample, without the turns before it.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, TypeAdapter
 
 from data_prep.common.errors import RecordError
-from data_prep.files.streams import Stream, json_lines
+from data_prep.files.streams import json_lines
 from data_prep.schema.question import Question
 from data_prep.schema.records import Turn, conversation, image_names
 
-from .base import Source
+from .base import Questions, Source
 
 MARK, NAME = "<bbox>", "<ref-object>"
 
@@ -63,13 +63,10 @@ class MsSwift(Source):
 
     annotations: str = field(metadata={"help": "The conversations."})
 
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
-    file_keys: ClassVar[tuple[str, ...]] = ("annotations",)
+    schema = TypeAdapter(Record)
+    read = json_lines
 
-    def records(self) -> Stream:
-        return json_lines(self.annotations)
-
-    def questions(self, record: Record) -> Iterator[Question | RecordError]:
+    def questions(self, record: Record) -> Questions:
         plain: Mapping[str, Any] = record.model_dump(exclude_none=True)
         images = image_names("record", plain)
         objects = record.objects or Objects()

@@ -6,18 +6,17 @@ A record's image is named by its key and the extension of its URL; several hundr
 under another name. A cover shows its title, author and year, but not its genre.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, ClassVar, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, TypeAdapter
 
 from data_prep.common.errors import RecordError
-from data_prep.files.streams import Stream, json_mapping
-from data_prep.schema.question import Question
+from data_prep.files.streams import json_mapping
 
+from .base import Questions
 from .rosetta import RosettaText
 
 SPLITS = {"train": 1, "val": 2, "test": 3}
@@ -44,13 +43,11 @@ class OcrVqa(RosettaText):
         metadata={"help": "Extension of every image, such as .jpg for LLaVA's copy; null: that of its URL."},
     )
 
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(tuple[str, Cover])
-    file_keys: ClassVar[tuple[str, ...]] = ("annotations", "rosetta")
+    schema = TypeAdapter(tuple[str, Cover])
+    file_keys = ("annotations", "rosetta")
+    read = json_mapping
 
-    def records(self) -> Stream:
-        return json_mapping(self.annotations)
-
-    def questions(self, record: tuple[str, Cover]) -> Iterator[Question | RecordError]:
+    def questions(self, record: tuple[str, Cover]) -> Questions:
         key, cover = record
         if cover.split != SPLITS[self.split]:
             return

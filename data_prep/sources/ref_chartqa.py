@@ -5,10 +5,9 @@ file: a list of lists of four numbers, or of {x, y, w, h}. Pixels. The trainer r
 puts the images below the image root.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +19,7 @@ from data_prep.files.streams import LazyRow, Stream, errors_as, parquet_rows
 from data_prep.schema.data_source import existing_paths
 from data_prep.schema.question import Question
 
-from .base import XYXY, Corner, Id, ImageCells, Source, xywh
+from .base import XYXY, Corner, Id, ImageCells, Questions, Source, xywh
 
 
 class Record(ImageCells):
@@ -42,8 +41,7 @@ class RefChartQA(Source):
         default="xywh", metadata={"help": "Form of boxes that are four numbers.", "choices": ("xywh", "xyxy")}
     )
 
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
-    file_keys: ClassVar[tuple[str, ...]] = ("annotations",)
+    schema = TypeAdapter(Record)
 
     def prepare(self, folder: Path, image_root: Path | None) -> Self:
         return replace(self, boxes=box_column(existing_paths(self.annotations)[0], self.boxes))
@@ -55,7 +53,7 @@ class RefChartQA(Source):
         row = raw.load() if isinstance(raw, LazyRow) else raw
         return super().parse({**row, "boxes": row.get(self.boxes)} if isinstance(row, dict) else row)
 
-    def questions(self, record: Record) -> Iterator[Question | RecordError]:
+    def questions(self, record: Record) -> Questions:
         image = record.image_of()
         question = Question(
             image=image.path or "",

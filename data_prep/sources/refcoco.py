@@ -10,20 +10,18 @@ answers: the expressions are for a localizer. An expression for two objects of a
 the first object is used, and the other is rejected as `duplicate`.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
 from data_prep.common.errors import ConfigError, DataError, RecordError
-from data_prep.files.lookup import Index
 from data_prep.files.plain_pickle import load_plain
 from data_prep.files.streams import Stream, json_list
 from data_prep.schema.question import Question
 
-from .base import Pixels, Source, below, keyed, look_up, xywh
+from .base import XYXY, Items, Questions, Sized, Source, below, keyed, listed, xywh
 
 
 class Sentence(BaseModel):
@@ -37,13 +35,8 @@ class Ref(BaseModel):
     sentences: list[Sentence]
 
 
-class ImageRecord(BaseModel):
+class ImageRecord(Sized):
     file_name: str
-    width: Pixels
-    height: Pixels
-
-
-_IMAGE, _BBOX = TypeAdapter(ImageRecord), TypeAdapter(tuple[float, float, float, float])
 
 
 @dataclass(frozen=True)
@@ -57,11 +50,9 @@ class RefCoco(Source):
     )
     split: str | None = field(default="train", metadata={"help": "train, val, test, testA or testB; null: all."})
     image_folder: str = field(default="", metadata={"help": "Folder of COCO's images below image_root: train2014."})
-    images: Index = field(init=False, repr=False, compare=False)
-    boxes: Index = field(init=False, repr=False, compare=False)
 
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Ref)
-    file_keys: ClassVar[tuple[str, ...]] = ("folder",)
+    schema = TypeAdapter(Ref)
+    file_keys = ("folder",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,37 +63,28 @@ class RefCoco(Source):
     def files(self) -> list[Path]:
         return [Path(self.folder) / f"refs({self.split_by}).p", Path(self.folder) / "instances.json"]
 
-    def prepare(self, folder: Path, image_root: Path | None) -> Self:
+    def lookups(self) -> dict[str, Items]:
         instances = self.files()[1]
-        images = keyed(json_list(instances, "images.item"), "id")
         boxes = ((key, item.get("bbox")) for key, item in keyed(json_list(instances, "annotations.item"), "id"))
-        return self.having(
-            images=Index.build(folder / "images.sqlite", images), boxes=Index.build(folder / "boxes.sqlite", boxes)
-        )
+        return {"images": keyed(json_list(instances, "images.item"), "id"), "boxes": boxes}
 
     def records(self) -> Stream:
         refs = load_plain(self.files()[0])
         if not isinstance(refs, list):
             raise DataError(f"{self.files()[0]}: expected a list of references, got {type(refs).__name__}")
-        read = 0
+        return listed(refs)
 
-        def count() -> Iterator[Any]:
-            nonlocal read
-            for ref in refs:
-                read += 1
-                yield ref
-
-        return Stream(count(), len(refs), lambda: read)
-
-    def questions(self, record: Ref) -> Iterator[Question | RecordError]:
+    def questions(self, record: Ref) -> Questions:
         if self.split not in (None, record.split):
             return
-        item, bbox = self.images.get(str(record.image_id)), self.boxes.get(str(record.ann_id))
-        if item is None or bbox is None:
-            what = f"image {record.image_id}" if item is None else f"annotation {record.ann_id}"
-            raise RecordError("missing_instance", f"{what} is not in instances.json")
-        image = look_up(_IMAGE, item, f"instances.json: image {record.image_id}")
-        box = xywh(*look_up(_BBOX, bbox, f"instances.json: annotation {record.ann_id}"))
+        image: ImageRecord = self._instance("images", record.image_id, ImageRecord, "image")
+        box = xywh(*self._instance("boxes", record.ann_id, XYXY, "annotation"))
         name = below(self.image_folder, image.file_name)
         for sentence in dict.fromkeys(sentence.sent for sentence in record.sentences):
-            yield Question(name, sentence, size=(image.width, image.height), boxes=[box])
+            yield Question(name, sentence, size=image.size, boxes=[box])
+
+    def _instance(self, table: str, number: int, kind: Any, name: str) -> Any:
+        instance = self.entry(table, str(number), kind, f"instances.json: {name} {number}")
+        if instance is None:
+            raise RecordError("missing_instance", f"{name} {number} is not in instances.json")
+        return instance

@@ -4,18 +4,16 @@
  "rotation"}}, ...], ...}, ...]}       fractions of the image, some outside [0, 1]
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import NamedTuple
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 
-from data_prep.files.lookup import Index
 from data_prep.files.streams import json_list
 from data_prep.schema.question import BoxFrame, LabelledBox, Question
 
-from .base import Source, look_up, xywh
+from .base import Items, Source, xywh
 
 
 class ImageText(NamedTuple):
@@ -56,8 +54,10 @@ class RosettaWord(BaseModel):
     word: str
     bounding_box: RosettaBox
 
-
-_ROSETTA = TypeAdapter(list[RosettaWord])
+    def labelled(self) -> LabelledBox:
+        """Return the word with its upright box; the rotation, which is mostly near 0, is ignored."""
+        box = self.bounding_box
+        return LabelledBox(self.word, xywh(box.top_left_x, box.top_left_y, box.width, box.height))
 
 
 @dataclass(frozen=True)
@@ -67,33 +67,20 @@ class RosettaText(Source):
     rosetta: str | None = field(
         default=None, metadata={"help": "Text in the images, in the form of TextVQA_Rosetta_OCR_v0.2_<split>.json."}
     )
-    table: Index | None = field(init=False, default=None, repr=False, compare=False)
 
-    file_keys: ClassVar[tuple[str, ...]] = ("rosetta",)
-
-    def prepare(self, folder: Path, image_root: Path | None) -> Self:
-        if self.rosetta is None:
-            return self
-        return self.having(table=Index.build(folder / "rosetta.sqlite", _rosetta_items(self.rosetta)))
+    def lookups(self) -> dict[str, Items]:
+        return {} if self.rosetta is None else {"rosetta": _rosetta_items(self.rosetta)}
 
     def text_in(self, image_id: str) -> ImageText:
         """Return the text in an image, flagged `no_ocr` if the file does not have it."""
-        if self.table is None:
+        if "rosetta" not in self.tables:
             return UNREAD
-        words = self.table.get(image_id)
-        if words is None:
-            return NO_OCR
-        return ImageText([_labelled(word) for word in look_up(_ROSETTA, words, f"rosetta: image {image_id}")])
+        words = self.entry("rosetta", image_id, list[RosettaWord], f"rosetta: image {image_id}")
+        return NO_OCR if words is None else ImageText([word.labelled() for word in words])
 
 
-def _rosetta_items(path: str) -> Iterator[tuple[str, Any]]:
+def _rosetta_items(path: str) -> Items:
     for item in json_list(path, "data.item"):
         match item:
             case {"image_id": str() | int() as image_id, "ocr_info": words}:
                 yield str(image_id), words
-
-
-def _labelled(word: RosettaWord) -> LabelledBox:
-    """Return a word with its upright box; the rotation, which is mostly near 0, is ignored."""
-    box = word.bounding_box
-    return LabelledBox(word.word, xywh(box.top_left_x, box.top_left_y, box.width, box.height))

@@ -7,18 +7,17 @@ There are no boxes and no named objects: every region is the whole image until a
 question includes its hint and its lettered choices, and the answer is the letter.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from string import ascii_uppercase
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 from pydantic import BaseModel, Field, TypeAdapter
 
 from data_prep.common.errors import RecordError
-from data_prep.files.streams import Stream, json_mapping
+from data_prep.files.streams import json_mapping
 from data_prep.schema.question import Question
 
-from .base import Source
+from .base import Questions, Source
 
 
 class Problem(BaseModel):
@@ -40,14 +39,11 @@ class ScienceQa(Source):
         default="train", metadata={"help": "The questions of this split.", "choices": ("train", "val", "test")}
     )
 
-    licence: ClassVar[str] = "CC BY-NC-SA 4.0"
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(tuple[Annotated[str, Field(pattern=r"^\w+$")], Problem])
-    file_keys: ClassVar[tuple[str, ...]] = ("annotations",)
+    licence = "CC BY-NC-SA 4.0"
+    schema = TypeAdapter(tuple[Annotated[str, Field(pattern=r"^\w+$")], Problem])
+    read = json_mapping
 
-    def records(self) -> Stream:
-        return json_mapping(self.annotations)
-
-    def questions(self, record: tuple[str, Problem]) -> Iterator[Question | RecordError]:
+    def questions(self, record: tuple[str, Problem]) -> Questions:
         key, problem = record
         if problem.split != self.split:
             return

@@ -6,17 +6,14 @@
 Question ids repeat and are not used. The test files of the tasks have no answers.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from functools import partial
 
 from pydantic import BaseModel, TypeAdapter
 
-from data_prep.common.errors import RecordError
-from data_prep.files.streams import Stream, json_list
-from data_prep.schema.question import Question
+from data_prep.files.streams import json_list
 
-from .base import below, by_votes
+from .base import Questions, below, votes
 from .rosetta import RosettaText
 
 
@@ -34,12 +31,10 @@ class StVqa(RosettaText):
     annotations: str = field(kw_only=True, metadata={"help": "<split>_task_<n>.json."})
     folder: str = field(default="", metadata={"help": "Folder below image_root that file_path starts from."})
 
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
-    file_keys: ClassVar[tuple[str, ...]] = ("annotations", "rosetta")
+    schema = TypeAdapter(Record)
+    file_keys = ("annotations", "rosetta")
+    read = partial(json_list, prefix="data.item")
 
-    def records(self) -> Stream:
-        return json_list(self.annotations, "data.item")
-
-    def questions(self, record: Record) -> Iterator[Question | RecordError]:
-        image, answers = below(self.folder, record.file_path), by_votes(record.answers)
+    def questions(self, record: Record) -> Questions:
+        image, answers = below(self.folder, record.file_path), list(votes(record.answers))
         yield self.text_in(record.file_path).question(image, record.question, answers, record.dataset)

@@ -9,36 +9,26 @@ A question that most annotators could not answer from the text in the image is r
 Rosetta's form is described in `rosetta.py`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from functools import partial
 
 from pydantic import BaseModel, TypeAdapter
 
 from data_prep.common.errors import ConfigError, RecordError
-from data_prep.files.lookup import Index
-from data_prep.files.streams import Stream, json_list, json_mapping
-from data_prep.schema.question import LabelledBox, Question
+from data_prep.files.streams import json_list, json_mapping
+from data_prep.schema.question import LabelledBox
 
-from .base import Id, Pixels, look_up, votes, xywh
+from .base import XYXY, Id, Items, Pixels, Questions, Sized, look_up, votes, xywh
 from .rosetta import NO_OCR, ImageText, RosettaText
 
 NO_ANSWER = frozenset(("unanswerable", "answering does not require reading text in the image"))
 ENOUGH_ANNOTATORS = 3  # of ten: an answer that so many gave is fully correct by VQA's accuracy
 
 
-class TextOcrImage(BaseModel):
-    width: Pixels
-    height: Pixels
-
-
 class TextOcrWord(BaseModel):
     utf8_string: str
-    bbox: tuple[float, float, float, float]
-
-
-_IMAGE, _WORDS, _WORD = TypeAdapter(TextOcrImage), TypeAdapter(list[Id]), TypeAdapter(TextOcrWord)
+    bbox: XYXY
 
 
 class Record(BaseModel):
@@ -60,27 +50,34 @@ class TextVqa(RosettaText):
     )
     folder: str = field(default="train_images", metadata={"help": "Folder of the images below image_root."})
 
-    licence: ClassVar[str] = "CC BY 4.0"
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
-    file_keys: ClassVar[tuple[str, ...]] = ("annotations", "rosetta", "textocr")
+    licence = "CC BY 4.0"
+    schema = TypeAdapter(Record)
+    file_keys = ("annotations", "rosetta", "textocr")
+    read = partial(json_list, prefix="data.item")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.rosetta and self.textocr:
             raise ConfigError("textocr: give either rosetta or textocr")
 
-    def prepare(self, folder: Path, image_root: Path | None) -> Self:
-        if self.textocr is None:
-            return super().prepare(folder, image_root)
-        return self.having(table=Index.build(folder / "textocr.sqlite", _textocr_items(self.textocr)))
+    def lookups(self) -> dict[str, Items]:
+        return super().lookups() if self.textocr is None else {"textocr": _textocr_items(self.textocr)}
 
     def text_in(self, image_id: str) -> ImageText:
-        return _textocr_text(self.table, image_id) if self.textocr and self.table else super().text_in(image_id)
+        if "textocr" not in self.tables:
+            return super().text_in(image_id)
+        name = f"textocr: image {image_id}"
+        image: Sized | None = self.entry("textocr", f"imgs/{image_id}", Sized, name)
+        if image is None:
+            return NO_OCR
+        words = []
+        table = self.tables["textocr"]
+        for key in look_up(list[Id], table.get(f"imgToAnns/{image_id}") or [], name):
+            word: TextOcrWord = look_up(TextOcrWord, table.get(f"anns/{key}"), f"{name}: annotation {key}")
+            words.append(LabelledBox(word.utf8_string, xywh(*word.bbox)))
+        return ImageText(in_reading_order(words), "pixels", image.size)
 
-    def records(self) -> Stream:
-        return json_list(self.annotations, "data.item")
-
-    def questions(self, record: Record) -> Iterator[Question | RecordError]:
+    def questions(self, record: Record) -> Questions:
         image, counts = f"{self.folder}/{record.image_id}.jpg", votes(record.answers)
         ranked = list(counts)
         if ranked and ranked[0].casefold() in NO_ANSWER:
@@ -92,23 +89,10 @@ class TextVqa(RosettaText):
         yield question
 
 
-def _textocr_items(path: str) -> Iterator[tuple[str, Any]]:
+def _textocr_items(path: str) -> Items:
     for part in ("imgs", "imgToAnns", "anns"):
         for key, value in json_mapping(path, part):
             yield f"{part}/{key}", value
-
-
-def _textocr_text(table: Index, image_id: str) -> ImageText:
-    image = table.get(f"imgs/{image_id}")
-    if image is None:
-        return NO_OCR
-    name = f"textocr: image {image_id}"
-    size = look_up(_IMAGE, image, name)
-    words = []
-    for key in look_up(_WORDS, table.get(f"imgToAnns/{image_id}") or [], name):
-        word = look_up(_WORD, table.get(f"anns/{key}"), f"{name}: annotation {key}")
-        words.append(LabelledBox(word.utf8_string, xywh(*word.bbox)))
-    return ImageText(in_reading_order(words), "pixels", (size.width, size.height))
 
 
 def in_reading_order(words: Sequence[LabelledBox]) -> list[LabelledBox]:

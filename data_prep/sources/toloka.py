@@ -4,17 +4,14 @@ CSV with the columns image, width, height, left, top, right, bottom, question. A
 nothing is fetched: the file of that name is read below image_root.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
 
 from pydantic import BaseModel, TypeAdapter
 
-from data_prep.common.errors import RecordError
-from data_prep.files.streams import Stream, csv_rows
+from data_prep.files.streams import csv_rows
 from data_prep.schema.question import Question
 
-from .base import Pixels, Source
+from .base import Pixels, Questions, Source
 
 
 class Record(BaseModel):
@@ -34,14 +31,11 @@ class Toloka(Source):
 
     annotations: str = field(metadata={"help": "train.csv, test_public.csv or test_private.csv."})
 
-    licence: ClassVar[str] = "CC BY 4.0"
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
-    file_keys: ClassVar[tuple[str, ...]] = ("annotations",)
+    licence = "CC BY 4.0"
+    schema = TypeAdapter(Record)
+    read = csv_rows
 
-    def records(self) -> Stream:
-        return csv_rows(self.annotations)
-
-    def questions(self, record: Record) -> Iterator[Question | RecordError]:
+    def questions(self, record: Record) -> Questions:
         yield Question(
             image=_file_name(record.image),
             text=record.question,

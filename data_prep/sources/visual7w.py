@@ -7,19 +7,16 @@ The answer to a pointing question (`which`) is the number of a box: its region, 
 questions are answered in words and have no box.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from functools import partial
 
 from pydantic import BaseModel, TypeAdapter
 
 from data_prep.common.errors import RecordError
-from data_prep.files.lookup import Index
-from data_prep.files.streams import Stream, json_list
+from data_prep.files.streams import json_list
 from data_prep.schema.question import Question
 
-from .base import XYXY, Corner, Source, keyed, look_up, merged
+from .base import XYXY, Corner, Items, Questions, Source, keyed, merged
 
 
 class QA(BaseModel):
@@ -34,32 +31,24 @@ class ImageRecord(BaseModel):
     qa_pairs: list[QA]
 
 
-_BOX = TypeAdapter(Corner)
-
-
 @dataclass(frozen=True)
 class Visual7W(Source):
     """Read Visual7W, telling or pointing."""
 
     annotations: str = field(metadata={"help": "dataset_v7w_telling.json or dataset_v7w_pointing.json."})
     split: str | None = field(default="train", metadata={"help": "Split of the images: train, val or test; null: all."})
-    boxes: Index = field(init=False, repr=False, compare=False)
 
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(ImageRecord)
-    file_keys: ClassVar[tuple[str, ...]] = ("annotations",)
+    schema = TypeAdapter(ImageRecord)
+    read = partial(json_list, prefix="images.item")
 
-    def prepare(self, folder: Path, image_root: Path | None) -> Self:
-        items = keyed(json_list(self.annotations, "boxes.item"), "box_id")
-        return self.having(boxes=Index.build(folder / "boxes.sqlite", items))
+    def lookups(self) -> dict[str, Items]:
+        return {"boxes": keyed(json_list(self.annotations, "boxes.item"), "box_id")}
 
-    def records(self) -> Stream:
-        return json_list(self.annotations, "images.item")
-
-    def questions(self, record: ImageRecord) -> Iterator[Question | RecordError]:
+    def questions(self, record: ImageRecord) -> Questions:
         """Merge questions of the same text: "Which man?" may refer to several."""
         yield from merged(self._questions(record))
 
-    def _questions(self, record: ImageRecord) -> Iterator[Question | RecordError]:
+    def _questions(self, record: ImageRecord) -> Questions:
         for qa in record.qa_pairs if self.split in (None, record.split) else []:
             question = Question(record.filename, qa.question, kind=qa.type)
             if isinstance(qa.answer, str):
@@ -74,8 +63,7 @@ class Visual7W(Source):
             yield question
 
     def _box(self, box_id: int) -> XYXY:
-        item = self.boxes.get(str(box_id))
-        if item is None:
+        corner: Corner | None = self.entry("boxes", str(box_id), Corner, f"box {box_id}")
+        if corner is None:
             raise RecordError("missing_box", f"box {box_id}, the answer, is not in boxes")
-        box: Corner = look_up(_BOX, item, f"box {box_id}")
-        return box.box()
+        return corner.box()

@@ -5,19 +5,17 @@ TextCaps' images lie below `cot/textvqa`, and Visual7W's folder has two names (`
 no evidence.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Self
 
 from pydantic import BaseModel, TypeAdapter
 
-from data_prep.common.errors import RecordError
-from data_prep.files.streams import Stream, chained, json_lines
-from data_prep.schema.data_source import existing_paths
+from data_prep.files.streams import json_lines
 from data_prep.schema.question import Question
 
-from .base import Id, Pixels, Source, below
+from .base import Id, Pixels, Questions, Source, below
 
 # Folders of sets whose images may lie under another name: the first that exists below image_root, else the first.
 FOLDERS = {"textcap": ("textvqa", "textcap"), "v7w": ("v7w", "visual7w"), "visual7w": ("v7w", "visual7w")}
@@ -46,8 +44,8 @@ class VisualCot(Source):
     )
     folders: dict[str, str] = field(init=False, default_factory=dict, repr=False, compare=False)  # by data set
 
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
-    file_keys: ClassVar[tuple[str, ...]] = ("annotations",)
+    schema = TypeAdapter(Record)
+    read = json_lines
 
     def prepare(self, folder: Path, image_root: Path | None) -> Self:
         return self.having(folders={dataset: self._folder(names, image_root) for dataset, names in FOLDERS.items()})
@@ -56,10 +54,7 @@ class VisualCot(Source):
         folders = [self.folder.replace("{dataset}", name) for name in names]
         return next((folder for folder in folders if image_root and (image_root / folder).is_dir()), folders[0])
 
-    def records(self) -> Stream:
-        return chained([json_lines(path) for path in existing_paths(self.annotations)])
-
-    def questions(self, record: Record) -> Iterator[Question | RecordError]:
+    def questions(self, record: Record) -> Questions:
         folder = self.folders.get(record.dataset, self.folder.replace("{dataset}", record.dataset))
         answers = [record.answer, *(record.possible_answers or [])]
         yield Question(

@@ -9,19 +9,16 @@ The same box in pixels follows ###, and is used if the text has none. The second
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 from pydantic import BaseModel, Field, TypeAdapter
 
-from data_prep.common.errors import RecordError
 from data_prep.derivation.text_boxes import find_boxes
-from data_prep.files.streams import Stream, json_list
 from data_prep.schema.question import Question
 from data_prep.schema.records import Turn, conversation
 
-from .base import XYXY, Source
+from .base import XYXY, Questions, Source
 from .llava_text import Utterance
 
 # The end of the question about the box.
@@ -51,13 +48,9 @@ class VisualCotJson(Source):
 
     annotations: str = field(metadata={"help": "viscot_363k.json."})
 
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
-    file_keys: ClassVar[tuple[str, ...]] = ("annotations",)
+    schema = TypeAdapter(Record)
 
-    def records(self) -> Stream:
-        return json_list(self.annotations)
-
-    def questions(self, record: Record) -> Iterator[Question | RecordError]:
+    def questions(self, record: Record) -> Questions:
         image = record.image[0].partition("###")[0]
         turn = record.turn("record")
         folders = image.split("/")

@@ -11,23 +11,19 @@ Boxes are pixels, corner and size, called width and height in one file and w and
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, TypeAdapter
 
 from data_prep.common.errors import RecordError
-from data_prep.files.lookup import Index
-from data_prep.files.streams import Stream, json_list, json_mapping
+from data_prep.files.streams import json_list, json_mapping
 from data_prep.schema.question import Question
 
-from .base import XYXY, Corner, Id, Pixels, Source, keyed, look_up, merged
+from .base import XYXY, Corner, Id, Items, Questions, Sized, Source, keyed, merged
 
 
-class ImageData(BaseModel):
+class ImageData(Sized):
     url: str
-    width: Pixels
-    height: Pixels
 
 
 class Region(Corner):
@@ -56,33 +52,24 @@ class QAs(BaseModel):
     qas: list[QA]
 
 
-_IMAGE, _CORNER, _ID = TypeAdapter(ImageData), TypeAdapter(Corner), TypeAdapter(Id)
-
-
 @dataclass(frozen=True)
 class _VisualGenome(Source):
     """Read sizes and folders of the images, which both readers need."""
 
     annotations: str = field(metadata={"help": "question_answers.json, or region_descriptions.json for the phrases."})
     image_data: str = field(metadata={"help": "image_data.json."})
-    images: Index = field(init=False, repr=False, compare=False)
 
-    licence: ClassVar[str] = "CC BY 4.0"
+    licence = "CC BY 4.0"
 
-    def prepare(self, folder: Path, image_root: Path | None) -> Self:
-        items = keyed(json_list(self.image_data), "image_id")
-        return self.having(images=Index.build(folder / "images.sqlite", items))
-
-    def records(self) -> Stream:
-        return json_list(self.annotations)
+    def lookups(self) -> dict[str, Items]:
+        return {"images": keyed(json_list(self.image_data), "image_id")}
 
     def image(self, image_id: str) -> tuple[str, tuple[int, int]]:
         """Return the path of an image and its size."""
-        item = self.images.get(image_id)
-        if item is None:
+        image: ImageData | None = self.entry("images", image_id, ImageData, f"{self.image_data}: image {image_id}")
+        if image is None:
             raise RecordError("no_image_data", f"image {image_id} is not in {self.image_data}")
-        image = look_up(_IMAGE, item, f"{self.image_data}: image {image_id}")
-        return "/".join(image.url.split("/")[-2:]), (image.width, image.height)
+        return "/".join(image.url.split("/")[-2:]), image.size
 
 
 @dataclass(frozen=True)
@@ -92,28 +79,25 @@ class VisualGenome(_VisualGenome):
     qa_to_region: str | None = field(default=None, metadata={"help": "qa_to_region_mapping.json."})
     regions: str | None = field(default=None, metadata={"help": "region_descriptions.json."})
     objects: str | None = field(default=None, metadata={"help": "objects.json."})
-    tables: dict[str, Index] = field(init=False, default_factory=dict, repr=False, compare=False)
 
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(QAs)
-    file_keys: ClassVar[tuple[str, ...]] = ("annotations", "image_data", "qa_to_region", "regions", "objects")
+    schema = TypeAdapter(QAs)
+    file_keys = ("annotations", "image_data", "qa_to_region", "regions", "objects")
 
-    def prepare(self, folder: Path, image_root: Path | None) -> Self:
-        tables: dict[str, Index] = {}
+    def lookups(self) -> dict[str, Items]:
+        tables = super().lookups()
         if self.qa_to_region:
-            tables["mapping"] = Index.build(folder / "mapping.sqlite", json_mapping(self.qa_to_region))
+            tables["mapping"] = json_mapping(self.qa_to_region)
         if self.regions:
-            items = keyed(_members(self.regions, "regions"), "region_id")
-            tables["region"] = Index.build(folder / "regions.sqlite", items)
+            tables["regions"] = keyed(_members(self.regions, "regions"), "region_id")
         if self.objects:
-            items = keyed(_members(self.objects, "objects"), "object_id")
-            tables["object"] = Index.build(folder / "objects.sqlite", items)
-        return super().prepare(folder, image_root).having(tables=tables)
+            tables["objects"] = keyed(_members(self.objects, "objects"), "object_id")
+        return tables
 
-    def questions(self, record: QAs) -> Iterator[Question | RecordError]:
+    def questions(self, record: QAs) -> Questions:
         """Merge questions of the same text: "What color is the shirt?" may refer to two shirts."""
         yield from merged(self._questions(record))
 
-    def _questions(self, record: QAs) -> Iterator[Question | RecordError]:
+    def _questions(self, record: QAs) -> Questions:
         image, size = self.image(record.id)
         for qa in record.qas:
             flags: list[str] = []
@@ -125,36 +109,29 @@ class VisualGenome(_VisualGenome):
             yield Question(image, qa.question, qa.answer, size=size, boxes=boxes, flags=flags)
 
     def _boxes(self, qa: QA, flags: list[str]) -> list[XYXY]:
-        region_id = self._item("mapping", qa.qa_id)
+        region_id = self.entry("mapping", qa.qa_id, Id, f"{self.qa_to_region}: {qa.qa_id}")
         if region_id is not None:
-            region = self._box("region", look_up(_ID, region_id, f"{self.qa_to_region}: {qa.qa_id}"))
+            region = self.entry("regions", region_id, Corner, f"region {region_id}")
             if region is not None:
-                return [region]
+                return [region.box()]
         boxes = []
         for named in [*qa.q_objects, *qa.a_objects]:
-            box = self._box("object", named.object_id)
-            if box is not None:
-                boxes.append(box)
-            elif "object" in self.tables:
+            corner = self.entry("objects", named.object_id, Corner, f"object {named.object_id}")
+            if corner is not None:
+                boxes.append(corner.box())
+            elif "objects" in self.tables:
                 flags.append("missing_object")
         return boxes
-
-    def _item(self, table: str, key: str) -> Any | None:
-        return self.tables[table].get(key) if table in self.tables else None
-
-    def _box(self, table: str, key: str) -> XYXY | None:
-        item = self._item(table, key)
-        return None if item is None else look_up(_CORNER, item, f"{table} {key}").box()
 
 
 @dataclass(frozen=True)
 class VisualGenomeRegions(_VisualGenome):
     """Read Visual Genome's phrases, each with the box it describes; without answers, for a localizer."""
 
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Regions)
-    file_keys: ClassVar[tuple[str, ...]] = ("annotations", "image_data")
+    schema = TypeAdapter(Regions)
+    file_keys = ("annotations", "image_data")
 
-    def questions(self, record: Regions) -> Iterator[Question | RecordError]:
+    def questions(self, record: Regions) -> Questions:
         image, size = self.image(record.id)
         yield from merged(Question(image, region.phrase, size=size, boxes=[region.box()]) for region in record.regions)
 

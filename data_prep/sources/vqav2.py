@@ -8,19 +8,16 @@ There are no boxes: a question's objects are matched with COCO's instances of th
 annotations.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from functools import partial
+from typing import NamedTuple
 
 from pydantic import BaseModel, Field, TypeAdapter
 
 from data_prep.common.errors import RecordError
-from data_prep.files.lookup import Index
-from data_prep.files.streams import Stream, json_list
-from data_prep.schema.question import Question
+from data_prep.files.streams import json_list
 
-from .base import look_up, majority
+from .base import Items, Questions, majority
 from .coco_objects import CocoQuestions, fitting
 
 
@@ -45,9 +42,6 @@ class Answer(NamedTuple):
     kind: str | None
 
 
-_ANSWER = TypeAdapter(Answer)
-
-
 @dataclass(frozen=True)
 class VqaV2(CocoQuestions):
     """Read VQAv2's questions, with its answers and COCO's instances."""
@@ -60,39 +54,27 @@ class VqaV2(CocoQuestions):
         default="COCO_train2014_{image_id:012}.jpg",
         metadata={"help": "Path of an image below image_root, by its number in COCO."},
     )
-    answers: Index | None = field(init=False, default=None, repr=False, compare=False)
 
-    licence: ClassVar[str] = "CC BY 4.0"
-    schema: ClassVar[TypeAdapter[Any]] = TypeAdapter(Record)
-    file_keys: ClassVar[tuple[str, ...]] = ("question_file", "annotations", "instances")
+    licence = "CC BY 4.0"
+    schema = TypeAdapter(Record)
+    file_keys = ("question_file", "annotations", "instances")
+    read = partial(json_list, prefix="questions.item")
 
-    def prepare(self, folder: Path, image_root: Path | None) -> Self:
-        ready = super().prepare(folder, image_root)
-        if self.annotations is None:
-            return ready
-        return ready.having(answers=Index.build(folder / "answers.sqlite", _items(self.annotations)))
+    def lookups(self) -> dict[str, Items]:
+        answers = {} if self.annotations is None else {"answers": _items(self.annotations)}
+        return super().lookups() | answers
 
-    def records(self) -> Stream:
-        return json_list(self.question_file, "questions.item")
-
-    def questions(self, record: Record) -> Iterator[Question | RecordError]:
-        answer = Answer("", None)
-        if self.answers is not None:
-            item = self.answers.get(str(record.question_id))
-            if item is None:
-                raise RecordError("no_answer", f"question {record.question_id} has no annotation", "", record.question)
-            answer = look_up(_ANSWER, item, f"annotations: question {record.question_id}")
-        yield Question(
-            image=self.image_of(record.image_id),
-            text=record.question,
-            answer=answer.text,
-            kind=answer.kind,
-            size=self.size_of(record.image_id),
-            objects=self.objects_of(record.image_id),
-        )
+    def questions(self, record: Record) -> Questions:
+        answer: Answer | None = Answer("", None)
+        if "answers" in self.tables:
+            name = f"annotations: question {record.question_id}"
+            answer = self.entry("answers", str(record.question_id), Answer, name)
+        if answer is None:
+            raise RecordError("no_answer", f"question {record.question_id} has no annotation", "", record.question)
+        yield self.question(record.image_id, record.question, answer.text, answer.kind)
 
 
-def _items(annotations: str) -> Iterator[tuple[str, Any]]:
+def _items(annotations: str) -> Items:
     """Yield answers by question; an annotation of another form is skipped, so that its question has no answer."""
     for raw in json_list(annotations, "annotations.item"):
         if (record := fitting(AnswerRecord, raw)) is not None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from data_prep.common.errors import RecordError
 from data_prep.schema.question import Question
-from data_prep.sources.base import by_votes, majority, merged, votes
+from data_prep.sources.base import majority, merged, votes
 
 A, B = (0.0, 0.0, 9.0, 9.0), (5.0, 5.0, 20.0, 20.0)
 
@@ -26,7 +26,6 @@ A, B = (0.0, 0.0, 9.0, 9.0), (5.0, 5.0, 20.0, 20.0)
 )
 def test_votes(answers: Sequence[str], counted: dict[str, int]) -> None:
     assert list(votes(answers).items()) == list(counted.items())
-    assert by_votes(answers) == list(counted)
     assert majority(answers) == next(iter(counted), "")
 
 
