@@ -33,6 +33,7 @@ from data_prep.files.images import (
     image_path,
     read_header,
 )
+from data_prep.files.lookup import is_text
 from data_prep.schema.question import Question
 from data_prep.schema.records import IMAGE_TAG
 from data_prep.schema.sample import file_hashes, sample_id
@@ -221,7 +222,7 @@ class ShardRows:
             raise RecordError("no_question", "the question has no text")
         if IMAGE_TAG in text + answer:
             raise RecordError("image_tag", f"the text holds {IMAGE_TAG}, which stands for an image")
-        if not _is_unicode(question.image, text, answer, question.kind or ""):
+        if not all(map(is_text, (question.image, text, answer, question.kind or ""))):
             raise RecordError("not_unicode", "the text holds half of a surrogate pair, which no file can hold")
         images = (question.image, *question.other_images)
         if self.excluded and any(image_key(image) in self.excluded for image in images):
@@ -272,14 +273,6 @@ class ShardRows:
         image = question.image if question else error.image if isinstance(error, RecordError) else ""
         text = question.text if question else error.question if isinstance(error, RecordError) else ""
         self.rejected.append(rejection(number, reason, str(error), image, text))
-
-
-def _is_unicode(*texts: str) -> bool:
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ The same arguments write the same bytes. No handwritten digit occurs in both spl
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from data_prep.boards.questions import BoardQuestion, ask
 from data_prep.boards.scenes import Scene, compose, load_scans, render
 from data_prep.common.atomic import write_atomically
 from data_prep.common.command_line import Checked, command
-from data_prep.schema.sample import RegionAnnotation, Sample, file_hashes, write_regions
+from data_prep.schema.records import Turn, llava_record
+from data_prep.schema.sample import RegionAnnotation, file_hashes, sample_id, write_regions
 
 SPLITS = ("train", "test")
 JPEG_SHARE = 0.5
@@ -77,9 +78,9 @@ def write_split(out: Path, split: str, arguments: DemoArguments) -> None:
         scene = compose(rng, scans)
         questions = ask(rng, scene, arguments.questions_per_image)
         image = save_image(render(scene, scans, rng), out / "images", f"{split}/{number:05d}", rng)
-        samples = [Sample(split, image, turn, q.text, q.answer, q.kind) for turn, q in enumerate(questions)]
-        records.append(llava_record(f"{split}-{number:05d}", samples))
-        annotations += [annotate(sample, question, scene) for sample, question in zip(samples, questions, strict=True)]
+        turns = [Turn(question.text, question.answer, question.kind) for question in questions]
+        records.append(llava_record(f"{split}-{number:05d}", image, turns))
+        annotations += [_annotation(split, image, *numbered, scene) for numbered in enumerate(questions)]
     path = out / f"{split}.json"
     write_atomically(path, json.dumps(records, indent=1) + "\n")
     write_regions(out / "regions" / split, annotations, {"arguments": asdict(arguments), "inputs": file_hashes([path])})
@@ -94,24 +95,14 @@ def save_image(image: Image.Image, root: Path, stem: str, rng: np.random.Generat
     return f"{stem}.png"
 
 
-def llava_record(record_id: str, samples: Sequence[Sample]) -> dict[str, Any]:
-    """Return one image's questions as LLaVA writes them; the first human turn contains `<image>`."""
-    turns: list[dict[str, str | None]] = []
-    for sample in samples:
-        prefix = "<image>\n" if sample.turn == 0 else ""
-        turns.append({"from": "human", "value": prefix + sample.question, "type": sample.kind})
-        turns.append({"from": "gpt", "value": sample.answer})
-    return {"id": record_id, "image": samples[0].image, "conversations": turns}
-
-
-def annotate(sample: Sample, question: BoardQuestion, scene: Scene) -> RegionAnnotation:
+def _annotation(split: str, image: str, turn: int, question: BoardQuestion, scene: Scene) -> RegionAnnotation:
     """Return the sidecar's row for a question; its boxes are exact by construction, so that the method is `human`."""
     return RegionAnnotation(
-        sample_id=sample.sample_id,
-        source=sample.source,
-        image=sample.image,
-        turn=sample.turn,
-        question=sample.question,
+        sample_id=sample_id(split, image, turn, question.text),
+        source=split,
+        image=image,
+        turn=turn,
+        question=question.text,
         width=scene.size[0],
         height=scene.size[1],
         boxes=question.boxes,

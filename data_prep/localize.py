@@ -22,21 +22,22 @@ from typing import Any
 
 import torch
 from PIL import Image
+from pydantic import TypeAdapter
 from tqdm import tqdm
 
 from crop_model.localization.base import LocatedRegion, RegionLocalizer
 from crop_model.localization.detected import THRESHOLD, ZeroShotLocalizer
 from crop_model.localization.generated import Localizer
-from crop_model.regions import Box
 from data_prep.common.atomic import write_atomically
 from data_prep.common.command_line import Checked, command
 from data_prep.common.errors import ConfigError, DataError, RecordError, one_line
 from data_prep.files.images import MAX_IMAGE_PIXELS, ImageFiles, expect_large_images, open_rgb
-from data_prep.schema.sample import RegionAnnotation, RegionTable, file_hashes, read_regions, write_regions
+from data_prep.schema.sample import RegionAnnotation, file_hashes, read_regions, write_regions
 
 ROWS_PER_PIECE = 512
 POLL_S = 0.5
 WAIT_S = 3600.0  # for which the first process waits for a new piece of another
+_PREDICTIONS = TypeAdapter(list[LocatedRegion])
 SIDECAR_METHODS = {"trained": "localizer", "zero_shot": "zero_shot"}  # method in a sidecar by kind of localizer
 
 
@@ -130,12 +131,11 @@ class Pieces:
 
     def write(self, number: int, predictions: Sequence[LocatedRegion]) -> None:
         """Write the predictions for the rows of a piece."""
-        write_atomically(self.path(number), json.dumps([asdict(prediction) for prediction in predictions]))
+        write_atomically(self.path(number), _PREDICTIONS.dump_json(list(predictions)))
 
     def read(self, number: int) -> list[LocatedRegion]:
         """Read the predictions of a piece."""
-        rows = json.loads(self.path(number).read_text())
-        return [LocatedRegion(_box(row["region"]), tuple(row["cells"]), row["confidence"]) for row in rows]
+        return _PREDICTIONS.validate_json(self.path(number).read_bytes())
 
     def wait(self, count: int) -> None:
         """Wait until all pieces exist; DataError after `WAIT_S` without a new one."""
@@ -161,8 +161,8 @@ def localize(arguments: LocalizeArguments, rank: int = 0, processes: int = 1) ->
     table = read_regions(arguments.regions)
     keys = [key for key in table if arguments.rows == "all" or _is_unknown(table[key])]
     settings = asdict(arguments) | {"regions": Path(arguments.regions).name, "out": None, "image_root": None}
-    inputs = file_hashes([arguments.regions])
-    pieces = Pieces(Path(arguments.out), {"arguments": settings, "inputs": inputs})
+    plan = {"arguments": settings, "inputs": file_hashes([arguments.regions])}
+    pieces = Pieces(Path(arguments.out), plan)
     starts = range(0, len(keys), ROWS_PER_PIECE)
     mine = [number for number in range(len(starts)) if number % processes == rank and not pieces.path(number).exists()]
     if mine:
@@ -174,7 +174,11 @@ def localize(arguments: LocalizeArguments, rank: int = 0, processes: int = 1) ->
     if rank == 0:
         pieces.wait(len(starts))
         predictions = [prediction for number in range(len(starts)) for prediction in pieces.read(number)]
-        _write(arguments, table, dict(zip(keys, predictions, strict=True)), {"arguments": settings, "inputs": inputs})
+        filled = dict(table)
+        for key, prediction in zip(keys, predictions, strict=True):
+            filled[key] = _filled(table[key], prediction, arguments)
+        write_regions(arguments.out, list(filled.values()), plan)
+        print(f"{arguments.out}: {len(table):,} rows, {len(keys):,} of them by the localizer")
         shutil.rmtree(pieces.folder)
 
 
@@ -214,29 +218,12 @@ def _open(images: ImageFiles, row: RegionAnnotation, max_pixels: int) -> Image.I
         raise DataError(f"{name}: {error}") from None
 
 
-def _write(
-    arguments: LocalizeArguments, table: RegionTable, predictions: dict[str, LocatedRegion], manifest: dict[str, Any]
-) -> None:
-    rows = [_filled(row, predictions.get(key), arguments) for key, row in table.items()]
-    write_regions(arguments.out, rows, manifest)
-    print(f"{arguments.out}: {len(rows):,} rows, {len(predictions):,} of them by the localizer")
-
-
-def _filled(row: RegionAnnotation, prediction: LocatedRegion | None, arguments: LocalizeArguments) -> RegionAnnotation:
-    if prediction is None:
-        return row
+def _filled(row: RegionAnnotation, prediction: LocatedRegion, arguments: LocalizeArguments) -> RegionAnnotation:
     flags = [flag for flag in row.flags if flag not in ("no_evidence", "low_confidence", "agreement")]
     flags += ["low_confidence"] if prediction.confidence < arguments.least else []
     boxes = [] if prediction.region is None else [prediction.region]
     method = SIDECAR_METHODS[arguments.localizer_kind]
     return replace(row, boxes=boxes, region=prediction.region, method=method, score=prediction.confidence, flags=flags)
-
-
-def _box(values: Sequence[float] | None) -> Box | None:
-    if values is None:
-        return None
-    x1, y1, x2, y2 = values
-    return x1, y1, x2, y2
 
 
 @command("data_prep.localize", LocalizeArguments, positionals=("regions", "out"))

@@ -11,7 +11,7 @@ The answer is not part of a sample, so that a box in it is no leak. Rows of othe
 import json
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from data_prep.common.atomic import write_atomically
 from data_prep.common.command_line import Checked, command
 from data_prep.common.errors import DataError
 from data_prep.schema.data_source import existing_paths
+from data_prep.schema.records import Turn, llava_record
 from data_prep.schema.region_size import size_of
 from data_prep.schema.sample import read_manifest, sidecar_batches
 
@@ -65,25 +66,10 @@ class Lesson:
     image: str
     question: str
     cells: Cells
-    size: str  # small, medium, large or global
+    size: str  # small, medium, large or global, by which an evaluation groups
 
-
-def record(lessons: Sequence[Lesson]) -> dict:
-    """Return lessons about one image as a LLaVA record; `type` is the size, by which an evaluation groups."""
-    turns: list[dict] = []
-    for lesson in lessons:
-        turns.append({"from": "human", "value": lesson.question, "type": lesson.size})
-        turns.append({"from": "gpt", "value": str(list(lesson.cells))})
-    turns[0]["value"] = f"<image>\n{turns[0]['value']}"
-    return {"id": lessons[0].sample_id, "image": lessons[0].image, "conversations": turns}
-
-
-def by_image(lessons: Sequence[Lesson]) -> list[list[Lesson]]:
-    """Group lessons by image, in their order."""
-    groups: dict[tuple[str, str], list[Lesson]] = defaultdict(list)
-    for lesson in lessons:
-        groups[lesson.source, lesson.image].append(lesson)
-    return list(groups.values())
+    def turn(self) -> Turn:
+        return Turn(self.question, str(list(self.cells)), self.size)
 
 
 def read_lessons(folder: Path) -> Iterator[Lesson]:
@@ -132,8 +118,14 @@ def main(arguments: LocalizerDataArguments) -> None:
         raise DataError(f"{arguments.regions}: no row of method {' or '.join(TRAINED_METHODS)}, nothing to teach")
     out = Path(arguments.out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    grouped = by_image(chosen) if arguments.whole_images else [[lesson] for lesson in chosen]
-    write_atomically(out, json.dumps([record(group) for group in grouped]))
+    conversations: dict[Hashable, list[Lesson]] = defaultdict(list)
+    for number, lesson in enumerate(chosen):
+        conversations[(lesson.source, lesson.image) if arguments.whole_images else number].append(lesson)
+    records = [
+        llava_record(first.sample_id, first.image, map(Lesson.turn, [first, *others]))
+        for first, *others in conversations.values()
+    ]
+    write_atomically(out, json.dumps(records))
     counts = Counter(lesson.size for lesson in chosen)
     print(f"{out}: {len(chosen):,} of {len(lessons):,} questions: {', '.join(f'{n:,} {s}' for s, n in counts.items())}")
 

@@ -27,33 +27,13 @@ _EXACT = re.compile(
 )
 _STEMMER = snowballstemmer.stemmer("english")
 _IRREGULAR = {
-    "buses": "bus",
-    "children": "child",
-    "knives": "knife",
-    "mice": "mouse",
-    "people": "person",
-    "persons": "person",
-}
+    "buses": "bus", "children": "child", "knives": "knife", "mice": "mouse", "people": "person", "persons": "person",
+}  # fmt: skip
 
 # Words for COCO's `person` in questions.
-PERSON_WORDS = frozenset(
-    (
-        "man",
-        "woman",
-        "boy",
-        "girl",
-        "child",
-        "kid",
-        "guy",
-        "lady",
-        "player",
-        "people",
-        "men",
-        "women",
-        "baby",
-        "someone",
-    )
-)
+PERSON_WORDS = (
+    "man", "woman", "boy", "girl", "child", "kid", "guy", "lady", "player", "people", "men", "women", "baby", "someone",
+)  # fmt: skip
 COUNTING = re.compile(r"\bhow many\b|\bnumber of\b|\bcount\b", re.IGNORECASE)
 
 

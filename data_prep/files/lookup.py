@@ -43,7 +43,7 @@ class Index:
                         connection.execute("PRAGMA synchronous = OFF")
                         connection.execute("CREATE TABLE items (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID")
                         rows = (
-                            (key, json.dumps(value, separators=(",", ":"))) for key, value in items if _is_text(key)
+                            (key, json.dumps(value, separators=(",", ":"))) for key, value in items if is_text(key)
                         )
                         connection.executemany("INSERT OR IGNORE INTO items VALUES (?, ?)", rows)
                         connection.commit()
@@ -51,7 +51,7 @@ class Index:
 
     def get(self, key: str) -> Any | None:
         """Return the value of `key`, or None."""
-        if not _is_text(key):
+        if not is_text(key):  # `build` has skipped it
             return None
         with _errors_of(self.path):
             if self._connection is None:
@@ -60,10 +60,10 @@ class Index:
         return None if row is None else json.loads(row[0])
 
 
-def _is_text(key: str) -> bool:
-    """Check that UTF-8 can encode a key: half a surrogate pair, which JSON can hold, is not a key of any item."""
+def is_text(text: str) -> bool:
+    """Check that UTF-8 can encode a text, which it cannot if JSON held half of a surrogate pair."""
     try:
-        key.encode()
+        text.encode()
     except UnicodeEncodeError:
         return False
     return True

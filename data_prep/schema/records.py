@@ -10,7 +10,7 @@ Known forms of a record:
 All errors are `DataError`s that name file and record.
 """
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,16 @@ class Turn:
 
 class NoAnswerError(DataError):
     """Report a question without an answer to train on."""
+
+
+def llava_record(record_id: str, image: str, turns: Iterable[Turn]) -> dict[str, Any]:
+    """Return turns about one image as LLaVA writes them; `type` is their kind."""
+    utterances: list[dict[str, str | None]] = []
+    for turn in turns:
+        tag = "" if utterances else f"{IMAGE_TAG}\n"
+        utterances.append({"from": "human", "value": tag + turn.question, "type": turn.kind})
+        utterances.append({"from": "gpt", "value": turn.answer})
+    return {"id": record_id, "image": image, "conversations": utterances}
 
 
 def read_records(annotations: str, skipped: Container[int] = ()) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -153,7 +153,7 @@ def test_a_detector_fills_rows_of_its_own_method(words: list[str], tmp_path: Pat
 def test_pieces_of_other_keys_are_refused(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(module, "_write", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(module, "write_regions", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         localize(arguments(words))
     with pytest.raises(SystemExit) as ended:
