@@ -23,6 +23,7 @@ from typing import Any
 
 from data_prep.common.command_line import Checked, command, peek_value
 from data_prep.common.errors import ConfigError, DataError, RecordError
+from data_prep.common.fill import key
 from data_prep.derivation.derive import derive
 from data_prep.derivation.joins import image_key, read_image_names
 from data_prep.files.images import (
@@ -53,31 +54,24 @@ class AnnotateArguments(Checked):
 
     source: str = field(metadata={"help": "Which reader.", "choices": tuple(SOURCES)})
     out: str = field(metadata={"help": "Folder of the sidecar; <out>.work beside it holds what is in the making."})
-    image_root: str | None = field(default=None, metadata={"help": "Folder that image paths are relative to."})
-    name: str | None = field(default=None, metadata={"help": "Name of the source in the sidecar; as `source` if null."})
-    workers: int = field(
-        default=os.cpu_count() or 1, metadata={"default_text": "number of CPUs", "help": "Processes on this machine."}
+    image_root: str | None = key(None, "Folder that image paths are relative to.")
+    name: str | None = key(None, "Name of the source in the sidecar; as `source` if null.")
+    workers: int = key(os.cpu_count() or 1, "Processes on this machine.", default_text="number of CPUs")
+    shard: str | None = key(
+        None, "i/n: do every n-th shard from the i-th on (from 0). null: as RANK and WORLD_SIZE say."
     )
-    shard: str | None = field(
-        default=None,
-        metadata={"help": "i/n: do every n-th shard from the i-th on (from 0). null: as RANK and WORLD_SIZE say."},
+    images: str = key(
+        "header",
+        "header: open every image for its size; decode: and decode it, which finds truncated ones; trust: "
+        "touch no image, believe the annotated size.",
+        choices=("header", "decode", "trust"),
     )
-    images: str = field(
-        default="header",
-        metadata={
-            "help": "header: open every image for its size; decode: and decode it, which finds truncated ones; trust: "
-            "touch no image, believe the annotated size.",
-            "choices": ("header", "decode", "trust"),
-        },
+    max_image_pixels: int = key(MAX_IMAGE_PIXELS, "Larger images are rejected.")
+    exclude_images: list[str] = key(
+        list, "Text files of image names, one a line, of evaluation sets; questions on them are rejected."
     )
-    max_image_pixels: int = field(default=MAX_IMAGE_PIXELS, metadata={"help": "Larger images are rejected."})
-    exclude_images: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Text files of image names, one a line, of evaluation sets; questions on them are rejected."},
-    )
-    prompt: str = field(
-        default="{question}",
-        metadata={"help": "How a question is put in the samples, such as '{question}\\nAnswer with a single word.'"},
+    prompt: str = key(
+        "{question}", "How a question is put in the samples, such as '{question}\\nAnswer with a single word.'"
     )
 
     def mistakes(self) -> Iterator[str]:

@@ -23,6 +23,7 @@ from data_prep.boards.questions import BoardQuestion, ask
 from data_prep.boards.scenes import Scene, compose, load_scans, render
 from data_prep.common.atomic import write_atomically
 from data_prep.common.command_line import Checked, command
+from data_prep.common.fill import key
 from data_prep.schema.records import Turn, llava_record
 from data_prep.schema.sample import RegionAnnotation, file_hashes, sample_id, write_regions
 
@@ -46,10 +47,10 @@ class OutputArguments(Checked):
 class DemoArguments(Checked):
     """How much of it, and which."""
 
-    train_images: int = field(default=2000, metadata={"help": "Images of the split to train on."})
-    test_images: int = field(default=250, metadata={"help": "Images of the held-out split."})
-    questions_per_image: int = field(default=6, metadata={"help": "At most 20."})
-    seed: int = field(default=0, metadata={"help": "Of scenes and questions; the same seed writes the same bytes."})
+    train_images: int = key(2000, "Images of the split to train on.")
+    test_images: int = key(250, "Images of the held-out split.")
+    questions_per_image: int = key(6, "At most 20.")
+    seed: int = key(0, "Of scenes and questions; the same seed writes the same bytes.")
 
     def mistakes(self) -> Iterator[str]:
         for name in ("train_images", "test_images", "questions_per_image"):

@@ -31,6 +31,7 @@ from crop_model.localization.generated import Localizer
 from data_prep.common.atomic import write_atomically
 from data_prep.common.command_line import Checked, command
 from data_prep.common.errors import ConfigError, DataError, RecordError, one_line
+from data_prep.common.fill import key
 from data_prep.files.images import MAX_IMAGE_PIXELS, ImageFiles, expect_large_images, open_rgb
 from data_prep.schema.sample import RegionAnnotation, file_hashes, read_regions, write_regions
 
@@ -49,39 +50,28 @@ class LocalizeArguments(Checked):
     out: str = field(metadata={"help": "Sidecar folder to write: all rows, some with new regions."})
     localizer: str = field(metadata={"help": "Folder or Hub name that the Auto classes load: an export, say."})
     image_root: str = field(metadata={"help": "Folder that image paths are relative to."})
-    rows: str = field(
-        default="unknown",
-        metadata={
-            "help": "Fill the rows without a place (method global, flag no_evidence), or all: for a training that is "
-            "to meet the localizer's own regions.",
-            "choices": ("unknown", "all"),
-        },
+    rows: str = key(
+        "unknown",
+        "Fill the rows without a place (method global, flag no_evidence), or all: for a training that is "
+        "to meet the localizer's own regions.",
+        choices=("unknown", "all"),
     )
-    localizer_kind: str = field(
-        default="trained",
-        metadata={
-            "help": "A model trained to write boxes, or (zero_shot) a grounding detector, GroundingDINO or OWLv2, "
-            "whose text query is the question. The rows' method says which: localizer or zero_shot.",
-            "choices": tuple(SIDECAR_METHODS),
-        },
+    localizer_kind: str = key(
+        "trained",
+        "A model trained to write boxes, or (zero_shot) a grounding detector, GroundingDINO or OWLv2, "
+        "whose text query is the question. The rows' method says which: localizer or zero_shot.",
+        choices=tuple(SIDECAR_METHODS),
     )
-    threshold: float | None = field(
-        default=None,
-        metadata={
-            "help": "A less probable region becomes the whole image, flagged low_confidence; of a detector, the union "
-            f"of the boxes that score higher is the region. null: 0 for a trained one, {THRESHOLD} for zero_shot."
-        },
+    threshold: float | None = key(
+        None,
+        "A less probable region becomes the whole image, flagged low_confidence; of a detector, the union "
+        f"of the boxes that score higher is the region. null: 0 for a trained one, {THRESHOLD} for zero_shot.",
     )
-    batch_size: int = field(default=8, metadata={"help": "Questions a batch; another one rounds otherwise."})
-    dtype: str = field(default="float32", metadata={"help": "Of the weights.", "choices": ("float32", "bfloat16")})
-    max_image_pixels: int = field(default=MAX_IMAGE_PIXELS, metadata={"help": "Larger images are refused."})
-    min_pixels: int | None = field(
-        default=None,
-        metadata={"help": "Of Qwen2-VL: an image is resized to at least so many; null: as the model says."},
-    )
-    max_pixels: int | None = field(
-        default=None, metadata={"help": "Of Qwen2-VL: an image is resized to at most so many, 784 a token; null: same."}
-    )
+    batch_size: int = key(8, "Questions a batch; another one rounds otherwise.")
+    dtype: str = key("float32", "Of the weights.", choices=("float32", "bfloat16"))
+    max_image_pixels: int = key(MAX_IMAGE_PIXELS, "Larger images are refused.")
+    min_pixels: int | None = key(None, "Of Qwen2-VL: an image is resized to at least so many; null: as the model says.")
+    max_pixels: int | None = key(None, "Of Qwen2-VL: an image is resized to at most so many, 784 a token; null: same.")
 
     def mistakes(self) -> Iterator[str]:
         for name in ("regions", "image_root"):

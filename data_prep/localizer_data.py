@@ -19,6 +19,7 @@ from crop_model.regions import WHOLE_IMAGE, Cells, pixels_to_cells
 from data_prep.common.atomic import write_atomically
 from data_prep.common.command_line import Checked, command
 from data_prep.common.errors import DataError
+from data_prep.common.fill import key
 from data_prep.schema.data_source import existing_paths
 from data_prep.schema.records import Turn, llava_record
 from data_prep.schema.region_size import size_of
@@ -33,20 +34,14 @@ class LocalizerDataArguments(Checked):
 
     regions: str = field(metadata={"help": "Sidecar folders, by path or glob, all below one image root."})
     out: str = field(metadata={"help": "JSON to write, a list of LLaVA records."})
-    per_size: int | None = field(
-        default=None, metadata={"help": "At most so many of each size (small, medium, large, global); null: all."}
+    per_size: int | None = key(None, "At most so many of each size (small, medium, large, global); null: all.")
+    per_source: int | None = key(None, "At most so many of each source, drawn before the sizes; null: all.")
+    whole_images: bool = key(
+        False,
+        "All questions of an image in one conversation, for a training with split_turns: false "
+        "that reads the image once for all of them. False: a record a question.",
     )
-    per_source: int | None = field(
-        default=None, metadata={"help": "At most so many of each source, drawn before the sizes; null: all."}
-    )
-    whole_images: bool = field(
-        default=False,
-        metadata={
-            "help": "All questions of an image in one conversation, for a training with split_turns: false "
-            "that reads the image once for all of them. False: a record a question."
-        },
-    )
-    seed: int = field(default=0, metadata={"help": "Of what is drawn."})
+    seed: int = key(0, "Of what is drawn.")
 
     def mistakes(self) -> Iterator[str]:
         if not existing_paths(self.regions):
@@ -94,16 +89,16 @@ def balanced(lessons: Sequence[Lesson], per_source: int | None, per_size: int | 
     The draw depends on seed and ids alone, not on the order of the lessons.
     """
     chosen = sorted(lessons, key=lambda lesson: lesson.sample_id)
-    for limit, key in ((per_source, "source"), (per_size, "size")):
+    for limit, name in ((per_source, "source"), (per_size, "size")):
         if limit is None:
             continue
         groups: dict[str, list[Lesson]] = defaultdict(list)
         for lesson in chosen:
-            groups[getattr(lesson, key)].append(lesson)
+            groups[getattr(lesson, name)].append(lesson)
         chosen = [
             lesson
-            for name, group in sorted(groups.items())
-            for lesson in random.Random(f"{seed}:{name}").sample(group, min(limit, len(group)))
+            for value, group in sorted(groups.items())
+            for lesson in random.Random(f"{seed}:{value}").sample(group, min(limit, len(group)))
         ]
         chosen.sort(key=lambda lesson: lesson.sample_id)
     return chosen

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from data_prep.common.atomic import atomic_path, write_atomically
 from data_prep.common.command_line import Checked, command
 from data_prep.common.errors import DataError, RecordError
+from data_prep.common.fill import key
 from data_prep.files.images import MAX_IMAGE_PIXELS, expect_large_images, image_path, read_embedded
 from data_prep.files.streams import errors_as, parquet_rows
 from data_prep.schema.data_source import existing_paths
@@ -35,10 +36,8 @@ class UnpackArguments(Checked):
 
     parquet: str = field(metadata={"help": "The parquet files, by path or glob; column image {bytes, path}."})
     image_root: str = field(metadata={"help": "Folder for the images."})
-    conversations: str | None = field(
-        default=None, metadata={"help": "JSONL to write: id, image (its path), conversations and data_source."}
-    )
-    max_image_pixels: int = field(default=MAX_IMAGE_PIXELS, metadata={"help": "Larger images are refused."})
+    conversations: str | None = key(None, "JSONL to write: id, image (its path), conversations and data_source.")
+    max_image_pixels: int = key(MAX_IMAGE_PIXELS, "Larger images are refused.")
 
     def mistakes(self) -> Iterator[str]:
         if not existing_paths(self.parquet):

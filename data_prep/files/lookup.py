@@ -42,9 +42,7 @@ class Index:
                         connection.execute("PRAGMA journal_mode = OFF")
                         connection.execute("PRAGMA synchronous = OFF")
                         connection.execute("CREATE TABLE items (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID")
-                        rows = (
-                            (key, json.dumps(value, separators=(",", ":"))) for key, value in items if is_text(key)
-                        )
+                        rows = ((key, json.dumps(value, separators=(",", ":"))) for key, value in items if is_text(key))
                         connection.executemany("INSERT OR IGNORE INTO items VALUES (?, ?)", rows)
                         connection.commit()
         return cls(path)

@@ -18,6 +18,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from crop_model.regions import union_box
 from data_prep.common.errors import RecordError
+from data_prep.common.fill import key
 from data_prep.files.images import existing_image
 from data_prep.files.streams import errors_as
 from data_prep.schema.question import LabelledBox, Question
@@ -36,10 +37,8 @@ class ChartQA(Source):
     """Read ChartQA's questions about charts."""
 
     annotations: str = field(metadata={"help": "<split>_human.json or <split>_augmented.json."})
-    elements: str | None = field(
-        default=None, metadata={"help": "Folder annotations/ of the same split; without it there are no regions."}
-    )
-    folder: str = field(default="", metadata={"help": "Folder of the images below image_root, such as train/png."})
+    elements: str | None = key(None, "Folder annotations/ of the same split; without it there are no regions.")
+    folder: str = key("", "Folder of the images below image_root, such as train/png.")
 
     licence = "GPL-3.0"
     schema = TypeAdapter(Record)
@@ -86,9 +85,9 @@ def _elements(chart: Any) -> Iterator[LabelledBox]:
             continue
         if isinstance(node.get("name"), str) and (usable := [box for box in map(_corners, boxes) if box is not None]):
             yield LabelledBox(node["name"], union_box(usable))
-        for key in ("values", "y"):
-            if isinstance(node.get(key), list):
-                yield from _labelled(node[key], boxes)
+        for texts in ("values", "y"):
+            if isinstance(node.get(texts), list):
+                yield from _labelled(node[texts], boxes)
 
 
 def _labelled(texts: list[Any], boxes: list[Any]) -> Iterator[LabelledBox]:

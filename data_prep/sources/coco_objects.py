@@ -5,12 +5,13 @@ table: those of image 42 are `42/0`, `42/1`, ..., and `42` is its size.
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from data_prep.common.errors import ConfigError
+from data_prep.common.fill import key
 from data_prep.files.streams import json_list
 from data_prep.schema.question import LabelledBox, Question
 
@@ -44,13 +45,11 @@ Model = TypeVar("Model", bound=BaseModel)
 class CocoQuestions(Source):
     """Read questions about images that are named by their number in COCO."""
 
-    image_name: str = field(
-        default="{image_id:012}.jpg",
-        metadata={"help": "Path of an image below image_root, by its number: COCO_train2014_{image_id:012}.jpg."},
+    image_name: str = key(
+        "{image_id:012}.jpg", "Path of an image below image_root, by its number: COCO_train2014_{image_id:012}.jpg."
     )
-    instances: str | None = field(
-        default=None,
-        metadata={"help": "COCO's instances_<split>.json of the same images; without it there are no regions."},
+    instances: str | None = key(
+        None, "COCO's instances_<split>.json of the same images; without it there are no regions."
     )
 
     def __post_init__(self) -> None:

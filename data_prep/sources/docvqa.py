@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from data_prep.common.errors import RecordError
+from data_prep.common.fill import key
 from data_prep.files.streams import json_list
 from data_prep.schema.question import LabelledBox
 
@@ -54,10 +55,8 @@ class DocVqa(Source):
     """Read DocVQA's questions; the region is the text of the page that shows the answer."""
 
     annotations: str = field(metadata={"help": "<split>_v1.0.json."})
-    ocr: str | None = field(
-        default=None, metadata={"help": "Folder of the text of the images, one JSON file per image."}
-    )
-    folder: str = field(default="", metadata={"help": "Folder below image_root that the paths of images start from."})
+    ocr: str | None = key(None, "Folder of the text of the images, one JSON file per image.")
+    folder: str = key("", "Folder below image_root that the paths of images start from.")
 
     schema = TypeAdapter(Record)
     file_keys = ("annotations", "ocr")

@@ -18,6 +18,7 @@ from defusedxml import ElementTree
 from pydantic import BaseModel, Field, TypeAdapter
 
 from data_prep.common.errors import RecordError, one_line
+from data_prep.common.fill import key
 from data_prep.files.streams import Stream, errors_as
 from data_prep.schema.question import Question
 
@@ -51,9 +52,7 @@ class Flickr30k(Source):
 
     annotations: str = field(metadata={"help": "The folder Annotations."})
     sentences: str = field(metadata={"help": "The folder Sentences."})
-    split: str | None = field(
-        default=None, metadata={"help": "train.txt, val.txt or test.txt: ids of images, one per line; null: all."}
-    )
+    split: str | None = key(None, "train.txt, val.txt or test.txt: ids of images, one per line; null: all.")
 
     licence = "research and education, not commercial"
     schema = TypeAdapter(Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{1,100}$")])

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel, Field, TypeAdapter
 
+from data_prep.common.fill import key
 from data_prep.files.streams import json_mapping
 from data_prep.schema.question import Question
 
@@ -55,10 +56,8 @@ class Gqa(Source):
     """Read GQA's questions, with the objects of its scene graphs."""
 
     annotations: str = field(metadata={"help": "<split>_<balanced|all>_questions.json; a glob for several."})
-    scene_graphs: str | None = field(
-        default=None, metadata={"help": "<split>_sceneGraphs.json; the test splits have none."}
-    )
-    folder: str = field(default="images", metadata={"help": "Folder of the images below image_root."})
+    scene_graphs: str | None = key(None, "<split>_sceneGraphs.json; the test splits have none.")
+    folder: str = key("images", "Folder of the images below image_root.")
 
     licence = "CC BY 4.0"
     schema = TypeAdapter(tuple[str, Record])

@@ -13,6 +13,7 @@ from typing import Any, Self, cast
 from pydantic import TypeAdapter
 
 from data_prep.common.errors import ConfigError, RecordError
+from data_prep.common.fill import key
 from data_prep.files.images import read_embedded
 from data_prep.files.streams import Stream, parquet_rows, saved_dataset
 from data_prep.schema.data_source import existing_paths
@@ -29,21 +30,14 @@ class HfDataset(Source):
     """Read a folder saved by `datasets`, or parquet files, by the columns named here."""
 
     data: str = field(metadata={"help": "The folder, or parquet by path or glob."})
-    image_column: str = field(default="image", metadata={"help": "Column of images: paths, or {bytes, path}."})
-    question_column: str = field(default="question", metadata={"help": "Column of questions."})
-    answer_column: str | None = field(
-        default="answer", metadata={"help": "Column of answers: a text, or several of which the most frequent counts."}
+    image_column: str = key("image", "Column of images: paths, or {bytes, path}.")
+    question_column: str = key("question", "Column of questions.")
+    answer_column: str | None = key(
+        "answer", "Column of answers: a text, or several of which the most frequent counts."
     )
-    boxes_column: str | None = field(
-        default=None, metadata={"help": "Column of boxes: four numbers, or a list of such; null: there are none."}
-    )
-    box_format: str = field(
-        default="xyxy", metadata={"help": "Corners, or corner and size.", "choices": ("xyxy", "xywh")}
-    )
-    box_frame: str = field(
-        default="pixels",
-        metadata={"help": "Pixels, or fractions of width and height.", "choices": ("pixels", "unit")},
-    )
+    boxes_column: str | None = key(None, "Column of boxes: four numbers, or a list of such; null: there are none.")
+    box_format: str = key("xyxy", "Corners, or corner and size.", choices=("xyxy", "xywh"))
+    box_frame: str = key("pixels", "Pixels, or fractions of width and height.", choices=("pixels", "unit"))
 
     schema = TypeAdapter(dict[str, Any])
     file_keys = ("data",)

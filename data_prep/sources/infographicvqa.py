@@ -7,12 +7,13 @@
 Four of ten answers do not occur in the text: they are counted, compared or combined. The test split has no answers.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from pydantic import AliasChoices, BaseModel, Field, TypeAdapter
 
+from data_prep.common.fill import key
 from data_prep.schema.question import LabelledBox
 
 from .base import xywh
@@ -53,7 +54,7 @@ class Textract(BaseModel):
 class InfographicVqa(DocVqa):
     """Read InfographicVQA's questions; the region is the text in which Textract read the answer."""
 
-    folder: str = field(default="infographicsvqa_images", metadata={"help": "Folder of the images below image_root."})
+    folder: str = key("infographicsvqa_images", "Folder of the images below image_root.")
 
     schema = TypeAdapter(Record)
 

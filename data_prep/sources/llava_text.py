@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from data_prep.common.errors import DataError
+from data_prep.common.fill import key
 from data_prep.derivation.joins import Joins
 from data_prep.derivation.text_boxes import FrameTest, find_boxes
 from data_prep.files.images import existing_image, read_header
@@ -27,20 +28,16 @@ class LlavaText(Source):
     """Read a file of conversations, with the regions of the data sets that it was made from."""
 
     annotations: str = field(metadata={"help": "The conversations."})
-    joins: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "List of PREFIX=SIDECAR: a question on an image below PREFIX takes its region from that sidecar, "
-            "if its native source has it."
-        },
+    joins: list[str] = key(
+        list,
+        "List of PREFIX=SIDECAR: a question on an image below PREFIX takes its region from that sidecar, "
+        "if its native source has it.",
     )
-    frame: str = field(
-        default="auto",
-        metadata={
-            "help": "Frame of boxes in the text: fractions of the padded square, or (unit) of the image; auto: as "
-            f"measured on the first {FRAME_TEST_QUESTIONS} questions with boxes.",
-            "choices": ("auto", "padded_square", "unit"),
-        },
+    frame: str = key(
+        "auto",
+        "Frame of boxes in the text: fractions of the padded square, or (unit) of the image; auto: as "
+        f"measured on the first {FRAME_TEST_QUESTIONS} questions with boxes.",
+        choices=("auto", "padded_square", "unit"),
     )
     joined: Joins = field(init=False, repr=False, compare=False)
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, Field, TypeAdapter
 
 from data_prep.common.errors import RecordError
+from data_prep.common.fill import key
 from data_prep.files.streams import json_mapping
 
 from .base import Questions
@@ -36,12 +37,9 @@ class OcrVqa(RosettaText):
     """Read OCR-VQA's questions; the region is the text in which `rosetta` (image_id: the key) has the answer."""
 
     annotations: str = field(kw_only=True, metadata={"help": "dataset.json."})
-    split: str = field(default="train", metadata={"help": "Which questions.", "choices": tuple(SPLITS)})
-    folder: str = field(default="images", metadata={"help": "Folder of the images below image_root."})
-    extension: str | None = field(
-        default=None,
-        metadata={"help": "Extension of every image, such as .jpg for LLaVA's copy; null: that of its URL."},
-    )
+    split: str = key("train", "Which questions.", choices=tuple(SPLITS))
+    folder: str = key("images", "Folder of the images below image_root.")
+    extension: str | None = key(None, "Extension of every image, such as .jpg for LLaVA's copy; null: that of its URL.")
 
     schema = TypeAdapter(tuple[str, Cover])
     file_keys = ("annotations", "rosetta")

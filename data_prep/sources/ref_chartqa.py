@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from pydantic import BeforeValidator, TypeAdapter
 
 from data_prep.common.errors import ConfigError, RecordError
+from data_prep.common.fill import key
 from data_prep.files.images import read_embedded
 from data_prep.files.streams import LazyRow, Stream, errors_as, parquet_rows
 from data_prep.schema.data_source import existing_paths
@@ -34,12 +35,8 @@ class RefChartQA(Source):
     """Read RefChartQA's questions about charts."""
 
     annotations: str = field(metadata={"help": "The parquet files, by path or glob."})
-    boxes: str | None = field(
-        default=None, metadata={"help": "Column of the boxes; null: the only column that could hold boxes."}
-    )
-    box_form: str = field(
-        default="xywh", metadata={"help": "Form of boxes that are four numbers.", "choices": ("xywh", "xyxy")}
-    )
+    boxes: str | None = key(None, "Column of the boxes; null: the only column that could hold boxes.")
+    box_form: str = key("xywh", "Form of boxes that are four numbers.", choices=("xywh", "xyxy"))
 
     schema = TypeAdapter(Record)
 

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 
 from data_prep.common.errors import ConfigError, DataError, RecordError
+from data_prep.common.fill import key
 from data_prep.files.plain_pickle import load_plain
 from data_prep.files.streams import Stream, json_list
 from data_prep.schema.question import Question
@@ -44,12 +45,9 @@ class RefCoco(Source):
     """Read RefCOCO, RefCOCO+ or RefCOCOg."""
 
     folder: str = field(metadata={"help": "Folder of one of the sets, with its refs(<split_by>).p and instances.json."})
-    split_by: str = field(
-        default="unc",
-        metadata={"help": "Author of the splits: refs(<split_by>).p.", "choices": ("unc", "google", "umd")},
-    )
-    split: str | None = field(default="train", metadata={"help": "train, val, test, testA or testB; null: all."})
-    image_folder: str = field(default="", metadata={"help": "Folder of COCO's images below image_root: train2014."})
+    split_by: str = key("unc", "Author of the splits: refs(<split_by>).p.", choices=("unc", "google", "umd"))
+    split: str | None = key("train", "train, val, test, testA or testB; null: all.")
+    image_folder: str = key("", "Folder of COCO's images below image_root: train2014.")
 
     schema = TypeAdapter(Ref)
     file_keys = ("folder",)

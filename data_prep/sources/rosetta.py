@@ -5,11 +5,12 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from pydantic import BaseModel
 
+from data_prep.common.fill import key
 from data_prep.files.streams import json_list
 from data_prep.schema.question import BoxFrame, LabelledBox, Question
 
@@ -64,9 +65,7 @@ class RosettaWord(BaseModel):
 class RosettaText(Source):
     """Read questions about images whose text is in a file of Rosetta's form."""
 
-    rosetta: str | None = field(
-        default=None, metadata={"help": "Text in the images, in the form of TextVQA_Rosetta_OCR_v0.2_<split>.json."}
-    )
+    rosetta: str | None = key(None, "Text in the images, in the form of TextVQA_Rosetta_OCR_v0.2_<split>.json.")
 
     def lookups(self) -> dict[str, Items]:
         return {} if self.rosetta is None else {"rosetta": _rosetta_items(self.rosetta)}

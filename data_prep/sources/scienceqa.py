@@ -14,6 +14,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field, TypeAdapter
 
 from data_prep.common.errors import RecordError
+from data_prep.common.fill import key
 from data_prep.files.streams import json_mapping
 from data_prep.schema.question import Question
 
@@ -35,9 +36,7 @@ class ScienceQa(Source):
     """Read ScienceQA's questions of one split that have an image."""
 
     annotations: str = field(metadata={"help": "problems.json."})
-    split: str = field(
-        default="train", metadata={"help": "The questions of this split.", "choices": ("train", "val", "test")}
-    )
+    split: str = key("train", "The questions of this split.", choices=("train", "val", "test"))
 
     licence = "CC BY-NC-SA 4.0"
     schema = TypeAdapter(tuple[Annotated[str, Field(pattern=r"^\w+$")], Problem])

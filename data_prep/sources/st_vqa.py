@@ -11,6 +11,7 @@ from functools import partial
 
 from pydantic import BaseModel, TypeAdapter
 
+from data_prep.common.fill import key
 from data_prep.files.streams import json_list
 
 from .base import Questions, below, votes
@@ -29,7 +30,7 @@ class StVqa(RosettaText):
     """Read ST-VQA's questions; the region is the text in which `rosetta` (image_id: file_path) has the answer."""
 
     annotations: str = field(kw_only=True, metadata={"help": "<split>_task_<n>.json."})
-    folder: str = field(default="", metadata={"help": "Folder below image_root that file_path starts from."})
+    folder: str = key("", "Folder below image_root that file_path starts from.")
 
     schema = TypeAdapter(Record)
     file_keys = ("annotations", "rosetta")

@@ -16,6 +16,7 @@ from functools import partial
 from pydantic import BaseModel, TypeAdapter
 
 from data_prep.common.errors import ConfigError, RecordError
+from data_prep.common.fill import key
 from data_prep.files.streams import json_list, json_mapping
 from data_prep.schema.question import LabelledBox
 
@@ -44,11 +45,8 @@ class TextVqa(RosettaText):
     """Read TextVQA's questions; the region is the text in which Rosetta or TextOCR has the answer."""
 
     annotations: str = field(kw_only=True, metadata={"help": "TextVQA_0.5.1_<split>.json."})
-    textocr: str | None = field(
-        default=None,
-        metadata={"help": "Text in the images, in the form of TextOCR_0.1_<split>.json, instead of rosetta."},
-    )
-    folder: str = field(default="train_images", metadata={"help": "Folder of the images below image_root."})
+    textocr: str | None = key(None, "Text in the images, in the form of TextOCR_0.1_<split>.json, instead of rosetta.")
+    folder: str = key("train_images", "Folder of the images below image_root.")
 
     licence = "CC BY 4.0"
     schema = TypeAdapter(Record)
@@ -72,8 +70,8 @@ class TextVqa(RosettaText):
             return NO_OCR
         words = []
         table = self.tables["textocr"]
-        for key in look_up(list[Id], table.get(f"imgToAnns/{image_id}") or [], name):
-            word: TextOcrWord = look_up(TextOcrWord, table.get(f"anns/{key}"), f"{name}: annotation {key}")
+        for number in look_up(list[Id], table.get(f"imgToAnns/{image_id}") or [], name):
+            word: TextOcrWord = look_up(TextOcrWord, table.get(f"anns/{number}"), f"{name}: annotation {number}")
             words.append(LabelledBox(word.utf8_string, xywh(*word.bbox)))
         return ImageText(in_reading_order(words), "pixels", image.size)
 
@@ -91,8 +89,8 @@ class TextVqa(RosettaText):
 
 def _textocr_items(path: str) -> Items:
     for part in ("imgs", "imgToAnns", "anns"):
-        for key, value in json_mapping(path, part):
-            yield f"{part}/{key}", value
+        for name, value in json_mapping(path, part):
+            yield f"{part}/{name}", value
 
 
 def in_reading_order(words: Sequence[LabelledBox]) -> list[LabelledBox]:

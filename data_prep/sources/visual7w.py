@@ -13,6 +13,7 @@ from functools import partial
 from pydantic import BaseModel, TypeAdapter
 
 from data_prep.common.errors import RecordError
+from data_prep.common.fill import key
 from data_prep.files.streams import json_list
 from data_prep.schema.question import Question
 
@@ -36,7 +37,7 @@ class Visual7W(Source):
     """Read Visual7W, telling or pointing."""
 
     annotations: str = field(metadata={"help": "dataset_v7w_telling.json or dataset_v7w_pointing.json."})
-    split: str | None = field(default="train", metadata={"help": "Split of the images: train, val or test; null: all."})
+    split: str | None = key("train", "Split of the images: train, val or test; null: all.")
 
     schema = TypeAdapter(ImageRecord)
     read = partial(json_list, prefix="images.item")

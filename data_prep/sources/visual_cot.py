@@ -12,6 +12,7 @@ from typing import Self
 
 from pydantic import BaseModel, TypeAdapter
 
+from data_prep.common.fill import key
 from data_prep.files.streams import json_lines
 from data_prep.schema.question import Question
 
@@ -38,10 +39,7 @@ class VisualCot(Source):
     """Read Visual-CoT's metadata of one set or several (JSONL)."""
 
     annotations: str = field(metadata={"help": "metadata/<set>_cot_train.jsonl, or a glob for several sets."})
-    folder: str = field(
-        default="",
-        metadata={"help": "Folder of the images below image_root, such as cot/gqa; cot/{dataset} is each set's own."},
-    )
+    folder: str = key("", "Folder of the images below image_root, such as cot/gqa; cot/{dataset} is each set's own.")
     folders: dict[str, str] = field(init=False, default_factory=dict, repr=False, compare=False)  # by data set
 
     schema = TypeAdapter(Record)

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, TypeAdapter
 
 from data_prep.common.errors import RecordError
+from data_prep.common.fill import key
 from data_prep.files.streams import json_list, json_mapping
 from data_prep.schema.question import Question
 
@@ -76,9 +77,9 @@ class _VisualGenome(Source):
 class VisualGenome(_VisualGenome):
     """Read Visual Genome's questions; the region is the mapped one, else the objects of question and answer."""
 
-    qa_to_region: str | None = field(default=None, metadata={"help": "qa_to_region_mapping.json."})
-    regions: str | None = field(default=None, metadata={"help": "region_descriptions.json."})
-    objects: str | None = field(default=None, metadata={"help": "objects.json."})
+    qa_to_region: str | None = key(None, "qa_to_region_mapping.json.")
+    regions: str | None = key(None, "region_descriptions.json.")
+    objects: str | None = key(None, "objects.json.")
 
     schema = TypeAdapter(QAs)
     file_keys = ("annotations", "image_data", "qa_to_region", "regions", "objects")

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, Field, TypeAdapter
 
 from data_prep.common.errors import RecordError
+from data_prep.common.fill import key
 from data_prep.files.streams import json_list
 
 from .base import Items, Questions, majority
@@ -47,12 +48,9 @@ class VqaV2(CocoQuestions):
     """Read VQAv2's questions, with its answers and COCO's instances."""
 
     question_file: str = field(kw_only=True, metadata={"help": "v2_OpenEnded_mscoco_<split>_questions.json."})
-    annotations: str | None = field(
-        default=None, metadata={"help": "v2_mscoco_<split>_annotations.json; the test splits have none."}
-    )
-    image_name: str = field(
-        default="COCO_train2014_{image_id:012}.jpg",
-        metadata={"help": "Path of an image below image_root, by its number in COCO."},
+    annotations: str | None = key(None, "v2_mscoco_<split>_annotations.json; the test splits have none.")
+    image_name: str = key(
+        "COCO_train2014_{image_id:012}.jpg", "Path of an image below image_root, by its number in COCO."
     )
 
     licence = "CC BY 4.0"

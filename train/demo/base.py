@@ -18,7 +18,7 @@ and LLaVA's first stage give a real model:
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from data_prep.boards.questions import KINDS
 from data_prep.common.command_line import command
+from data_prep.common.fill import key
 
 from .base_data import BoardCollator, Boards
 from .base_model import PATCH_WORDS, build_model, build_processor
@@ -43,22 +44,18 @@ SHARPNESS = 20.0  # of the alignment's cosines
 class BaseRecipe(Recipe):
     """Keys of the command line."""
 
-    alignment_steps: int = field(default=800, metadata={"help": "Steps of the stage that names patches."})
-    answers_steps: int = field(default=500, metadata={"help": "Steps with the vision tower frozen."})
-    all_steps: int = field(default=1400, metadata={"help": "Steps in which all parameters learn."})
-    spread_steps: int = field(default=700, metadata={"help": "Steps with visual tokens at random distances."})
-    questions_per_image: int = field(default=12, metadata={"help": "Questions on each board."})
-    alignment_learning_rate: float = field(default=2e-3, metadata={"help": "Peak of the stage `alignment`."})
-    answers_learning_rate: float = field(default=2e-3, metadata={"help": "Peak of the stage `answers`."})
-    all_learning_rate: float = field(default=1e-3, metadata={"help": "Peak of the stage `all`."})
-    spread_learning_rate: float = field(default=6e-4, metadata={"help": "Peak of the stage `spread`."})
-    seed: int = field(default=1, metadata={"help": "Seed of weights and boards."})
-    test_images: int = field(
-        default=100, metadata={"help": "Boards with unseen scans, for the tests during training and at its end."}
-    )
-    test_every: int = field(
-        default=250, metadata={"help": "Steps of a stage between two tests; the first stage has none."}
-    )
+    alignment_steps: int = key(800, "Steps of the stage that names patches.")
+    answers_steps: int = key(500, "Steps with the vision tower frozen.")
+    all_steps: int = key(1400, "Steps in which all parameters learn.")
+    spread_steps: int = key(700, "Steps with visual tokens at random distances.")
+    questions_per_image: int = key(12, "Questions on each board.")
+    alignment_learning_rate: float = key(2e-3, "Peak of the stage `alignment`.")
+    answers_learning_rate: float = key(2e-3, "Peak of the stage `answers`.")
+    all_learning_rate: float = key(1e-3, "Peak of the stage `all`.")
+    spread_learning_rate: float = key(6e-4, "Peak of the stage `spread`.")
+    seed: int = key(1, "Seed of weights and boards.")
+    test_images: int = key(100, "Boards with unseen scans, for the tests during training and at its end.")
+    test_every: int = key(250, "Steps of a stage between two tests; the first stage has none.")
 
 
 def see(model: LlavaForConditionalGeneration, batch: dict[str, Any]) -> torch.Tensor:

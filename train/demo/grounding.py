@@ -12,7 +12,7 @@ one question per row, learning to write boxes stays on a plateau for a long time
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from crop_model.regions import Box, pixels_to_cells, union_box
 from data_prep.boards.questions import BoardQuestion, pair_of_cells, random_cell, unique_colours
 from data_prep.boards.scenes import Scene, cell_name
 from data_prep.common.command_line import Checked, command
+from data_prep.common.fill import key
 
 from .base import read, see, which_are_right
 from .base_data import BoardCollator, Boards
@@ -39,12 +40,12 @@ SHARES = {"place": 0.35, "frame": 0.3, "pair": 0.2, "panel": 0.15}  # of the phr
 class GroundingRecipe(Checked, Recipe):
     """Keys of the command line."""
 
-    base: str = field(default="configs/demo_base", metadata={"help": "Model to start from, with its processor."})
-    steps: int = field(default=1000, metadata={"help": "Training steps."})
-    phrases_per_image: int = field(default=12, metadata={"help": "Phrases about each board."})
-    learning_rate: float = field(default=1.5e-3, metadata={"help": "Peak of the learning rate."})
-    seed: int = field(default=11, metadata={"help": "Seed of boards and phrases."})
-    test_images: int = field(default=50, metadata={"help": "Boards with unseen scans for the test at the end."})
+    base: str = key("configs/demo_base", "Model to start from, with its processor.")
+    steps: int = key(1000, "Training steps.")
+    phrases_per_image: int = key(12, "Phrases about each board.")
+    learning_rate: float = key(1.5e-3, "Peak of the learning rate.")
+    seed: int = key(11, "Seed of boards and phrases.")
+    test_images: int = key(50, "Boards with unseen scans for the test at the end.")
 
     def mistakes(self) -> Iterator[str]:
         if not (Path(self.base) / "config.json").is_file():

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import get_cosine_schedule_with_warmup
 
+from data_prep.common.fill import key
+
 LOG_FILE = "train_log.jsonl"
 
 
@@ -20,12 +22,10 @@ class Recipe:
     """Keys that every recipe has."""
 
     out: str = field(metadata={"help": "Folder for the model and its log."})
-    batch_images: int = field(default=8, metadata={"help": "Boards per step."})
-    warmup_steps: int = field(
-        default=30, metadata={"help": "Steps before the learning rate peaks; after them a cosine leads to 0."}
-    )
-    weight_decay: float = field(default=0.02, metadata={"help": "Weight decay of AdamW."})
-    log_every: int = field(default=25, metadata={"help": "Steps between two lines of the log."})
+    batch_images: int = key(8, "Boards per step.")
+    warmup_steps: int = key(30, "Steps before the learning rate peaks; after them a cosine leads to 0.")
+    weight_decay: float = key(0.02, "Weight decay of AdamW.")
+    log_every: int = key(25, "Steps between two lines of the log.")
 
 
 def train_steps(
