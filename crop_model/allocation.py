@@ -13,11 +13,10 @@ rounded, and limited to what the two groups can take. 24x24 patches, T = 64, rho
 """
 
 import torch
+from torch import Tensor
 
 
-def allocate(
-    n_in: torch.Tensor, n_out: torch.Tensor, token_budget: int, region_ratio: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def allocate(n_in: Tensor, n_out: Tensor, token_budget: int, region_ratio: float) -> tuple[Tensor, Tensor]:
     """Split the token budget between the region and the rest, for each sample of a batch.
 
     Always t_in + t_out = token_budget, t_in <= n_in and t_out <= n_out, and each group that exists has a token.
@@ -41,8 +40,8 @@ def allocate(
 
 
 def allocate_without_anchors(
-    n_in: torch.Tensor, n_out: torch.Tensor, token_budget: int, region_ratio: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+    n_in: Tensor, n_out: Tensor, token_budget: int, region_ratio: float
+) -> tuple[Tensor, Tensor]:
     """Split like `allocate`, but with at most one token per two patches of the region: none stays as it is.
 
     The rest of the budget goes outside, as far as there are patches outside.
@@ -51,9 +50,7 @@ def allocate_without_anchors(
     return _within_limits(torch.minimum(t_in, n_in // 2), n_in, n_out, token_budget)
 
 
-def _within_limits(
-    t_in: torch.Tensor, n_in: torch.Tensor, n_out: torch.Tensor, token_budget: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _within_limits(t_in: Tensor, n_in: Tensor, n_out: Tensor, token_budget: int) -> tuple[Tensor, Tensor]:
     """Limit t_in to [max(1, T - n_out), min(n_in, T - 1)] if both groups exist, else to 0 or T; t_out = T - t_in."""
     t_in = t_in.clamp(1, token_budget - 1)
     t_in = torch.minimum(torch.maximum(t_in, token_budget - n_out), n_in)

@@ -1,6 +1,7 @@
 """Baselines that keep some patches as they are: all of them, random ones, or the region's."""
 
 import torch
+from torch import Tensor
 
 from .compressor_base import Compressor, CompressorConfig
 
@@ -19,10 +20,10 @@ class KeepAll(Compressor):
     def macs(cls, config: CompressorConfig) -> int:
         return 0
 
-    def compress(self, features: torch.Tensor, region_mask: torch.Tensor) -> torch.Tensor:
+    def compress(self, features: Tensor, region_mask: Tensor) -> Tensor:
         return features
 
-    def assign(self, region_mask: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    def assign(self, region_mask: Tensor, features: Tensor) -> Tensor:
         return torch.arange(self.num_tokens, device=features.device).expand(features.shape[0], -1)
 
 
@@ -33,15 +34,15 @@ class PatchSelection(Compressor):
     def macs(cls, config: CompressorConfig) -> int:
         return 0
 
-    def select(self, region_mask: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    def select(self, region_mask: Tensor, features: Tensor) -> Tensor:
         """Return the numbers of the selected patches, ascending, possibly repeated: int64 (B, T)."""
         raise NotImplementedError
 
-    def compress(self, features: torch.Tensor, region_mask: torch.Tensor) -> torch.Tensor:
+    def compress(self, features: Tensor, region_mask: Tensor) -> Tensor:
         selected = self.select(region_mask, features)  # (B, T)
         return features.gather(1, selected[..., None].expand(-1, -1, features.shape[-1]))
 
-    def assign(self, region_mask: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    def assign(self, region_mask: Tensor, features: Tensor) -> Tensor:
         selected = self.select(region_mask, features)
         token = torch.arange(self.num_tokens, device=selected.device).expand_as(selected)
         dropped = torch.full_like(region_mask, self.num_tokens, dtype=torch.long)
@@ -59,13 +60,13 @@ class RandomPatches(PatchSelection):
     name = "random"
     reads_region = False
 
-    def select(self, region_mask: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    def select(self, region_mask: Tensor, features: Tensor) -> Tensor:
         patch = torch.arange(features.shape[1], device=features.device)  # (N,)
         seed = self._seed(features)  # (B,)
         draw = _scramble(seed[:, None] + _scramble(patch + 1))  # (B, N)
         return draw.argsort(dim=-1, stable=True)[:, : self.num_tokens].sort(dim=-1).values
 
-    def _seed(self, features: torch.Tensor) -> torch.Tensor:
+    def _seed(self, features: Tensor) -> Tensor:
         channel = torch.arange(1, features.shape[-1] + 1, device=features.device, dtype=torch.float32)  # (D,)
         with torch.autocast(features.device.type, enabled=False):
             scores = [(features.float() @ torch.sin(channel * step)) for step in (1.0, 2.3, 4.1, 5.7)]
@@ -80,7 +81,7 @@ class RegionOnly(PatchSelection):
 
     name = "region_only"
 
-    def select(self, region_mask: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    def select(self, region_mask: Tensor, features: Tensor) -> Tensor:
         selected = region_mask | ~region_mask.any(dim=-1, keepdim=True)
         on_curve = selected[:, self.curve]  # thinned along the curve: even in both directions
         n = on_curve.sum(dim=-1, keepdim=True)  # (B, 1)
@@ -90,7 +91,7 @@ class RegionOnly(PatchSelection):
         return self.curve[region_first.gather(1, middle)].sort(dim=-1).values
 
 
-def _scramble(number: torch.Tensor) -> torch.Tensor:
+def _scramble(number: Tensor) -> Tensor:
     """Hash whole numbers to 32 bits, in int64 without overflow: multiply and shift, twice."""
     for _ in range(2):
         number = number & 0xFFFFFFFF

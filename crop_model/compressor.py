@@ -14,7 +14,7 @@ allocation.py decides how many tokens each group gets, slots.py which patches ma
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from .allocation import allocate_without_anchors
 from .baselines import KeepAll, RandomPatches, RegionOnly
@@ -83,14 +83,14 @@ class SlotAttention(nn.Module):
 
     def forward(
         self,
-        features: torch.Tensor,
+        features: Tensor,
         *,
-        content: torch.Tensor,
-        position: torch.Tensor,
-        in_region: torch.Tensor,
-        slot: torch.Tensor,
-        rank: torch.Tensor,
-    ) -> torch.Tensor:
+        content: Tensor,
+        position: Tensor,
+        in_region: Tensor,
+        slot: Tensor,
+        rank: Tensor,
+    ) -> Tensor:
         """Return what each slot's query gathers from its patches: (B, T, D).
 
         Args:
@@ -112,7 +112,7 @@ class SlotAttention(nn.Module):
         return self.output(member @ values.flatten(2))
 
 
-def slot_softmax(scores: torch.Tensor, slot: torch.Tensor, member: torch.Tensor) -> torch.Tensor:
+def slot_softmax(scores: Tensor, slot: Tensor, member: Tensor) -> Tensor:
     """Apply softmax to (B, N, H) scores over the patches of each slot, in float32.
 
     Sums are products with the (B, T, N) membership, which are deterministic, unlike a scattered sum on a GPU.
@@ -144,7 +144,7 @@ class RegionRatioCompressor(SlotPooling):
         super().reset_parameters()
         self.attention.reset_parameters()
 
-    def compress(self, features: torch.Tensor, region_mask: torch.Tensor) -> torch.Tensor:
+    def compress(self, features: Tensor, region_mask: Tensor) -> Tensor:
         region = self.known_region(region_mask)  # (B, N)
         slot, rank = self.slots(region)
         mean = pool(features, slot, self.num_tokens)  # (B, T, D)
@@ -154,7 +154,7 @@ class RegionRatioCompressor(SlotPooling):
         attended = attended.to(mean.dtype)  # under autocast, products come in a lower precision
         return mean + attended if self.has_residual else attended
 
-    def _position(self, slot: torch.Tensor) -> torch.Tensor:
+    def _position(self, slot: Tensor) -> Tensor:
         """Return row and column of the slot's centre in [-1, 1], and one over its number of patches: (B, T, 3)."""
         rows, columns = self.patch_grid
         row, column, size = self.centres(slot)
@@ -166,7 +166,7 @@ class NoAnchors(RegionRatioCompressor):
 
     name = "no_anchors"
 
-    def split_budget(self, n_in: torch.Tensor, n_out: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def split_budget(self, n_in: Tensor, n_out: Tensor) -> tuple[Tensor, Tensor]:
         return allocate_without_anchors(n_in, n_out, self.num_tokens, self.region_ratio)
 
 

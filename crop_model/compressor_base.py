@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .hilbert import hilbert_order
 
@@ -115,8 +115,8 @@ class Compressor(nn.Module):
 
     name: ClassVar[str]  # what `compressor_type` calls it
     reads_region: ClassVar[bool] = True  # False: the tokens are the same with any region
-    curve: torch.Tensor  # (N,) int64: patches in the order of the curve
-    rank_on_curve: torch.Tensor  # (N,) int64: its inverse
+    curve: Tensor  # (N,) int64: patches in the order of the curve
+    rank_on_curve: Tensor  # (N,) int64: its inverse
 
     def __init__(self, config: CompressorConfig):
         super().__init__()
@@ -144,7 +144,7 @@ class Compressor(nn.Module):
         """
         self._fill_tables()
 
-    def forward(self, features: torch.Tensor, region_mask: torch.Tensor) -> torch.Tensor:
+    def forward(self, features: Tensor, region_mask: Tensor) -> Tensor:
         """Compress the features of B images.
 
         Args:
@@ -170,11 +170,11 @@ class Compressor(nn.Module):
             )
         return self.compress(features, region_mask)
 
-    def compress(self, features: torch.Tensor, region_mask: torch.Tensor) -> torch.Tensor:
+    def compress(self, features: Tensor, region_mask: Tensor) -> Tensor:
         """Compute `forward` of inputs whose shapes are checked."""
         raise NotImplementedError
 
-    def assign(self, region_mask: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    def assign(self, region_mask: Tensor, features: Tensor) -> Tensor:
         """Return the number of the token that every patch goes into, -1 for a dropped patch: int64 (B, N)."""
         raise NotImplementedError
 

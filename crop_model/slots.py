@@ -16,6 +16,7 @@ All shapes depend on the number of patches N and of tokens T alone; nothing is r
 """
 
 import torch
+from torch import Tensor
 
 from .allocation import allocate
 from .compressor_base import Compressor, CompressorConfig
@@ -34,22 +35,22 @@ class SlotPooling(Compressor):
     def macs(cls, config: CompressorConfig) -> int:
         return config.num_tokens * config.num_patches * config.hidden_size
 
-    def compress(self, features: torch.Tensor, region_mask: torch.Tensor) -> torch.Tensor:
+    def compress(self, features: Tensor, region_mask: Tensor) -> Tensor:
         slot, _ = self.slots(self.known_region(region_mask))
         return pool(features, slot, self.num_tokens)
 
-    def assign(self, region_mask: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    def assign(self, region_mask: Tensor, features: Tensor) -> Tensor:
         return self.slots(self.known_region(region_mask))[0]
 
-    def known_region(self, region_mask: torch.Tensor) -> torch.Tensor:
+    def known_region(self, region_mask: Tensor) -> Tensor:
         """Empty a mask of the whole image, which says no more than no region."""
         return region_mask & ~region_mask.all(dim=-1, keepdim=True)
 
-    def split_budget(self, n_in: torch.Tensor, n_out: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def split_budget(self, n_in: Tensor, n_out: Tensor) -> tuple[Tensor, Tensor]:
         """Return the tokens for the region and for the rest, (B,) each."""
         return allocate(n_in, n_out, self.num_tokens, self.region_ratio)
 
-    def slots(self, region: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def slots(self, region: Tensor) -> tuple[Tensor, Tensor]:
         """Return the slot of every patch, and the patch's rank in its slot: int64 (B, N) each.
 
         Within a group of n patches and t tokens, slot = floor(rank * t / n): no slot is empty as t <= n.
@@ -64,7 +65,7 @@ class SlotPooling(Compressor):
         rank = torch.where(region, rank_in, rank_out)[:, self.rank_on_curve]
         return self._number_in_raster_order(slot), rank
 
-    def centres(self, slot: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def centres(self, slot: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return row and column of every slot's centre, in patches, and its number of patches: float32 (B, T) each."""
         columns = self.patch_grid[1]
         patch = torch.arange(slot.shape[1], device=slot.device)
@@ -73,14 +74,14 @@ class SlotPooling(Compressor):
         column = self._sum_by_slot(patch % columns, slot)
         return row / size, column / size, size.float()
 
-    def _number_in_raster_order(self, slot: torch.Tensor) -> torch.Tensor:
+    def _number_in_raster_order(self, slot: Tensor) -> Tensor:
         """Renumber slots by the row of their centres, rounded to a patch's, and then by the column."""
         row, column, _ = self.centres(slot)  # (B, T)
         key = (row + 0.5).floor() * self.patch_grid[1] + column
         number = key.argsort(dim=-1, stable=True).argsort(dim=-1)  # (B, T): old number -> new number
         return number.gather(1, slot)
 
-    def _sum_by_slot(self, values: torch.Tensor, slot: torch.Tensor) -> torch.Tensor:
+    def _sum_by_slot(self, values: Tensor, slot: Tensor) -> Tensor:
         """Sum (N,) whole numbers over each slot: int64 (B, T)."""
         total = torch.zeros(slot.shape[0], self.num_tokens, dtype=torch.long, device=slot.device)
         return total.scatter_add(1, slot, values.expand_as(slot))
@@ -92,16 +93,16 @@ class UniformPooling(SlotPooling):
     name = "uniform"
     reads_region = False
 
-    def known_region(self, region_mask: torch.Tensor) -> torch.Tensor:
+    def known_region(self, region_mask: Tensor) -> Tensor:
         return torch.zeros_like(region_mask)
 
 
-def membership(slot: torch.Tensor, num_tokens: int) -> torch.Tensor:
+def membership(slot: Tensor, num_tokens: int) -> Tensor:
     """Mark which patch belongs to which slot: (B, N) -> bool (B, T, N)."""
     return slot[:, None, :] == torch.arange(num_tokens, device=slot.device)[:, None]
 
 
-def pool(features: torch.Tensor, slot: torch.Tensor, num_tokens: int) -> torch.Tensor:
+def pool(features: Tensor, slot: Tensor, num_tokens: int) -> Tensor:
     """Average every slot's patches: (B, N, D) and (B, N) -> (B, T, D).
 
     A slot of one patch returns it bit for bit, whatever the precision of matrix products. The mean of equal bfloat16
@@ -118,7 +119,7 @@ def pool(features: torch.Tensor, slot: torch.Tensor, num_tokens: int) -> torch.T
     return torch.where(size == 1, alone, mean)
 
 
-def _cut(rank: torch.Tensor, n: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _cut(rank: Tensor, n: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """Return the run out of t that a rank out of n falls into, and the rank in it; no meaning outside the group."""
     n = n.clamp(min=1)
     run = rank * t // n

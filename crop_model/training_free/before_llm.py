@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from crop_model.compressor_base import Compressor
@@ -42,7 +42,7 @@ class BeforeLLM(TrainingFreeMethod):
                 f"{model.config.compressor_type!r}"
             )
 
-    def choose(self, model: CropLlavaForConditionalGeneration, tower: Any, features: torch.Tensor) -> torch.Tensor:
+    def choose(self, model: CropLlavaForConditionalGeneration, tower: Any, features: Tensor) -> Tensor:
         """Return the tokens: (B, T, D).
 
         Args:
@@ -60,7 +60,7 @@ class BeforeLLM(TrainingFreeMethod):
         def read_tower(tower: Any, args: tuple, output: BaseModelOutputWithPooling) -> None:
             outputs[:] = [output]  # as a whole: later hooks may change it
 
-        def replace_tokens(compressor: Compressor, args: tuple[torch.Tensor, torch.Tensor], _: torch.Tensor):
+        def replace_tokens(compressor: Compressor, args: tuple[Tensor, Tensor], _: Tensor):
             features, _ = args  # (B, N, D)
             return self.choose(model, outputs[0], features)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from crop_model.cost.model import ModelShape
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
@@ -28,13 +29,13 @@ class DivPrune(BeforeLLM):
         n, d, width = shape.compressor.num_patches, shape.vision_tower.hidden_size, shape.language_model.hidden_size
         return n * (d * width + width**2) + n**2 * width
 
-    def choose(self, model: CropLlavaForConditionalGeneration, tower: Any, features: torch.Tensor) -> torch.Tensor:
+    def choose(self, model: CropLlavaForConditionalGeneration, tower: Any, features: Tensor) -> Tensor:
         projected = model.model.multi_modal_projector(features)  # (B, N, H)
         chosen = max_min_diverse(projected, model.model.compressor.num_tokens)  # (B, T)
         return features.gather(1, along(chosen, features))
 
 
-def max_min_diverse(tokens: torch.Tensor, count: int) -> torch.Tensor:
+def max_min_diverse(tokens: Tensor, count: int) -> Tensor:
     """Choose tokens whose smallest pairwise distance is large, greedily.
 
     The first is the token farthest from its nearest neighbour. Each further one is farthest from the nearest of those
@@ -51,7 +52,7 @@ def max_min_diverse(tokens: torch.Tensor, count: int) -> torch.Tensor:
     distance = 1 - unit @ unit.mT  # (B, N, N)
     itself = torch.eye(tokens.shape[1], dtype=torch.bool, device=tokens.device)
     nearest = distance.masked_fill(itself, float("inf")).amin(dim=-1)  # (B, N), to the nearest other token
-    chosen: list[torch.Tensor] = []
+    chosen: list[Tensor] = []
     for _ in range(count):
         best = nearest.argmax(dim=-1, keepdim=True)  # (B, 1)
         to_best = distance.gather(1, along(best, distance)).squeeze(1)  # (B, N)

@@ -27,7 +27,7 @@ from typing import Any, Literal, get_args
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import LlamaModel
 from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask
@@ -145,8 +145,8 @@ def _check(model: CropLlavaForConditionalGeneration, config: PruningConfig) -> N
 class _Prompt:
     """The tokens that layers >= K read of a prompt of B rows and S tokens."""
 
-    index: torch.Tensor  # (B, S') positions in the prompt, ascending
-    real: torch.Tensor  # bool (B, S'), False where a row is padded
+    index: Tensor  # (B, S') positions in the prompt, ascending
+    real: Tensor  # bool (B, S'), False where a row is padded
     length: int  # S
 
 
@@ -158,11 +158,11 @@ class _Pruner:
         self.llm: LlamaModel = model.model.language_model
         self.config = config
         self.prompts: WeakKeyDictionary[Cache, _Prompt] = WeakKeyDictionary()
-        self.images: tuple[torch.Tensor, ...] = ()  # of those encoded last: region and rank of tokens, (M, T) each
-        self.input_ids: torch.Tensor
-        self.real: torch.Tensor | None = None  # the attention mask, bool, padding is False
-        self.queries: torch.Tensor  # (B, S, heads * head size) of layer K - 1, before rotation
-        self.keys: torch.Tensor
+        self.images: tuple[Tensor, ...] = ()  # of those encoded last: region and rank of tokens, (M, T) each
+        self.input_ids: Tensor
+        self.real: Tensor | None = None  # the attention mask, bool, padding is False
+        self.queries: Tensor  # (B, S, heads * head size) of layer K - 1, before rotation
+        self.keys: Tensor
         self.pruned: _Prompt | None = None  # of this forward pass; None in a decoding step
         self.replaced: dict[str, Any] = {}  # arguments of the layers >= K in this forward pass
 
@@ -193,17 +193,17 @@ class _Pruner:
             raise ValueError("position_ids: they start again within a row; packed samples cannot be pruned")
         self.input_ids, self.real = input_ids, None if mask is None else mask.bool()
 
-    def _read_regions(self, compressor: Compressor, args: tuple[torch.Tensor, torch.Tensor], _: torch.Tensor) -> None:
+    def _read_regions(self, compressor: Compressor, args: tuple[Tensor, Tensor], _: Tensor) -> None:
         features, region_mask = args  # (M, N, D), (M, N)
         self.images = regions_and_ranks(compressor, features, region_mask)
 
-    def _read_queries(self, module: nn.Module, args: tuple, output: torch.Tensor) -> None:
+    def _read_queries(self, module: nn.Module, args: tuple, output: Tensor) -> None:
         self.queries = output
 
-    def _read_keys(self, module: nn.Module, args: tuple, output: torch.Tensor) -> None:
+    def _read_keys(self, module: nn.Module, args: tuple, output: Tensor) -> None:
         self.keys = output
 
-    def _enter_first_layer(self, module: nn.Module, args: tuple[torch.Tensor], kwargs: dict[str, Any]):
+    def _enter_first_layer(self, module: nn.Module, args: tuple[Tensor], kwargs: dict[str, Any]):
         (hidden_states,) = args  # (B, S, H)
         cache = kwargs["past_key_values"]
         if cache is not None and cache.get_seq_length(self.config.layer) > 0:
@@ -212,10 +212,10 @@ class _Pruner:
             hidden_states = self._start(hidden_states, cache, kwargs["position_embeddings"])
         return (hidden_states,), {**kwargs, **self.replaced}
 
-    def _enter_later_layer(self, module: nn.Module, args: tuple[torch.Tensor], kwargs: dict[str, Any]):
+    def _enter_later_layer(self, module: nn.Module, args: tuple[Tensor], kwargs: dict[str, Any]):
         return args, {**kwargs, **self.replaced}
 
-    def _restore_length(self, module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
+    def _restore_length(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
         """(B, S', H) -> (B, S, H), zeros at dropped tokens."""
         if self.pruned is None:
             return output
@@ -223,7 +223,7 @@ class _Pruner:
         full = output.new_zeros(output.shape[0], self.pruned.length, output.shape[-1])
         return full.scatter(1, along(self.pruned.index, output), output)
 
-    def _continue(self, hidden_states: torch.Tensor, cache: Cache) -> None:
+    def _continue(self, hidden_states: Tensor, cache: Cache) -> None:
         """Prepare a step after the prompt: nothing is dropped; the prompt's keys are those of its remaining tokens."""
         new = hidden_states.shape[1]
         if new > 1 and (self.input_ids == self.model.config.image_token_id).any():
@@ -236,9 +236,7 @@ class _Pruner:
         self.pruned = None
         self.replaced = {"attention_mask": self._mask(hidden_states, torch.cat([prompt.real, later], dim=1), cache)}
 
-    def _start(
-        self, hidden_states: torch.Tensor, cache: Cache | None, rotary: tuple[torch.Tensor, torch.Tensor]
-    ) -> torch.Tensor:
+    def _start(self, hidden_states: Tensor, cache: Cache | None, rotary: tuple[Tensor, Tensor]) -> Tensor:
         """Drop tokens of a prompt: (B, S, H) -> (B, S', H)."""
         real = torch.ones_like(self.input_ids, dtype=torch.bool) if self.real is None else self.real  # (B, S)
         visual = self.input_ids == self.model.config.image_token_id
@@ -261,9 +259,7 @@ class _Pruner:
         }
         return hidden_states
 
-    def _choose(
-        self, visual: torch.Tensor, real: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _choose(self, visual: Tensor, real: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor | None]:
         """Return the remaining tokens of all images, bool (M, T), and for `pooled` every token's run, (M, T)."""
         if not self.images or int(visual.sum()) % self.images[0].numel():
             raise ValueError("mm_encoder_outputs: these are not the images encoded last under this pruning")
@@ -275,14 +271,14 @@ class _Pruner:
         remaining, run = keep_evenly(rank, region, self.config.token_budget)
         return remaining, run if self.config.rest == "pooled" else None
 
-    def _of_rows(self, of_images: torch.Tensor, visual: torch.Tensor) -> torch.Tensor:
+    def _of_rows(self, of_images: Tensor, visual: Tensor) -> Tensor:
         """Repeat (M, T) values of encoded images for a batch's images: beams repeat rows, but encode images once."""
         repeats = int(visual.sum()) // of_images.numel()
         rows = torch.zeros_like(visual[::repeats], dtype=of_images.dtype)  # (B / repeats, S)
         rows = rows.masked_scatter(visual[::repeats], of_images).repeat_interleave(repeats, dim=0)
         return rows[visual].view(-1, of_images.shape[1])
 
-    def _mask(self, hidden_states: torch.Tensor, real: torch.Tensor, cache: Cache | None) -> Any:
+    def _mask(self, hidden_states: Tensor, real: Tensor, cache: Cache | None) -> Any:
         """Make the causal mask of layers >= K in the attention implementation's form."""
         return create_causal_mask(
             config=self.llm.config,
@@ -293,7 +289,7 @@ class _Pruner:
         )
 
 
-def _pack(keep: torch.Tensor) -> _Prompt:
+def _pack(keep: Tensor) -> _Prompt:
     """Order the positions to keep, bool (B, S), padded on the left to the longest row."""
     count = keep.sum(dim=-1, keepdim=True)  # (B, 1)
     longest = int(count.max())

@@ -16,13 +16,14 @@ Shapes: M images of T tokens. Nothing is read back from the device.
 """
 
 import torch
+from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaAttention, apply_rotary_pos_emb, repeat_kv
 
 from crop_model.compressor_base import Compressor
 from crop_model.slots import pool
 
 
-def keep_evenly(rank: torch.Tensor, region: torch.Tensor, token_budget: int) -> tuple[torch.Tensor, torch.Tensor]:
+def keep_evenly(rank: Tensor, region: Tensor, token_budget: int) -> tuple[Tensor, Tensor]:
     """Cut region and rest into `token_budget` runs along a curve, and keep the middle of each run.
 
     Args:
@@ -49,7 +50,7 @@ def keep_evenly(rank: torch.Tensor, region: torch.Tensor, token_budget: int) -> 
     return remaining.gather(1, back), run.gather(1, back)
 
 
-def keep_highest(score: torch.Tensor, region: torch.Tensor, token_budget: int) -> torch.Tensor:
+def keep_highest(score: Tensor, region: Tensor, token_budget: int) -> Tensor:
     """Keep the `token_budget` tokens of the highest score (M, T), those of the region first: bool (M, T).
 
     The first in order wins among equal scores.
@@ -60,9 +61,7 @@ def keep_highest(score: torch.Tensor, region: torch.Tensor, token_budget: int) -
     return torch.zeros_like(region).scatter(1, best, True)
 
 
-def regions_and_ranks(
-    compressor: Compressor, features: torch.Tensor, region_mask: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def regions_and_ranks(compressor: Compressor, features: Tensor, region_mask: Tensor) -> tuple[Tensor, Tensor]:
     """Find out which tokens of a compressor carry a patch of the region, and their order on its curve.
 
     Args:
@@ -84,11 +83,11 @@ def regions_and_ranks(
 
 def attention_of_last_token(
     attention: LlamaAttention,
-    queries: torch.Tensor,
-    keys: torch.Tensor,
-    rotary: tuple[torch.Tensor, torch.Tensor],
-    real: torch.Tensor,
-) -> torch.Tensor:
+    queries: Tensor,
+    keys: Tensor,
+    rotary: tuple[Tensor, Tensor],
+    real: Tensor,
+) -> Tensor:
     """Compute the attention of each row's last real token, averaged over heads, in float32: (B, S).
 
     Args:
@@ -107,9 +106,7 @@ def attention_of_last_token(
     return scores.masked_fill(~real[:, None], float("-inf")).softmax(dim=-1).mean(dim=1)
 
 
-def pool_runs(
-    hidden_states: torch.Tensor, visual: torch.Tensor, remaining: torch.Tensor, run: torch.Tensor, token_budget: int
-) -> torch.Tensor:
+def pool_runs(hidden_states: Tensor, visual: Tensor, remaining: Tensor, run: Tensor, token_budget: int) -> Tensor:
     """Replace every remaining visual token by the mean of its run.
 
     Args:
@@ -124,12 +121,12 @@ def pool_runs(
     return hidden_states.masked_scatter(visual[..., None], pooled)
 
 
-def along(index: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+def along(index: Tensor, states: Tensor) -> Tensor:
     """Expand indices (B, n) to (B, n, width of the states), for `gather` and `scatter` along the second dimension."""
     return index[..., None].expand(-1, -1, states.shape[-1])
 
 
-def _runs(group: torch.Tensor, n: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _runs(group: Tensor, n: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """Return the run out of t of a group's n tokens, floor(rank * t / n), and whether a token is its run's middle."""
     rank = group.cumsum(dim=-1) - 1  # (M, T), without meaning outside the group
     run = rank * t // n.clamp(min=1)
@@ -137,6 +134,6 @@ def _runs(group: torch.Tensor, n: torch.Tensor, t: torch.Tensor) -> tuple[torch.
     return run, rank == first + (following - first) // 2
 
 
-def _ceil_div(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def _ceil_div(a: Tensor, b: Tensor) -> Tensor:
     b = b.clamp(min=1)
     return (a + b - 1) // b

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from transformers import CLIPVisionModel
 
 from crop_model.cost.model import ModelShape
@@ -42,14 +43,12 @@ class VisionZip(BeforeLLM):
         attention = d**2 + (n + 1) * (d**2 + d)
         return attention + contextual * (n - dominant) * (vision.head_size + d)
 
-    def choose(self, model: CropLlavaForConditionalGeneration, tower: Any, features: torch.Tensor) -> torch.Tensor:
+    def choose(self, model: CropLlavaForConditionalGeneration, tower: Any, features: Tensor) -> Tensor:
         states = _cls_attention(model.model.vision_tower, tower.hidden_states, model.config.vision_feature_layer)
         return visionzip(*states, model.model.compressor.num_tokens)
 
 
-def visionzip(
-    hidden_states: torch.Tensor, attention: torch.Tensor, keys: torch.Tensor, num_tokens: int
-) -> torch.Tensor:
+def visionzip(hidden_states: Tensor, attention: Tensor, keys: Tensor, num_tokens: int) -> Tensor:
     """Reduce one layer's states to T tokens.
 
     Args:
@@ -79,7 +78,7 @@ def visionzip_counts(num_tokens: int) -> tuple[int, int]:
     return dominant - 1, num_tokens - dominant
 
 
-def visionzip_split(attention: torch.Tensor, num_tokens: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def visionzip_split(attention: Tensor, num_tokens: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return dominant patches (B, d) and others (B, R), in raster order, and the targets' ranks among these, (C,)."""
     count, contextual = visionzip_counts(num_tokens)
     top = attention.topk(count, dim=-1).indices
@@ -92,8 +91,8 @@ def visionzip_split(attention: torch.Tensor, num_tokens: int) -> tuple[torch.Ten
 
 
 def _cls_attention(
-    tower: CLIPVisionModel, hidden_states: tuple[torch.Tensor, ...], layer: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    tower: CLIPVisionModel, hidden_states: tuple[Tensor, ...], layer: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Compute anew what `visionzip` reads of the layer that made the features, whatever attention the tower runs."""
     number = layer % len(hidden_states)  # the tower's input is hidden_states[0]
     block = tower.encoder.layers[number - 1]
