@@ -82,14 +82,7 @@ class SlotAttention(nn.Module):
             nn.init.zeros_(self.output.weight)
 
     def forward(
-        self,
-        features: Tensor,
-        *,
-        content: Tensor,
-        position: Tensor,
-        in_region: Tensor,
-        slot: Tensor,
-        rank: Tensor,
+        self, features: Tensor, *, content: Tensor, position: Tensor, in_region: Tensor, slot: Tensor, rank: Tensor
     ) -> Tensor:
         """Return what each slot's query gathers from its patches: (B, T, D).
 

@@ -12,7 +12,6 @@ as it is, and only the compressor's keys are new.
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import LlavaForConditionalGeneration, LlavaModel, LlavaPreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.configuration_utils import PreTrainedConfig
@@ -60,8 +59,8 @@ class CropLlavaModel(CropLlavaPreTrainedModel, LlavaModel):
 
     def get_image_features(
         self,
-        pixel_values: Tensor,
-        region_mask: Tensor | None = None,
+        pixel_values: torch.Tensor,
+        region_mask: torch.Tensor | None = None,
         vision_feature_layer: int | list[int] | None = None,
         vision_feature_select_strategy: str | None = None,
         **kwargs: Any,
@@ -89,7 +88,7 @@ class CropLlavaModel(CropLlavaPreTrainedModel, LlavaModel):
         outputs.pooler_output = list(self.multi_modal_projector(tokens))  # B times (T, H)
         return outputs
 
-    def _run_vision_tower(self, pixel_values: Tensor) -> BaseModelOutputWithPooling:
+    def _run_vision_tower(self, pixel_values: torch.Tensor) -> BaseModelOutputWithPooling:
         # Gradient checkpointing makes the tower's embeddings require gradients, which would store a frozen tower's
         # activations and run a useless backward pass through it.
         trains = any(parameter.requires_grad for parameter in self.vision_tower.parameters())
@@ -100,12 +99,12 @@ class CropLlavaModel(CropLlavaPreTrainedModel, LlavaModel):
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
-        pixel_values: Tensor | None = None,
-        region_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        region_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
         vision_feature_layer: int | list[int] | None = None,
         vision_feature_select_strategy: str | None = None,
-        image_sizes: Tensor | None = None,
+        image_sizes: torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         past_key_values: Cache | None = None,
         **kwargs: Any,
@@ -138,7 +137,7 @@ class CropLlavaModel(CropLlavaPreTrainedModel, LlavaModel):
         outputs.image_hidden_states = visual_tokens
         return outputs
 
-    def _zero_of_a_blank_image(self, inputs_embeds: Tensor) -> Tensor:
+    def _zero_of_a_blank_image(self, inputs_embeds: torch.Tensor) -> torch.Tensor:
         """Compute a zero that depends on compressor and projector.
 
         A batch of text alone would leave them without gradients on this rank, while the other ranks wait to average
@@ -162,11 +161,11 @@ class CropLlavaForConditionalGeneration(CropLlavaPreTrainedModel, LlavaForCondit
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
-        pixel_values: Tensor | None = None,
-        region_mask: Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        region_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
-        logits_to_keep: int | Tensor = 0,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ):
         """Run `LlavaForConditionalGeneration.forward`; `region_mask` (number of images, N) goes with `pixel_values`.
@@ -185,7 +184,7 @@ class CropLlavaForConditionalGeneration(CropLlavaPreTrainedModel, LlavaForCondit
             **kwargs,
         )
 
-    def get_image_features(self, pixel_values: Tensor, region_mask: Tensor | None = None, **kwargs: Any):
+    def get_image_features(self, pixel_values: torch.Tensor, region_mask: torch.Tensor | None = None, **kwargs: Any):
         return self.model.get_image_features(pixel_values, region_mask, **kwargs)
 
     @classmethod

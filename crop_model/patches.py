@@ -6,14 +6,13 @@ unit box            8x8 cells                24x24 patches, 3x3 per cell
 """
 
 import torch
-from torch import Tensor
 
 from .regions import REGION_GRID, Box, box_to_grid, touched_cells
 
 
 def patch_mask(
     unit_box: Box | None, patch_grid: tuple[int, int], region_grid: tuple[int, int] | None = REGION_GRID
-) -> Tensor:
+) -> torch.Tensor:
     """Mark the patches of a contextual region.
 
     Args:

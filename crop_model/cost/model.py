@@ -9,18 +9,15 @@ kernels and papers count it; FLOPs = 2 x MACs. Norms, activations, softmax and o
     pruned from layer K on (ILP): n tokens in the first K layers, n' in the others
     training step with LoRA:  2 x linear (frozen weights get no gradient) + 3 x attention + 3 x the adapter's matrices,
                               each parameter of which is one MAC per token
-    full fine-tuning:         3 x both;   activation checkpointing: one more forward pass
 
 LLaVA-1.5-7B with 576 visual tokens alone: 3.82 T MACs = 7.63 T FLOPs, and 302 MB of KV cache in fp16.
 """
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from crop_model.compressor_base import CompressorConfig
 from crop_model.configuration_crop_llava import CropLlavaConfig
-
-Training = Literal["lora", "full"]
 
 
 class Pruning(Protocol):
@@ -32,18 +29,8 @@ class Pruning(Protocol):
     @property
     def token_budget(self) -> int: ...
 
-    def mean_tokens(self, visual_tokens: int, num_layers: int) -> float:
-        """Return the visual tokens per image averaged over layers."""
-
     def macs(self, shape: "ModelShape", text_tokens: int, images: int) -> int:
         """Count what it takes to choose and to pool tokens of a prompt."""
-
-
-class TokenChoice(Protocol):
-    """Visual tokens chosen before the LLM, as `TrainingFreeMethod`, beside a compressor."""
-
-    def macs(self, shape: "ModelShape") -> int:
-        """Count what the choice adds to one image."""
 
 
 @dataclass(frozen=True)
@@ -109,16 +96,8 @@ class VisionTowerShape:
 
 
 @dataclass(frozen=True)
-class Macs:
-    """The MACs of one sample, part by part."""
-
-    vision_tower: int
-    compressor: int
-    projector: int
-    language_linear: int
-    language_attention: int
-    head: int
-    pruning: int = 0  # choosing and pooling tokens inside the LLM
+class Parts:
+    """MACs, part by part: the fields of a subclass."""
 
     @property
     def total(self) -> int:
@@ -127,6 +106,19 @@ class Macs:
     @property
     def flops(self) -> int:
         return 2 * self.total
+
+
+@dataclass(frozen=True)
+class Macs(Parts):
+    """The MACs of one sample."""
+
+    vision_tower: int
+    compressor: int
+    projector: int
+    language_linear: int
+    language_attention: int
+    head: int
+    pruning: int = 0  # choosing and pooling tokens inside the LLM
 
 
 @dataclass(frozen=True)
@@ -156,32 +148,17 @@ class ModelShape:
             config.compressor_config,
         )
 
-    def projector_macs(self) -> int:
-        """Count LLaVA's two layers on one image's tokens."""
-        width = self.language_model.hidden_size
-        return self.compressor.num_tokens * (self.compressor.hidden_size * width + width**2)
-
     def tokens(self, text_tokens: int, images: int = 1) -> int:
         """Return the length of the LLM's sequence."""
         return text_tokens + images * self.compressor.num_tokens
 
-    def prefill(
-        self,
-        text_tokens: int,
-        images: int = 1,
-        pruning: Pruning | None = None,
-        training_free: TokenChoice | None = None,
-    ) -> Macs:
-        """Count the MACs up to the first answer token, for a prompt of `text_tokens` tokens beside its images.
-
-        What `training_free` adds is counted under `compressor`, whose tokens it replaces.
-        """
-        parts = self._parts(text_tokens, images, pruning)
-        choice = 0 if training_free is None else training_free.macs(self)
+    def prefill(self, text_tokens: int, images: int = 1, pruning: Pruning | None = None) -> Macs:
+        """Count the MACs up to the first answer token, for a prompt of `text_tokens` tokens beside its images."""
+        parts, width = self._parts(text_tokens, images, pruning), self.language_model.hidden_size
         return Macs(
             vision_tower=images * self.vision_tower.macs(),
-            compressor=images * (self.compressor.macs() + choice),
-            projector=images * self.projector_macs(),
+            compressor=images * self.compressor.macs(),
+            projector=images * self.compressor.num_tokens * (self.compressor.hidden_size * width + width**2),
             language_linear=sum(layers.linear_macs(n) for layers, n in parts),
             language_attention=sum(layers.attention_macs(n) for layers, n in parts),
             head=self.language_model.head_macs(1),
@@ -192,8 +169,7 @@ class ModelShape:
         self, text_tokens: int, images: int = 1, bytes_per_value: int = 2, pruning: Pruning | None = None
     ) -> int:
         """Count the bytes of the KV cache after prefill; two bytes per value in fp16 and bf16."""
-        parts = self._parts(text_tokens, images, pruning)
-        return sum(layers.kv_bytes(n, bytes_per_value) for layers, n in parts)
+        return sum(layers.kv_bytes(n, bytes_per_value) for layers, n in self._parts(text_tokens, images, pruning))
 
     def _parts(self, text_tokens: int, images: int, pruning: Pruning | None) -> list[tuple[LanguageModelShape, int]]:
         """Return layers of the LLM with the number of tokens that they work on."""
@@ -203,30 +179,19 @@ class ModelShape:
         before, after = self.language_model.split(pruning.layer)
         return [(before, n), (after, text_tokens + images * pruning.token_budget)]
 
-    def training_step(
-        self,
-        text_tokens: int,
-        images: int = 1,
-        training: Training = "lora",
-        activation_checkpointing: bool = False,
-        adapter_parameters: int = 0,
-    ) -> Macs:
-        """Count one sample's forward and backward pass; the vision tower is frozen, compressor and projector train.
+    def training_step(self, text_tokens: int, images: int = 1, adapter_parameters: int = 0) -> Macs:
+        """Count one sample's forward and backward pass; vision tower and LLM are frozen, the rest trains.
 
         Args:
             text_tokens: of question and answer.
             adapter_parameters: of LoRA's matrices in the language model.
         """
-        forward = self.prefill(text_tokens, images)
-        head = self.language_model.head_macs(self.tokens(text_tokens, images))
-        linear = 2 if training == "lora" else 3
-        again = 1 if activation_checkpointing else 0
+        forward, tokens = self.prefill(text_tokens, images), self.tokens(text_tokens, images)
         return Macs(
             vision_tower=forward.vision_tower,
             compressor=3 * forward.compressor,
             projector=3 * forward.projector,
-            language_linear=(linear + again) * forward.language_linear
-            + (3 + again) * self.tokens(text_tokens, images) * adapter_parameters,
-            language_attention=(3 + again) * forward.language_attention,
-            head=linear * head,
+            language_linear=2 * forward.language_linear + 3 * tokens * adapter_parameters,
+            language_attention=3 * forward.language_attention,
+            head=2 * self.language_model.head_macs(tokens),
         )

@@ -11,10 +11,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import BatchFeature
 
-GREEDY: Mapping[str, Any] = {
-    "do_sample": False,
-    "num_beams": 1,
-}  # whatever a checkpoint's own settings are
+GREEDY: Mapping[str, Any] = {"do_sample": False, "num_beams": 1}  # whatever a checkpoint's own settings are
 
 
 def conversations(images: Sequence[Image.Image], questions: Sequence[str]) -> list[list[dict[str, Any]]]:

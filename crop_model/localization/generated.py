@@ -19,13 +19,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    LogitsProcessorList,
-    ProcessorMixin,
-)
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, LogitsProcessorList, ProcessorMixin
 
 from crop_model.generation.prompts import GREEDY, conversations, encode
 from crop_model.processing_qwen2_vl import Qwen2VLImageTextProcessor

@@ -9,8 +9,10 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from crop_model.configuration_crop_llava import CropLlavaConfig
-from crop_model.cost.model import ModelShape, Pruning
+from crop_model.cost.model import ModelShape
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
+
+from .inside_llm import PruningConfig
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class TrainingFreeMethod:
         """Return what tables call a model of this configuration with the method."""
         return config.compressor_type
 
-    def pruning(self, config: CropLlavaConfig) -> Pruning | None:
+    def pruning(self, config: CropLlavaConfig) -> PruningConfig | None:
         """Return what is pruned inside the LLM.
 
         Raises:
@@ -62,7 +64,7 @@ class TrainingFreeMethod:
         """Return MACs, KV bytes, and the budget in both conventions, of a prompt with one image, by formula."""
         shape, pruning = ModelShape.from_config(config), self.pruning(config)
         tokens, layers = config.token_budget, config.text_config.num_hidden_layers
-        macs = shape.prefill(text_tokens, 1, pruning, self).total
+        macs = shape.prefill(text_tokens, 1, pruning).total + self.macs(shape)
         return {
             "tokens_after_pruning": tokens if pruning is None else pruning.token_budget,
             "mean_tokens": tokens if pruning is None else pruning.mean_tokens(tokens, layers),

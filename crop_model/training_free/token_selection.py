@@ -82,11 +82,7 @@ def regions_and_ranks(compressor: Compressor, features: Tensor, region_mask: Ten
 
 
 def attention_of_last_token(
-    attention: LlamaAttention,
-    queries: Tensor,
-    keys: Tensor,
-    rotary: tuple[Tensor, Tensor],
-    real: Tensor,
+    attention: LlamaAttention, queries: Tensor, keys: Tensor, rotary: tuple[Tensor, Tensor], real: Tensor
 ) -> Tensor:
     """Compute the attention of each row's last real token, averaged over heads, in float32: (B, S).
 

@@ -13,18 +13,13 @@ follow its words, so that these keep the tower's features at most. The scripts o
 
 from typing import Literal
 
-from crop_model.cost.model import ModelShape, Pruning, TokenChoice
+from crop_model.cost.model import ModelShape, Pruning
 
 Kept = Literal["nothing", "tower", "cache"]
 
 
 def macs_of_questions(
-    shape: ModelShape,
-    text_tokens: int,
-    questions: int,
-    kept: Kept,
-    pruning: Pruning | None = None,
-    training_free: TokenChoice | None = None,
+    shape: ModelShape, text_tokens: int, questions: int, kept: Kept, pruning: Pruning | None = None
 ) -> int:
     """Count the MACs up to the first answer token of every question.
 
@@ -33,24 +28,22 @@ def macs_of_questions(
         text_tokens: of one question.
         questions: q, about the same image, one at a time or in a batch.
         kept: what is kept of the image between questions, see above.
-        pruning, training_free: as in `ModelShape.prefill`.
+        pruning: as in `ModelShape.prefill`.
 
     Raises:
         ValueError: a `cache` is to be kept, but the visual tokens follow the question.
     """
     if kept == "cache":
-        return _macs_with_cache(shape, text_tokens, questions, pruning, training_free)
-    prefill = shape.prefill(text_tokens, 1, pruning, training_free)
+        return _macs_with_cache(shape, text_tokens, questions, pruning)
+    prefill = shape.prefill(text_tokens, 1, pruning)
     once = prefill.vision_tower if kept == "tower" else 0
     return once + questions * (prefill.total - once)
 
 
-def _macs_with_cache(
-    shape: ModelShape, text_tokens: int, questions: int, pruning: Pruning | None, training_free: TokenChoice | None
-) -> int:
+def _macs_with_cache(shape: ModelShape, text_tokens: int, questions: int, pruning: Pruning | None) -> int:
     if pruning is not None or shape.compressor.reads_region:
         raise ValueError("kept: these visual tokens follow the question, so that their cache serves no other")
-    image = shape.prefill(0, 1, None, training_free)
+    image = shape.prefill(0)
     llm, visual_tokens = shape.language_model, shape.compressor.num_tokens
     attention = 2 * text_tokens * (visual_tokens + text_tokens) * llm.query_size * llm.num_layers
     return image.total - image.head + questions * (llm.linear_macs(text_tokens) + attention + llm.head_macs(1))

@@ -44,9 +44,9 @@ def against_budget() -> Figure:
     }
     for name, (colour, line, shapes, layer) in ways.items():
         prunings = [None if layer is None else PruningConfig(layer, b) for b in budgets]
-        method = VisionZip() if name.startswith("VisionZip") else None
+        method = VisionZip() if name.startswith("VisionZip") else TrainingFreeMethod()
         pairs = list(zip(shapes, prunings, strict=True))
-        flops = [shape.prefill(TEXT, 1, pruning, method).flops / TERA for shape, pruning in pairs]
+        flops = [2 * (shape.prefill(TEXT, 1, pruning).total + method.macs(shape)) / TERA for shape, pruning in pairs]
         cache = [shape.kv_bytes(TEXT, pruning=pruning) / 1e6 for shape, pruning in pairs]
         left.plot(budgets, flops, line, color=colour, label=name)
         right.plot(budgets, cache, line, color=colour, label=name)
@@ -118,19 +118,20 @@ def table() -> str:
     """Cost of every method at 64 of 576 tokens."""
     full, chosen, pruning = llava_7b(), llava_7b("random", 64), PruningConfig(LAYER, 64)
     lines = ["| method | TFLOPs | first token sooner, at most | KV cache, MB |", "|---|---:|---:|---:|"]
-    ways: list[tuple[str, ModelShape, PruningConfig | None, TrainingFreeMethod | None]] = [
-        ("all 576 tokens", full, None, None),
-        ("PLC", llava_7b("region_ratio", 64), None, None),
-        ("pooling (`uniform`)", llava_7b("uniform", 64), None, None),
-        ("`random`, `region_only`", chosen, None, None),
+    plain = TrainingFreeMethod()
+    ways: list[tuple[str, ModelShape, PruningConfig | None, TrainingFreeMethod]] = [
+        ("all 576 tokens", full, None, plain),
+        ("PLC", llava_7b("region_ratio", 64), None, plain),
+        ("pooling (`uniform`)", llava_7b("uniform", 64), None, plain),
+        ("`random`, `region_only`", chosen, None, plain),
         ("VisionZip", chosen, None, VisionZip()),
         ("DivPrune", chosen, None, DivPrune()),
-        ("ILP, thinned", full, pruning, None),
-        ("ILP, pooled", full, PruningConfig(LAYER, 64, "pooled"), None),
-        ("FastV", full, PruningConfig(LAYER, 64, "attention"), None),
+        ("ILP, thinned", full, pruning, plain),
+        ("ILP, pooled", full, PruningConfig(LAYER, 64, "pooled"), plain),
+        ("FastV", full, PruningConfig(LAYER, 64, "attention"), plain),
     ]
     for name, shape, pruned, method in ways:
-        flops = shape.prefill(TEXT, 1, pruned, method).flops
+        flops = 2 * (shape.prefill(TEXT, 1, pruned).total + method.macs(shape))
         sooner = full.prefill(TEXT).flops / flops
         cache = shape.kv_bytes(TEXT, pruning=pruned) / 1e6
         lines.append(f"| {name} | {flops / TERA:.2f} | {sooner:.2f} | {cache:.0f} |")

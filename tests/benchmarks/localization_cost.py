@@ -10,9 +10,10 @@ from typing import Any
 
 from cost_of_questions import macs_of_questions
 from llava_sizes import PATCHES, llava_config
+from localization_of_questions import POSITIONS, localize, shape_of_qwen2_vl
 from transformers import Qwen2VLConfig
 
-from crop_model.cost.localizer import POSITIONS, LocalizerShape
+from crop_model.cost.localizer import LocalizerShape
 from crop_model.cost.model import ModelShape
 
 TERA, SIDE, BUDGET = 1e12, 336, 64
@@ -41,7 +42,7 @@ def qwen2_vl_2b_config() -> Qwen2VLConfig:
 
 def qwen2_vl_2b(side: int = SIDE) -> LocalizerShape:
     """What it costs on square images of that side."""
-    return LocalizerShape.from_qwen2_vl(qwen2_vl_2b_config(), side, side)
+    return shape_of_qwen2_vl(qwen2_vl_2b_config(), side, side)
 
 
 def by_text() -> str:
@@ -56,7 +57,7 @@ def by_text() -> str:
             full, plc = (
                 llava(size, *kind).prefill(text).flops for kind in (("none", PATCHES), ("region_ratio", BUDGET))
             )
-            found = qwen2_vl_2b().localize(text)
+            found = localize(qwen2_vl_2b(), text)
             both = plc + found.flops
             lines.append(
                 f"| {size} | {text} | {full / TERA:.2f} | {plc / TERA:.2f} | {found.flops / TERA:.2f} "
@@ -67,7 +68,8 @@ def by_text() -> str:
 
 def localizer_flops(text: int, questions: int, kept: bool) -> int:
     """Of q questions about one image; its tower and its cache of the image may be kept between them."""
-    first, later = qwen2_vl_2b().localize(text), qwen2_vl_2b().localize(text, reused="cache" if kept else "nothing")
+    shape = qwen2_vl_2b()
+    first, later = localize(shape, text), localize(shape, text, reused="cache" if kept else "nothing")
     return first.flops + (questions - 1) * later.flops
 
 
@@ -126,7 +128,7 @@ def weights_read(text: int = 150) -> str:
 
 def larger_image(text: int = 40) -> str:
     """The localizer at 672 x 672 pixels, as Qwen2-VL reads a larger image."""
-    found, plc = qwen2_vl_2b(672).localize(text).flops, llava("7B", "region_ratio", BUDGET).prefill(text).flops
+    found, plc = localize(qwen2_vl_2b(672), text).flops, llava("7B", "region_ratio", BUDGET).prefill(text).flops
     sooner = llava("7B", "none", PATCHES).prefill(text).flops / (plc + found)
     return f"Localizer at 672 x 672, {text} text tokens: {found / TERA:.2f} TFLOPs; with PLC on 7B {sooner:.2f} times"
 

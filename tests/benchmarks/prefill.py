@@ -108,7 +108,7 @@ def case(
     model: CropLlavaForConditionalGeneration,
     samples: int,
     pruning: PruningConfig | None = None,
-    method: TrainingFreeMethod | None = None,
+    method: TrainingFreeMethod = TrainingFreeMethod(),  # noqa: B008 - immutable
 ) -> Case:
     """A model, pruned or not, with what its prefill costs by formula."""
     shape, inputs = ModelShape.from_config(model.config), bench.prompt(model, samples)
@@ -121,8 +121,7 @@ def case(
         with ExitStack() as stack:
             if pruning is not None:
                 stack.enter_context(prune(model, pruning))
-            if method is not None:
-                stack.enter_context(method.applied(model))
+            stack.enter_context(method.applied(model))
             cache = model(**inputs, use_cache=True, logits_to_keep=1).past_key_values
         return sum(states.nbytes for layer in cache.layers for states in (layer.keys, layer.values))
 
@@ -131,7 +130,7 @@ def case(
         name,
         tokens if pruning is None else pruning.token_budget,
         tokens if pruning is None else pruning.mean_tokens(tokens, layers),
-        samples * shape.prefill(text, 1, pruning, method).total,
+        samples * (shape.prefill(text, 1, pruning).total + method.macs(shape)),
         samples * shape.kv_bytes(text, bytes_per_value=model.dtype.itemsize, pruning=pruning),
         run,
     )

@@ -16,6 +16,7 @@ from crop_model.localization.generated import Localizer, load_processor
 from crop_model.localization.grid_box import GridBoxProcessor
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from crop_model.processing_crop_llava import CropLlavaProcessor
+from tests.benchmarks.localization_of_questions import localize, shape_of_qwen2_vl
 from tests.crop_model.cost.test_model import tiny_config
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"
@@ -27,7 +28,7 @@ def qwen2_vl_2b(height: int = 336, width: int = 336) -> LocalizerShape:
     sizes = {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "vocab_size": 151936}
     text = {**sizes, "num_attention_heads": 12, "num_key_value_heads": 2}
     vision = {"depth": 32, "embed_dim": 1280, "hidden_size": 1536, "num_heads": 16, "mlp_ratio": 4, "patch_size": 14}
-    return LocalizerShape.from_qwen2_vl(Qwen2VLConfig(text_config=text, vision_config=vision), height, width)
+    return shape_of_qwen2_vl(Qwen2VLConfig(text_config=text, vision_config=vision), height, width)
 
 
 def test_a_qwen2_vl_costs_what_torch_counts(tiny_qwen2_vl: Path) -> None:
@@ -39,7 +40,7 @@ def test_a_qwen2_vl_costs_what_torch_counts(tiny_qwen2_vl: Path) -> None:
     prompt = localizer.processor.apply_chat_template(
         conversations([image], [question])[0], tokenize=True, add_generation_prompt=True, return_dict=True
     )
-    shape = LocalizerShape.from_qwen2_vl(localizer.model.config, *(4 * n for n in prompt["image_grid_thw"][0][1:]))
+    shape = shape_of_qwen2_vl(localizer.model.config, *(4 * n for n in prompt["image_grid_thw"][0][1:]))
     text = len(prompt["input_ids"][0]) - shape.visual_tokens
     places = GridBoxProcessor(localizer.processor.tokenizer, 0).positions
     with (
@@ -82,12 +83,12 @@ def test_a_cache_kept_is_what_torch_counts() -> None:
             model(input_ids=torch.full((1, TEXT), 5), past_key_values=cache, logits_to_keep=1)
             for tokens in (1, 2, 3, 2):  # PLACES: one before the first index, then an index and what follows it
                 model(input_ids=torch.full((1, tokens), 5), past_key_values=cache, logits_to_keep=1)
-    assert counter.get_total_flops() // 2 == shape.localize(TEXT, PLACES, "cache").total
+    assert counter.get_total_flops() // 2 == localize(shape, TEXT, PLACES, "cache").total
 
 
 def test_what_is_kept_is_not_paid_again() -> None:
     shape = qwen2_vl_2b()
-    nothing, image, cache = (shape.localize(40, reused=reused) for reused in ("nothing", "image", "cache"))
+    nothing, image, cache = (localize(shape, 40, reused=reused) for reused in ("nothing", "image", "cache"))
     assert nothing.total - image.total == shape.image_macs == nothing.image
     assert image.decoding == cache.decoding and image.prefill > 2 * cache.prefill
 
@@ -97,7 +98,7 @@ def test_qwen2_vl_2b_is_of_the_known_size() -> None:
     shape = qwen2_vl_2b()
     assert shape.visual_tokens == 144
     assert shape.language_model.linear_macs(1) == pytest.approx(1.31e9, rel=0.01)
-    assert shape.localize(60).flops == pytest.approx(1.4e12, rel=0.1)
+    assert localize(shape, 60).flops == pytest.approx(1.4e12, rel=0.1)
     larger = qwen2_vl_2b(672, 672)
     assert larger.visual_tokens == 576 and larger.image_macs > 4 * shape.image_macs
 

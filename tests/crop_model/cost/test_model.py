@@ -91,9 +91,8 @@ def test_training_free_baselines_are_what_torch_counts(method):
     shape = ModelShape.from_config(config)
     method = METHODS[method]()
     with method.applied(model):
-        expected = shape.prefill(TEXT_TOKENS, images=2, training_free=method).total
+        expected = shape.prefill(TEXT_TOKENS, images=2).total + 2 * method.macs(shape)
         assert counted(model, shape, images=2, logits_to_keep=1) == expected
-    assert expected == shape.prefill(TEXT_TOKENS, images=2).total + 2 * method.macs(shape)
 
 
 @pytest.mark.parametrize("budget", [1, 5, 16])
@@ -115,24 +114,18 @@ def test_grouped_keys_make_the_linear_part_and_the_cache_smaller():
     assert plain.language_model.linear_macs(1) - grouped.language_model.linear_macs(1) == 2 * 2 * 64 * 48
 
 
-@pytest.mark.parametrize(("training", "checkpointing"), [("lora", False), ("lora", True), ("full", False)])
-def test_training_step_is_what_torch_counts(training, checkpointing):
+def test_training_step_is_what_torch_counts():
     """The language model alone, from embeddings that need a gradient (projector and compressor train)."""
     config = tiny_config()
     shape = ModelShape.from_config(config)
     config.text_config._attn_implementation = "eager"
     model = LlamaForCausalLM(config.text_config).train()
-    if training == "lora":
-        model.requires_grad_(False)  # frozen; LoRA's own matrices are left out of the formula
-    if checkpointing:
-        model.gradient_checkpointing_enable()
+    model.requires_grad_(False)  # frozen; LoRA's own matrices are left out of the formula
     embeddings = torch.randn(1, shape.tokens(TEXT_TOKENS), 64, requires_grad=True)
     with FlopCounterMode(display=False) as counter:
         model(inputs_embeds=embeddings, use_cache=False).logits.sum().backward()
-    step = shape.training_step(TEXT_TOKENS, training=training, activation_checkpointing=checkpointing)
+    step = shape.training_step(TEXT_TOKENS)
     expected = step.language_linear + step.language_attention + step.head
-    if checkpointing:  # torch stops before the last product of a layer, whose result nothing needs
-        expected -= shape.tokens(TEXT_TOKENS) * 2 * 112 * 64
     assert counter.get_total_flops() // 2 == expected
 
 
