@@ -51,19 +51,11 @@ class SlotPooling(Compressor):
         return allocate(n_in, n_out, self.num_tokens, self.region_ratio)
 
     def slots(self, region: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the slot of every patch, and the patch's rank in its slot: int64 (B, N) each.
-
-        Within a group of n patches and t tokens, slot = floor(rank * t / n): no slot is empty as t <= n.
-        """
+        """Return the slot of every patch, and the patch's rank in its slot: int64 (B, N) each; no slot is empty."""
         region = region[:, self.curve]  # (B, N), in the order of the curve until the last step
         n_in = region.sum(dim=-1)  # (B,)
-        n_out = region.shape[1] - n_in
-        t_in, t_out = self.split_budget(n_in, n_out)
-        slot_in, rank_in = _cut(region.cumsum(dim=-1) - 1, n_in[:, None], t_in[:, None])
-        slot_out, rank_out = _cut((~region).cumsum(dim=-1) - 1, n_out[:, None], t_out[:, None])
-        slot = torch.where(region, slot_in, slot_out + t_in[:, None])[:, self.rank_on_curve]
-        rank = torch.where(region, rank_in, rank_out)[:, self.rank_on_curve]
-        return self._number_in_raster_order(slot), rank
+        slot, rank, _ = cut(region, *self.split_budget(n_in, region.shape[1] - n_in))
+        return self._number_in_raster_order(slot[:, self.rank_on_curve]), rank[:, self.rank_on_curve]
 
     def centres(self, slot: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return row and column of every slot's centre, in patches, and its number of patches: float32 (B, T) each."""
@@ -119,9 +111,22 @@ def pool(features: Tensor, slot: Tensor, num_tokens: int) -> Tensor:
     return torch.where(size == 1, alone, mean)
 
 
-def _cut(rank: Tensor, n: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the run out of t that a rank out of n falls into, and the rank in it; no meaning outside the group."""
-    n = n.clamp(min=1)
+def cut(region: Tensor, t_in: Tensor, t_out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut the region and the rest of a curve into even runs: of n patches into t, run = floor(rank * t / n).
+
+    Args:
+        region: bool (B, N), in the order of the curve.
+        t_in, t_out: int64 (B,), the runs of the region and of the rest.
+
+    Returns:
+        run: int64 (B, N), the run of every patch, those of the region first; t_in for a rest without runs.
+        rank, size: int64 (B, N), the patch's rank in its run, and the run's number of patches.
+    """
+    n_in = region.sum(dim=-1, keepdim=True)  # (B, 1)
+    n = torch.where(region, n_in, region.shape[1] - n_in)  # (B, N): of the patch's own group, as t and rank
+    t = torch.where(region, t_in[:, None], t_out[:, None])
+    rank = torch.where(region, region.cumsum(dim=-1), (~region).cumsum(dim=-1)) - 1
     run = rank * t // n
-    first = (run * n + t - 1) // t.clamp(min=1)  # the least rank with floor(rank * t / n) = run
-    return run, rank - first
+    t = t.clamp(min=1)
+    first, following = ((number * n + t - 1) // t for number in (run, run + 1))  # least rank with floor(...) = number
+    return torch.where(region, run, run + t_in[:, None]), rank - first, following - first

@@ -1,11 +1,7 @@
-"""A training-free method: what it is called, which keys of an evaluation's row it reads, what it costs, how it acts.
-
-A method is one class; methods.py lists them. Its fields are the row's keys that it reads; a field without a default
-must be given.
-"""
+"""What training-free methods share: a name, the keys of an evaluation's row that they read, their cost, how they act."""
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar
 
 from crop_model.configuration_crop_llava import CropLlavaConfig
@@ -17,35 +13,27 @@ from .inside_llm import PruningConfig
 
 @dataclass(frozen=True)
 class TrainingFreeMethod:
-    """The model as it is. Methods override what they change."""
+    """The model as it is. A method overrides what it changes; its fields are the keys of a row that it reads."""
 
-    name: ClassVar[str | None] = None  # what `method` of a row calls it
+    name: ClassVar[str]  # what `method` of a row calls it
     reads_region: ClassVar[bool] = True  # whether the tokens depend on the question's region
     replaces: ClassVar[str | None] = None  # the compressor type whose tokens it replaces; None: it acts beside any
 
     @classmethod
-    def row_keys(cls) -> set[str]:
-        """Return the keys of a row that the method reads."""
-        return {field.name for field in fields(cls)}
+    def row_keys(cls) -> dict[str, bool]:
+        """Return the keys of a row that the method reads, and whether one must be given: a field without a default."""
+        return {field.name: field.default is MISSING for field in fields(cls) if field.init}
 
     @classmethod
     def check_key(cls, key: str, value: Any) -> None:
-        """Refuse a value of one of `row_keys`.
-
-        Raises:
-            ValueError: the wrong type, or out of range; the message starts with the key.
-        """
+        """Refuse a wrong value of one of `row_keys` by a ValueError that starts with the key."""
 
     def label(self, config: CropLlavaConfig) -> str:
         """Return what tables call a model of this configuration with the method."""
         return config.compressor_type
 
     def pruning(self, config: CropLlavaConfig) -> PruningConfig | None:
-        """Return what is pruned inside the LLM.
-
-        Raises:
-            ValueError: the model cannot be pruned so.
-        """
+        """Return what is pruned inside the LLM. ValueError if the model cannot be pruned so."""
         return None
 
     def macs(self, shape: ModelShape) -> int:
@@ -53,11 +41,7 @@ class TrainingFreeMethod:
         return 0
 
     def applied(self, model: CropLlavaForConditionalGeneration) -> AbstractContextManager[None]:
-        """Apply the method inside the `with` block.
-
-        Raises:
-            ValueError: on entry, a model that the method does not fit.
-        """
+        """Apply the method inside the `with` block. ValueError on entry for a model that the method does not fit."""
         return nullcontext()
 
     def cost(self, config: CropLlavaConfig, text_tokens: int, bytes_per_value: int) -> dict[str, int | float]:

@@ -32,7 +32,7 @@ class BeforeLLM(TrainingFreeMethod):
     replaces = "random"
 
     def label(self, config: CropLlavaConfig) -> str:
-        return str(self.name)
+        return self.name
 
     def check_model(self, model: CropLlavaForConditionalGeneration) -> None:
         """Refuse a model that the method does not fit, by a ValueError."""

@@ -5,7 +5,7 @@ Layer 2", ECCV 2024, arXiv 2403.06764) keeps the tokens that the last token of t
 """
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from crop_model.configuration_crop_llava import CropLlavaConfig
@@ -19,21 +19,21 @@ CHOICES = {"rest": get_args(Rest), "convention": get_args(Convention)}
 
 
 @dataclass(frozen=True)
-class FastV(TrainingFreeMethod):
-    """Prune by attention, whatever the region.
+class ILP(TrainingFreeMethod):
+    """Keep the region, and of the rest what `rest` says.
 
     Args:
         pruned_tokens: visual tokens per image after pruning, counted as `convention` says.
-        layer: K, the first layer that works on the pruned tokens, counted from 0.
+        layer, rest: as in `PruningConfig`.
         convention: whether `pruned_tokens` counts tokens after layer K, or is their mean over all layers.
     """
 
     pruned_tokens: int
     layer: int = 2
     convention: Convention = "after_layer"
+    rest: Rest = "thinned"
 
-    name = "fastv"
-    reads_region = False
+    name = "ilp"
 
     @classmethod
     def check_key(cls, key: str, value: Any) -> None:
@@ -45,7 +45,8 @@ class FastV(TrainingFreeMethod):
     def label(self, config: CropLlavaConfig) -> str:
         """Return the compressor and the method with its layer, as in `region_ratio+ilp_thinned_k2`."""
         compressor = "" if config.compressor_type == "none" else f"{config.compressor_type}+"
-        return f"{compressor}{self._own_label()}_k{self.layer}"
+        rest = f"_{self.rest}" if "rest" in self.row_keys() else ""
+        return f"{compressor}{self.name}{rest}_k{self.layer}"
 
     def pruning(self, config: CropLlavaConfig) -> PruningConfig:
         """Return what is pruned inside the LLM.
@@ -61,29 +62,17 @@ class FastV(TrainingFreeMethod):
         after = self.pruned_tokens
         if self.convention == "mean":
             after = budget_for_mean(self.pruned_tokens, self.layer, config.token_budget, layers)
-        return PruningConfig(self.layer, after, self._rest())
+        return PruningConfig(self.layer, after, self.rest)
 
     def applied(self, model: CropLlavaForConditionalGeneration) -> AbstractContextManager[None]:
         return prune(model, self.pruning(model.config))
 
-    def _own_label(self) -> str:
-        return "fastv"
-
-    def _rest(self) -> Rest:
-        return "attention"
-
 
 @dataclass(frozen=True)
-class ILP(FastV):
-    """Keep the region, and of the rest what `rest` says, see `PruningConfig`."""
+class FastV(ILP):
+    """Prune by attention, whatever the region."""
 
-    rest: Rest = "thinned"
+    rest: Rest = field(default="attention", init=False)
 
-    name = "ilp"
-    reads_region = True
-
-    def _own_label(self) -> str:
-        return f"ilp_{self.rest}"
-
-    def _rest(self) -> Rest:
-        return self.rest
+    name = "fastv"
+    reads_region = False

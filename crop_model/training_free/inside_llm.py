@@ -21,7 +21,7 @@ Rows of a batch may have different numbers of remaining tokens (no image, two im
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 from weakref import WeakKeyDictionary
@@ -121,16 +121,6 @@ def prune(model: CropLlavaForConditionalGeneration, config: PruningConfig) -> It
             pass, embeddings instead of ids, a prepared 4D mask (as static caches need), packed samples, an image after
             the first part of a prompt, or images encoded or a cache filled elsewhere.
     """
-    _check(model, config)
-    handles = _Pruner(model, config).attach()
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _check(model: CropLlavaForConditionalGeneration, config: PruningConfig) -> None:
     language_model = model.model.language_model
     if not isinstance(language_model, LlamaModel):
         raise ValueError(f"language_model: pruning knows Llama, not {type(language_model).__name__}")
@@ -139,6 +129,10 @@ def _check(model: CropLlavaForConditionalGeneration, config: PruningConfig) -> N
     visual_tokens = model.model.compressor.num_tokens
     if config.token_budget > visual_tokens:
         raise ValueError(f"token_budget: {config.token_budget} is more than an image's {visual_tokens} visual tokens")
+    with ExitStack() as hooks:
+        for handle in _Pruner(model, config).attach():
+            hooks.enter_context(handle)
+        yield
 
 
 @dataclass

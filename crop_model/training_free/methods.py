@@ -9,7 +9,6 @@ divprune    before the LLM    token_budget; replaces a compressor               
 A method of another package is added by `METHODS[MyMethod.name] = MyMethod`, before a configuration is read.
 """
 
-from dataclasses import MISSING, fields
 from typing import Any
 
 from .base import TrainingFreeMethod
@@ -17,9 +16,7 @@ from .divprune import DivPrune
 from .ilp import ILP, FastV
 from .visionzip import VisionZip
 
-METHODS: dict[str, type[TrainingFreeMethod]] = {
-    method.name: method for method in (ILP, FastV, VisionZip, DivPrune) if method.name is not None
-}
+METHODS: dict[str, type[TrainingFreeMethod]] = {method.name: method for method in (ILP, FastV, VisionZip, DivPrune)}
 
 
 def training_free_method(name: str | None, **keys: Any) -> TrainingFreeMethod:
@@ -36,16 +33,12 @@ def training_free_method(name: str | None, **keys: Any) -> TrainingFreeMethod:
     if name is not None and name not in METHODS:
         raise ValueError(f"method: {name!r} is none of {', '.join(METHODS)}")
     for key, value in keys.items():
-        required = [name for name, method in METHODS.items() if key in _required(method)]
+        readers = {known: method for known, method in METHODS.items() if key in method.row_keys()}
+        required = [known for known, method in readers.items() if method.row_keys()[key]]
         if required and (value is not None) != (name in required):
             raise ValueError(f"{key}: it goes with method {' or '.join(required)}, and they with it")
         if value is not None or not required:
-            for method in METHODS.values():
-                if key in method.row_keys():
-                    method.check_key(key, value)
+            for method in readers.values():
+                method.check_key(key, value)
     method = TrainingFreeMethod if name is None else METHODS[name]
     return method(**{key: value for key, value in keys.items() if key in method.row_keys()})
-
-
-def _required(method: type[TrainingFreeMethod]) -> set[str]:
-    return {field.name for field in fields(method) if field.default is MISSING}

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaAttention, apply_rotary_pos_emb, repeat_kv
 
 from crop_model.compressor_base import Compressor
-from crop_model.slots import pool
+from crop_model.slots import cut, pool
 
 
 def keep_evenly(rank: Tensor, region: Tensor, token_budget: int) -> tuple[Tensor, Tensor]:
@@ -38,14 +38,9 @@ def keep_evenly(rank: Tensor, region: Tensor, token_budget: int) -> tuple[Tensor
     """
     on_curve = rank.argsort(dim=-1, stable=True)  # (M, T)
     region = region.gather(1, on_curve)  # in the order of the curve until the last step
-    n_in = region.sum(dim=-1, keepdim=True)  # (M, 1)
-    t_in = n_in.clamp(max=token_budget)
-    t_out = token_budget - t_in
-    run_in, middle_in = _runs(region, n_in, t_in)
-    run_out, middle_out = _runs(~region, region.shape[1] - n_in, t_out)
-    run_out = torch.where(t_out > 0, run_out + t_in, token_budget)
-    run = torch.where(region, run_in, run_out)
-    remaining = torch.where(region, middle_in, middle_out & (t_out > 0))
+    t_in = region.sum(dim=-1).clamp(max=token_budget)  # (M,)
+    run, rank_in_run, size = cut(region, t_in, token_budget - t_in)
+    remaining = (rank_in_run == size // 2) & (run < token_budget)
     back = on_curve.argsort(dim=-1)
     return remaining.gather(1, back), run.gather(1, back)
 
@@ -120,16 +115,3 @@ def pool_runs(hidden_states: Tensor, visual: Tensor, remaining: Tensor, run: Ten
 def along(index: Tensor, states: Tensor) -> Tensor:
     """Expand indices (B, n) to (B, n, width of the states), for `gather` and `scatter` along the second dimension."""
     return index[..., None].expand(-1, -1, states.shape[-1])
-
-
-def _runs(group: Tensor, n: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the run out of t of a group's n tokens, floor(rank * t / n), and whether a token is its run's middle."""
-    rank = group.cumsum(dim=-1) - 1  # (M, T), without meaning outside the group
-    run = rank * t // n.clamp(min=1)
-    first, following = (_ceil_div(number * n, t) for number in (run, run + 1))
-    return run, rank == first + (following - first) // 2
-
-
-def _ceil_div(a: Tensor, b: Tensor) -> Tensor:
-    b = b.clamp(min=1)
-    return (a + b - 1) // b
