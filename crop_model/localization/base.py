@@ -45,13 +45,13 @@ class ModelLocalizer(RegionLocalizer):
     Args:
         model: on its device, in eval mode.
         processor: the model's.
-        threshold: below it, or at it, a region does not count; see the subclasses.
+        threshold: a region with less confidence is not trusted: the whole image instead.
     """
 
     auto_class: ClassVar[Any]  # that loads the model
     trust_remote_code: ClassVar[bool] = False
 
-    def __init__(self, model: Any, processor: Any, threshold: float):
+    def __init__(self, model: Any, processor: Any, threshold: float = 0.0):
         self.model, self.processor, self.threshold = model, processor, threshold
 
     @classmethod

@@ -32,7 +32,7 @@ class ZeroShotLocalizer(ModelLocalizer):
 
     Args:
         model: of one of `DETECTORS`, on its device, in eval mode.
-        processor: the checkpoint's.
+        processor: the model's.
         threshold: a box counts if its score is above it.
         choice: the region is the `union` of the boxes that count, or the `best` of them.
 
@@ -56,12 +56,15 @@ class ZeroShotLocalizer(ModelLocalizer):
 
     @torch.inference_mode()
     def _predict(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[LocatedRegion]:
+        config = self.model.config
+        dino = config.model_type == "grounding-dino"
+        longest = config.max_text_len if dino else config.text_config.max_position_embeddings
         inputs = self.processor(
             images=list(images),
             text=[_query(question) for question in questions],
             padding=True,
             truncation=True,
-            max_length=_longest_text(self.model.config),
+            max_length=longest,
             return_tensors="pt",
         ).to(self.model.device, self.model.dtype)
         outputs = self.model(**inputs)
@@ -93,12 +96,6 @@ def _check_type(model_type: str) -> None:
 def _query(question: str) -> str:
     """Lower the case and end with a full stop, without which GroundingDINO's processor reads labels of one image."""
     return question.strip().lower().rstrip(" .?") + "."
-
-
-def _longest_text(config: Any) -> int:
-    if config.model_type == "grounding-dino":
-        return config.max_text_len
-    return config.text_config.max_position_embeddings
 
 
 def _clip(box: Sequence[float], image: Image.Image) -> Box | None:

@@ -29,22 +29,6 @@ from .base import LocatedRegion, ModelLocalizer
 from .grid_box import GridBoxProcessor
 
 
-def load_processor(name: str, **pixels: int) -> ProcessorMixin:
-    """Load a processor by the Auto class; for Qwen2-VL the one that needs no torchvision.
-
-    Args:
-        pixels: min_pixels and max_pixels of Qwen2-VL's images.
-
-    Raises:
-        ValueError: pixels for another model, or out of order.
-    """
-    if AutoConfig.from_pretrained(name, trust_remote_code=True).model_type == "qwen2_vl":
-        return Qwen2VLImageTextProcessor.from_pretrained(name, **pixels)
-    if pixels:
-        raise ValueError(f"{', '.join(pixels)}: of Qwen2-VL alone, whose images vary in size")
-    return AutoProcessor.from_pretrained(name, trust_remote_code=True)
-
-
 class Localizer(ModelLocalizer):
     """A fine-tuned model that writes a box of grid indices, and its processor.
 
@@ -58,12 +42,21 @@ class Localizer(ModelLocalizer):
     auto_class = AutoModelForImageTextToText
     trust_remote_code = True
 
-    def __init__(self, model: Any, processor: Any, threshold: float = 0.0):
-        super().__init__(model, processor, threshold)
-
     @classmethod
     def load_processor(cls, name: str, **pixels: int) -> ProcessorMixin:
-        return load_processor(name, **pixels)
+        """Load a processor by the Auto class; for Qwen2-VL the one that needs no torchvision.
+
+        Args:
+            pixels: min_pixels and max_pixels of Qwen2-VL's images.
+
+        Raises:
+            ValueError: pixels for another model, or out of order.
+        """
+        if AutoConfig.from_pretrained(name, trust_remote_code=True).model_type == "qwen2_vl":
+            return Qwen2VLImageTextProcessor.from_pretrained(name, **pixels)
+        if pixels:
+            raise ValueError(f"{', '.join(pixels)}: of Qwen2-VL alone, whose images vary in size")
+        return AutoProcessor.from_pretrained(name, trust_remote_code=True)
 
     @torch.inference_mode()
     def _predict(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[LocatedRegion]:
@@ -116,6 +109,5 @@ class Localizer(ModelLocalizer):
     def _located(self, image: Image.Image, cells: Sequence[int], confidence: float) -> LocatedRegion:
         xmin, ymin, xmax, ymax = cells
         box: Cells = (xmin, ymin, xmax, ymax)
-        if box == WHOLE_IMAGE or confidence < self.threshold:
-            return LocatedRegion(None, box, confidence)
-        return LocatedRegion(cells_to_pixels(box, *image.size), box, confidence)
+        trusted = box != WHOLE_IMAGE and confidence >= self.threshold
+        return LocatedRegion(cells_to_pixels(box, *image.size) if trusted else None, box, confidence)

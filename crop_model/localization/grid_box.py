@@ -29,25 +29,17 @@ class GridBoxProcessor(LogitsProcessor):
     """
 
     def __init__(self, tokenizer: Any, prompt_length: int):
-        answers = [
-            tokenizer(ANSWER.format(*[i] * 4), add_special_tokens=False)["input_ids"] for i in range(max(REGION_GRID))
-        ]
-        if len({len(answer) for answer in answers}) > 1:
+        texts = [ANSWER.format(*[i] * 4) for i in range(max(REGION_GRID))]
+        answers = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        columns = list(zip(*answers, strict=False))
+        self.positions = [position for position, column in enumerate(columns) if len(set(column)) > 1]
+        distinct = all(len(set(columns[position])) == len(answers) for position in self.positions)
+        if len({len(answer) for answer in answers}) > 1 or len(self.positions) != 4 or not distinct:
             raise ValueError("tokenizer: it does not write every grid index as one token")
-        table = torch.tensor(answers)  # (8, A): one row an index
-        self.positions = [position for position, column in enumerate(table.T) if len(column.unique()) > 1]
-        if len(self.positions) != 4 or any(
-            len(table[:, position].unique()) < len(table) for position in self.positions
-        ):
-            raise ValueError("tokenizer: it does not write every grid index as one token")
+        table = torch.tensor(answers)  # (8, A): one row per index
         self.fixed = table[0]  # (A,)
         self.index_ids = table[:, self.positions].T  # (4, 8): the tokens of each index, at each position
         self.prompt_length = prompt_length
-
-    @property
-    def length(self) -> int:
-        """Number of tokens of an answer."""
-        return len(self.fixed)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Set the scores (B, V) of all tokens but those that may come next to minus infinity."""
@@ -57,12 +49,9 @@ class GridBoxProcessor(LogitsProcessor):
             number = self.positions.index(step)
             last = COLUMNS if number % 2 == 0 else ROWS
             ids = self.index_ids[number].to(scores.device)  # (8,)
-            possible = torch.arange(len(ids), device=scores.device) < last
-            if number >= 2:  # not before the minimum
-                possible = possible & (
-                    torch.arange(len(ids), device=scores.device) >= self.indices(input_ids)[:, number - 2, None]
-                )
-            allowed[:, ids] = possible.expand(len(scores), -1)
+            index = torch.arange(len(ids), device=scores.device)
+            least = self.indices(input_ids)[:, number - 2, None] if number >= 2 else 0  # not before the minimum
+            allowed[:, ids] = ((index >= least) & (index < last)).expand(len(scores), -1)
         else:
             allowed[:, self.fixed[step]] = True
         finite = scores.nan_to_num()  # an allowed token must stay above minus infinity, whatever the model computes

@@ -110,29 +110,20 @@ class CropPipeline:
         self, images: Sequence[Image.Image], questions: Sequence[str], max_new_tokens: int
     ) -> list[PipelineAnswer]:
         start = time.perf_counter()
-        located = self._locate(images, questions)
-        localization_s = 0.0 if self.localizer is None else time.perf_counter() - start
-        inputs = self._inputs(images, questions, [region for region, _, _ in located])
+        located: list[tuple[Box | None, Cells | None, float | None]] = [(None, None, None)] * len(images)
+        localization_s = 0.0
+        if self.localizer is not None:
+            regions = self.localizer.predict(images, questions, len(images))
+            located = [(one.region, one.cells, one.confidence) for one in regions]
+            localization_s = time.perf_counter() - start
+        options = {"regions": [region for region, _, _ in located]} if self.reads_regions else None
+        messages = conversations(images, questions)
+        inputs = encode(self.processor, messages, processor_options=options, add_generation_prompt=True)
+        inputs = inputs.to(self.model.device, self.model.dtype)
         tokens, first_at = generate_timed(self.model, inputs, self.processor.tokenizer.pad_token_id, max_new_tokens)
         timings = Timings(localization_s, first_at - start, time.perf_counter() - start)
         answers = self.processor.batch_decode(tokens, skip_special_tokens=True)
         return [PipelineAnswer(text.strip(), *region, timings) for text, region in zip(answers, located, strict=True)]
-
-    def _locate(
-        self, images: Sequence[Image.Image], questions: Sequence[str]
-    ) -> list[tuple[Box | None, Cells | None, float | None]]:
-        if self.localizer is None:
-            return [(None, None, None)] * len(images)
-        regions = self.localizer.predict(images, questions, len(images))
-        return [(located.region, located.cells, located.confidence) for located in regions]
-
-    def _inputs(
-        self, images: Sequence[Image.Image], questions: Sequence[str], regions: Sequence[Box | None]
-    ) -> Mapping[str, Tensor]:
-        options = {"regions": list(regions)} if self.reads_regions else None
-        messages = conversations(images, questions)
-        inputs = encode(self.processor, messages, processor_options=options, add_generation_prompt=True)
-        return inputs.to(self.model.device, self.model.dtype)
 
 
 class _FirstTokenClock(StoppingCriteria):

@@ -1,4 +1,4 @@
-"""What training-free methods share: a name, the keys of an evaluation's row that they read, their cost, how they act."""
+"""What training-free methods share: a name, the keys of a row of an evaluation that they read, a cost, a call."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import MISSING, dataclass, fields

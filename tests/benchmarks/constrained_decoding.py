@@ -52,7 +52,11 @@ def ways(one: Localizer, batch: int) -> tuple[Run, Run, Run]:
     inputs = one._prompts(images, [f"Which digit is at B{number + 1}?" for number in range(batch)])
     box = GridBoxProcessor(one.processor.tokenizer, inputs["input_ids"].shape[1])
     free = partial(one.model.generate, **inputs, do_sample=False, pad_token_id=one.processor.tokenizer.pad_token_id)
-    return partial(free, max_new_tokens=1), partial(free, max_new_tokens=box.length), partial(one._write, inputs, box)
+    return (
+        partial(free, max_new_tokens=1),
+        partial(free, max_new_tokens=len(box.fixed)),
+        partial(one._write, inputs, box),
+    )
 
 
 def measure(runs: tuple[Run, Run, Run], rounds: int) -> list[list[float]]:

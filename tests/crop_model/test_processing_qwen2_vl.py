@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, Qwen2VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
-from crop_model.localization.generated import Localizer, load_processor
+from crop_model.localization.generated import Localizer
 from crop_model.processing_qwen2_vl import IMAGE_TOKEN, Qwen2VLImageTextProcessor
 
 SIZES = ((32, 32), (100, 20), (9, 60), (300, 200))
@@ -23,7 +23,7 @@ def pictures() -> list[Image.Image]:
 
 @pytest.fixture(scope="module")
 def processor(tiny_qwen2_vl: Path) -> Qwen2VLImageTextProcessor:
-    return load_processor(str(tiny_qwen2_vl))
+    return Localizer.load_processor(str(tiny_qwen2_vl))
 
 
 def test_placeholders_are_the_tokens_of_the_vision_tower(
@@ -50,14 +50,14 @@ def test_pixels_are_those_of_the_image_processor_alone(processor: Qwen2VLImageTe
 
 
 def test_pixels_can_be_configured_and_are_saved(tiny_qwen2_vl: Path, tmp_path: Path) -> None:
-    configured = load_processor(str(tiny_qwen2_vl), max_pixels=576)
+    configured = Localizer.load_processor(str(tiny_qwen2_vl), max_pixels=576)
     assert "max_pixels" not in configured.tokenizer.init_kwargs, "it would go into every call"
     configured.save_pretrained(tmp_path)
     again = Qwen2VLImageTextProcessor.from_pretrained(tmp_path)
     assert again.token_budget == 9 and again.image_processor.size["shortest_edge"] == 256
     for pixels in ({"min_pixels": 63}, {"min_pixels": 2048}, {"max_pixels": 200}):
         with pytest.raises(ValueError, match=r"min_pixels: .* is outside 64"):
-            load_processor(str(tiny_qwen2_vl), **pixels)
+            Localizer.load_processor(str(tiny_qwen2_vl), **pixels)
 
 
 def test_pixels_are_of_no_other_model(tiny_llava: Path) -> None:
@@ -68,7 +68,7 @@ def test_pixels_are_of_no_other_model(tiny_llava: Path) -> None:
 def test_a_saved_processor_brings_its_source(tiny_qwen2_vl: Path, tmp_path: Path) -> None:
     """tests/train/test_localizer.py loads one where this project is not installed."""
     Qwen2VLImageTextProcessor.register_for_auto_class("AutoProcessor")
-    load_processor(str(tiny_qwen2_vl)).save_pretrained(tmp_path)
+    Localizer.load_processor(str(tiny_qwen2_vl)).save_pretrained(tmp_path)
     again = AutoProcessor.from_pretrained(tmp_path, trust_remote_code=True)
     assert type(again).__module__.startswith("transformers_modules")
     assert again.token_budget == 16

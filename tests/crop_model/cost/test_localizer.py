@@ -12,7 +12,7 @@ from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from crop_model.cost.localizer import LocalizerShape
 from crop_model.generation.prompts import conversations
-from crop_model.localization.generated import Localizer, load_processor
+from crop_model.localization.generated import Localizer
 from crop_model.localization.grid_box import GridBoxProcessor
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from crop_model.processing_crop_llava import CropLlavaProcessor
@@ -35,7 +35,7 @@ def test_a_qwen2_vl_costs_what_torch_counts(tiny_qwen2_vl: Path) -> None:
     config = Qwen2VLConfig.from_pretrained(tiny_qwen2_vl)
     config.vision_config.embed_dim, config.vision_config.mlp_ratio = 16, 3  # no two sizes alike
     config._attn_implementation = "eager"  # torch does not count its fused attention on CPUs
-    localizer = Localizer(Qwen2VLForConditionalGeneration(config).eval(), load_processor(str(tiny_qwen2_vl)))
+    localizer = Localizer(Qwen2VLForConditionalGeneration(config).eval(), Localizer.load_processor(str(tiny_qwen2_vl)))
     image, question = Image.new("RGB", (24, 16)), "where ?"
     prompt = localizer.processor.apply_chat_template(
         conversations([image], [question])[0], tokenize=True, add_generation_prompt=True, return_dict=True

@@ -67,7 +67,7 @@ def test_ten_thousand_adversarial_answers_are_boxes(name: str) -> None:
     tokenizer = TOKENIZERS[name]()
     prompts = torch.randint(len(tokenizer), (10_000, 3), generator=torch.Generator().manual_seed(1))
     box = GridBoxProcessor(tokenizer, 3)
-    xmin, ymin, xmax, ymax = decode(box, prompts, adversarial(0, (box.length, 10_000, len(tokenizer)))).T
+    xmin, ymin, xmax, ymax = decode(box, prompts, adversarial(0, (len(box.fixed), 10_000, len(tokenizer)))).T
     assert (xmin >= 0).all() and (xmin <= xmax).all() and (xmax <= 7).all()
     assert (ymin >= 0).all() and (ymin <= ymax).all() and (ymax <= 7).all()
     assert (
@@ -85,7 +85,7 @@ def test_every_box_can_be_written_and_is_read_back() -> None:
             assert box.indices(ids).tolist() == [list(cells)]
             steps = [
                 box(ids[:, :place], torch.zeros(1, len(tokenizer)))[0, ids[0, place]].isfinite().item()
-                for place in range(box.length)
+                for place in range(len(box.fixed))
             ]
             assert all(steps) == (xmin <= xmax and ymin <= ymax)
 
@@ -156,7 +156,7 @@ def test_known_tokens_fed_together_change_nothing(localizer: Localizer, tiny_qwe
         assert not inputs["attention_mask"].all()
         box = GridBoxProcessor(one.processor.tokenizer, inputs["input_ids"].shape[1])
         settings = {"do_sample": False, "output_scores": True, "return_dict_in_generate": True}
-        settings |= {"logits_processor": LogitsProcessorList([box]), "max_new_tokens": box.length}
+        settings |= {"logits_processor": LogitsProcessorList([box]), "max_new_tokens": len(box.fixed)}
         whole = one.model.generate(**inputs, **settings)
         written, scores = one._write(inputs, box)
         assert torch.equal(written, whole.sequences[:, : written.shape[1]])
