@@ -6,27 +6,6 @@ from torch import Tensor
 from .compressor_base import Compressor, CompressorConfig
 
 
-class KeepAll(Compressor):
-    """Make every patch a token (`none`): no compression."""
-
-    name = "none"
-    reads_region = False
-
-    @classmethod
-    def count_tokens(cls, config: CompressorConfig) -> int:
-        return config.num_patches
-
-    @classmethod
-    def macs(cls, config: CompressorConfig) -> int:
-        return 0
-
-    def compress(self, features: Tensor, region_mask: Tensor) -> Tensor:
-        return features
-
-    def assign(self, region_mask: Tensor, features: Tensor) -> Tensor:
-        return torch.arange(self.num_tokens, device=features.device).expand(features.shape[0], -1)
-
-
 class PatchSelection(Compressor):
     """Keep T patches as they are, in raster order, and drop the others."""
 
@@ -48,6 +27,23 @@ class PatchSelection(Compressor):
         dropped = torch.full_like(region_mask, self.num_tokens, dtype=torch.long)
         first = dropped.scatter_reduce(1, selected, token, "amin")  # a repeated patch: its first token
         return torch.where(first == self.num_tokens, -1, first)
+
+
+class KeepAll(PatchSelection):
+    """Make every patch a token (`none`): no compression."""
+
+    name = "none"
+    reads_region = False
+
+    @classmethod
+    def count_tokens(cls, config: CompressorConfig) -> int:
+        return config.num_patches
+
+    def select(self, region_mask: Tensor, features: Tensor) -> Tensor:
+        return torch.arange(self.num_tokens, device=features.device).expand(features.shape[0], -1)
+
+    def compress(self, features: Tensor, region_mask: Tensor) -> Tensor:
+        return features
 
 
 class RandomPatches(PatchSelection):

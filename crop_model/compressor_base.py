@@ -124,7 +124,7 @@ class Compressor(nn.Module):
         self.num_tokens = config.num_tokens
         self.register_buffer("curve", torch.empty(config.num_patches, dtype=torch.long), persistent=False)
         self.register_buffer("rank_on_curve", torch.empty(config.num_patches, dtype=torch.long), persistent=False)
-        self._fill_tables()
+        Compressor.reset_parameters(self)  # the tables alone: a subclass has no parameters yet
 
     @classmethod
     def count_tokens(cls, config: CompressorConfig) -> int:
@@ -142,7 +142,9 @@ class Compressor(nn.Module):
         The tables are in no checkpoint, and transformers builds a model without storage before it loads one: its
         `_init_weights` has to call this.
         """
-        self._fill_tables()
+        order = torch.tensor(hilbert_order(*self.patch_grid))
+        self.curve.copy_(order)
+        self.rank_on_curve.copy_(order.argsort())
 
     def forward(self, features: Tensor, region_mask: Tensor) -> Tensor:
         """Compress the features of B images.
@@ -157,11 +159,10 @@ class Compressor(nn.Module):
         Raises:
             ValueError: shapes or a dtype other than these.
         """
-        num_patches = self.patch_grid[0] * self.patch_grid[1]
-        if features.dim() != 3 or features.shape[1] != num_patches:
+        if features.dim() != 3 or features.shape[1] != len(self.curve):
             raise ValueError(
-                f"features of shape {tuple(features.shape)} do not fit (batch, {num_patches}, width) of the patch grid "
-                f"{self.patch_grid}"
+                f"features of shape {tuple(features.shape)} do not fit (batch, {len(self.curve)}, width) of the patch "
+                f"grid {self.patch_grid}"
             )
         if region_mask.shape != features.shape[:2] or region_mask.dtype != torch.bool:
             raise ValueError(
@@ -178,18 +179,9 @@ class Compressor(nn.Module):
         """Return the number of the token that every patch goes into, -1 for a dropped patch: int64 (B, N)."""
         raise NotImplementedError
 
-    def _fill_tables(self) -> None:
-        order = torch.tensor(hilbert_order(*self.patch_grid))
-        self.curve.copy_(order)
-        self.rank_on_curve.copy_(order.argsort())
-
 
 def register_compressor(compressor: type[C]) -> type[C]:
-    """Make a class known under its `name`; usable as a decorator.
-
-    Raises:
-        ValueError: another class has that name.
-    """
+    """Make a class known under its `name`; usable as a decorator. ValueError if another class has that name."""
     known = COMPRESSORS.get(compressor.name)
     if known is not None and (known.__module__, known.__qualname__) != (compressor.__module__, compressor.__qualname__):
         raise ValueError(f"compressor_type: {compressor.name!r} is taken by {known.__module__}.{known.__qualname__}")

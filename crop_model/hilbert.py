@@ -39,13 +39,13 @@ def _walk(start: Cell, along: Cell, across: Cell, length: int, width: int) -> It
         return
     half_length, half_width = length // 2, width // 2
     if 2 * length > 3 * width:  # long: one part after the other
-        if _odd(half_length) and length > 2 and not _odd(width):
+        if half_length % 2 and length > 2 and width % 2 == 0:
             half_length += 1
         yield from _walk(start, along, across, half_length, width)
         yield from _walk(_move(start, along, half_length), along, across, length - half_length, width)
         return
     # A part of odd length and even width has no path between its ends without a diagonal step: avoid such parts.
-    if _odd(half_width) and width > 2 and not (_odd(half_length) and not _odd(length)):
+    if half_width % 2 and width > 2 and not (half_length % 2 and length % 2 == 0):
         half_width += 1
     last = _move(_move(start, along, length - 1), across, half_width - 1)
     yield from _walk(start, across, along, half_width, half_length)
@@ -59,7 +59,3 @@ def _move(cell: Cell, step: Cell, times: int) -> Cell:
 
 def _reverse(step: Cell) -> Cell:
     return -step[0], -step[1]
-
-
-def _odd(number: int) -> bool:
-    return number % 2 == 1

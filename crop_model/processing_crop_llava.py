@@ -10,18 +10,8 @@ from transformers.image_utils import ImageInput, get_image_size, make_flat_list_
 from transformers.processing_utils import ImagesKwargs, ProcessingKwargs
 
 from .patches import patch_mask
-from .regions import (
-    WHOLE_IMAGE,
-    Box,
-    ImageGeometry,
-    RegionError,
-    cells_to_pixels,
-    expand_box,
-    sanitize_box,
-    sanitize_cells,
-)
+from .regions import Box, ImageGeometry, RegionError, expand_box, region_in_pixels, sanitize_box
 
-FRAMES = ("padded_square", "cropped", "squashed")
 IMAGE_PROCESSORS = ("CLIPImageProcessor", "LlavaImageProcessor")  # and their Pil and Fast variants
 
 
@@ -77,8 +67,6 @@ class CropLlavaProcessor(LlavaProcessor):
         region_min_side=0.0,
         **kwargs,
     ):
-        if frame not in FRAMES:
-            raise ValueError(f"frame: {frame!r} is none of {', '.join(FRAMES)}")
         if region_scale <= 0 or not 0 <= region_min_side <= 1:
             raise ValueError("region_scale must be above 0 and region_min_side within 0..1")
         super().__init__(
@@ -95,19 +83,16 @@ class CropLlavaProcessor(LlavaProcessor):
         self.region_grid = None if region_grid is None else tuple(region_grid)
         self.region_scale = region_scale
         self.region_min_side = region_min_side
-        self._set_frame()
-        rows, cols = self.patch_grid
-        self.token_budget = rows * cols if token_budget is None else token_budget
-        if not 2 <= self.token_budget <= rows * cols:
-            raise ValueError(f"token_budget: {self.token_budget} is outside 2..{rows * cols}, the patches of an image")
-
-    def _set_frame(self) -> None:
-        side = self.image_processor.crop_size["height"]
-        squashed = self.frame == "squashed"
+        side, _ = self.geometry.input_size
+        squashed = frame == "squashed"
         self.image_processor.do_resize = True
-        self.image_processor.do_pad = self.frame == "padded_square"
+        self.image_processor.do_pad = frame == "padded_square"
         self.image_processor.do_center_crop = not squashed
         self.image_processor.size = {"height": side, "width": side} if squashed else {"shortest_edge": side}
+        patches = self.patch_grid[0] * self.patch_grid[1]
+        self.token_budget = patches if token_budget is None else token_budget
+        if not 2 <= self.token_budget <= patches:
+            raise ValueError(f"token_budget: {self.token_budget} is outside 2..{patches}, the patches of an image")
 
     @property
     def geometry(self) -> ImageGeometry:
@@ -122,11 +107,7 @@ class CropLlavaProcessor(LlavaProcessor):
         return side, side
 
     def grow_region(self, region: Box, width: int, height: int) -> Box:
-        """Clip a region to its image and grow it, in the image's pixels, as the model gets it before the grid.
-
-        Raises:
-            RegionError: not a box, or one outside its image.
-        """
+        """Clip a region to its image and grow it, in pixels, before the grid. RegionError as `sanitize_box`."""
         box = sanitize_box(region, width, height)
         return expand_box(box, width, height, self.region_scale, self.region_min_side)
 
@@ -144,8 +125,7 @@ class CropLlavaProcessor(LlavaProcessor):
 
             {"type": "image", "image": ..., "region": [x1, y1, x2, y2]}      or any other form of `regions`
 
-        Raises:
-            RegionError: regions both in the messages and in `processor_kwargs`.
+        RegionError if regions are both in the messages and in `processor_kwargs`.
         """
         regions = _regions_of_messages(conversation)
         if any(region is not None for region in regions):
@@ -169,7 +149,7 @@ class CropLlavaProcessor(LlavaProcessor):
         unit_box = None
         if region is not None:
             height, width = get_image_size(to_numpy_array(image))
-            box = _in_pixels(region, width, height)
+            box = region_in_pixels(region, width, height)
             if box is not None:
                 unit_box = self.geometry.to_unit(self.grow_region(box, width, height), width, height)
         return patch_mask(unit_box, self.patch_grid, self.region_grid).numpy()
@@ -197,16 +177,6 @@ def _flatten_regions(regions: list) -> list[Box | Mapping | None]:
         else:
             flat.extend(_flatten_regions(entry))
     return flat
-
-
-def _in_pixels(region: Box | Mapping, width: int, height: int) -> Box | None:
-    """Convert a region of either form to a box in pixels, not yet checked; None: no region."""
-    if not isinstance(region, Mapping):
-        return region
-    if set(region) != {"cells"}:
-        raise RegionError(f"region {region!r}: the only key is `cells`")
-    cells = sanitize_cells(region["cells"])
-    return None if cells == WHOLE_IMAGE else cells_to_pixels(cells, width, height)
 
 
 def _regions_of_messages(conversation: Sequence) -> list:

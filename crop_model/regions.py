@@ -14,18 +14,14 @@ there:
                           |/// padding //|       kept: a box may be    both sides resized
                           +--------------+       cut, or lost
 
-and from unit coordinates to the region grid (8x8, inclusive cells), and in `patches.py` on to the patch grid:
-
-    unit box            8x8 cells
-    (.30 .05 .60 .20)   xmin=2 xmax=4
-                        ymin=0 ymax=1
+and from unit coordinates to the region grid, and in `patches.py` on to the patch grid.
 
 The 8x8 region grid of inclusive, 0-based indices is the CROP paper's; everything else is this project's design.
 """
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -33,6 +29,7 @@ Box = tuple[float, float, float, float]
 Cells = tuple[int, int, int, int]
 Frame = Literal["padded_square", "cropped", "squashed"]
 
+FRAMES = get_args(Frame)
 REGION_GRID = (8, 8)
 WHOLE_IMAGE: Cells = (0, 0, REGION_GRID[1] - 1, REGION_GRID[0] - 1)
 _EPSILON = 1e-6  # of a cell: a box that ends on a cell's edge does not touch the next cell
@@ -66,12 +63,20 @@ def sanitize_box(box: Sequence[float], width: float, height: float) -> Box:
     return horizontal[0], vertical[0], horizontal[1], vertical[1]
 
 
-def sanitize_cells(cells: Sequence[int]) -> Cells:
-    """Check cells (xmin, ymin, xmax, ymax), inclusive, of `REGION_GRID`, and return them.
+def region_in_pixels(region: Box | Mapping[str, Sequence[int]], width: int, height: int) -> Box | None:
+    """Convert {"cells": cells of `REGION_GRID`} to a box in pixels, and return a box as it is, not yet checked.
+
+    Returns:
+        None for all cells, which mean no region.
 
     Raises:
-        RegionError: not four whole numbers, a first cell behind the last one, or a cell outside the grid.
+        RegionError: another key, not four whole numbers, a first cell behind the last one, or a cell outside the grid.
     """
+    if not isinstance(region, Mapping):
+        return region
+    if set(region) != {"cells"}:
+        raise RegionError(f"region {region!r}: the only key is `cells`")
+    cells = region["cells"]
     try:
         xmin, ymin, xmax, ymax = map(operator.index, cells)
     except (TypeError, ValueError) as error:
@@ -79,7 +84,8 @@ def sanitize_cells(cells: Sequence[int]) -> Cells:
     rows, columns = REGION_GRID
     if not (0 <= xmin <= xmax < columns and 0 <= ymin <= ymax < rows):
         raise RegionError(f"cells {cells!r} are no box of the grid of {rows} x {columns} cells, counted from 0")
-    return xmin, ymin, xmax, ymax
+    whole = (xmin, ymin, xmax, ymax) == WHOLE_IMAGE
+    return None if whole else cells_to_pixels((xmin, ymin, xmax, ymax), width, height)
 
 
 def union_box(boxes: Sequence[Box]) -> Box:
@@ -121,8 +127,8 @@ class ImageGeometry:
     patch_size: int = 1
 
     def __post_init__(self) -> None:
-        if self.frame not in get_args(Frame):
-            raise ValueError(f"frame must be one of {', '.join(get_args(Frame))}, not {self.frame!r}")
+        if self.frame not in FRAMES:
+            raise ValueError(f"frame: {self.frame!r} is none of {', '.join(FRAMES)}")
 
     def to_unit(self, box: Box, width: int, height: int) -> Box | None:
         """Map a box to unit coordinates of the model input, clipped to it; None if the crop removed it altogether."""
@@ -145,21 +151,16 @@ class ImageGeometry:
 
     def _axes(self, width: int, height: int) -> tuple["_Axis", "_Axis"]:
         """Return the maps along x and along y."""
-        input_height, input_width = self.input_size
-        if self.frame == "squashed":
-            return (
-                _Axis(0, width, input_width, input_width, self.patch_size),
-                _Axis(0, height, input_height, input_height, self.patch_size),
-            )
-        canvas_width, canvas_height = width, height
+        size, target = (width, height), self.input_size[::-1]
+        canvas, resized = size, target
         if self.frame == "padded_square":
-            canvas_width = canvas_height = max(width, height)
-        shortest = self.resized_shortest or min(self.input_size)
-        resized_width, resized_height = _resize_shortest(canvas_width, canvas_height, shortest)
-        return (
-            _Axis((canvas_width - width) // 2, canvas_width, resized_width, input_width, self.patch_size),
-            _Axis((canvas_height - height) // 2, canvas_height, resized_height, input_height, self.patch_size),
+            canvas = (max(size), max(size))
+        if self.frame != "squashed":
+            resized = _resize_shortest(*canvas, self.resized_shortest or min(target))
+        horizontal, vertical = (
+            _Axis((canvas[i] - size[i]) // 2, canvas[i], resized[i], target[i], self.patch_size) for i in (0, 1)
         )
+        return horizontal, vertical
 
 
 @dataclass(frozen=True)
