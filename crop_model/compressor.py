@@ -36,8 +36,7 @@ class SlotAttention(nn.Module):
     mean that has the full width already. `macs` has the formula.
 
     Args:
-        hidden_size: D.
-        num_heads: divides D.
+        hidden_size: D, which `num_heads` divides.
         zero_output: W_o starts at zero.
     """
 

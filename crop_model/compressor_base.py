@@ -24,7 +24,7 @@ C = TypeVar("C", bound="Compressor")
 
 @dataclass(frozen=True)
 class CompressorConfig:
-    """What a compressor is built from, and what its cost depends on.
+    """What a compressor is built from, and what its cost depends on. A ValueError starts with the configuration's key.
 
     Args:
         compressor_type: a name in `COMPRESSORS`.
@@ -33,9 +33,6 @@ class CompressorConfig:
         token_budget: T, visual tokens per image; 2 <= T <= N. A type that keeps every patch ignores it.
         region_ratio: retention inside the region over retention outside, above 1.
         num_attention_heads: heads of the compressor's attention; they divide D.
-
-    Raises:
-        ValueError: an unknown type, or a value out of its range. The message starts with the configuration's key.
     """
 
     compressor_type: str
@@ -80,7 +77,7 @@ class CompressorConfig:
 
     @property
     def num_patches(self) -> int:
-        """N."""
+        """N, the patches of an image."""
         return self.patch_grid[0] * self.patch_grid[1]
 
     @property
@@ -122,6 +119,7 @@ class Compressor(nn.Module):
         super().__init__()
         self.patch_grid = config.patch_grid
         self.num_tokens = config.num_tokens
+        self.region_ratio = config.region_ratio
         self.register_buffer("curve", torch.empty(config.num_patches, dtype=torch.long), persistent=False)
         self.register_buffer("rank_on_curve", torch.empty(config.num_patches, dtype=torch.long), persistent=False)
         Compressor.reset_parameters(self)  # the tables alone: a subclass has no parameters yet
@@ -147,7 +145,7 @@ class Compressor(nn.Module):
         self.rank_on_curve.copy_(order.argsort())
 
     def forward(self, features: Tensor, region_mask: Tensor) -> Tensor:
-        """Compress the features of B images.
+        """Compress the features of B images. ValueError for shapes or dtypes other than these.
 
         Args:
             features: (B, N, D), of the vision tower, in raster order and without CLS.
@@ -155,9 +153,6 @@ class Compressor(nn.Module):
 
         Returns:
             (B, T, D) tokens of the same dtype, in raster order.
-
-        Raises:
-            ValueError: shapes or a dtype other than these.
         """
         if features.dim() != 3 or features.shape[1] != len(self.curve):
             raise ValueError(

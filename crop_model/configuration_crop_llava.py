@@ -10,16 +10,13 @@ COMPRESSOR_KEYS = ("compressor_type", "token_budget", "region_ratio", "compresso
 
 @strict
 class CropLlavaConfig(LlavaConfig):
-    r"""LLaVA's configuration and four keys of the compressor.
+    r"""LLaVA's configuration and four keys of the compressor. ValueError as of `CompressorConfig`.
 
     Args:
         compressor_type: a registered type, see `crop_model.compressor`; `none` passes every visual token on.
         token_budget: visual tokens per image that reach the LLM. The type `none` ignores it.
         region_ratio: retention inside the region over retention outside, above 1.
         compressor_num_attention_heads: heads of the compressor's attention; divides the width of the vision features.
-
-    Raises:
-        ValueError: a value that `CompressorConfig` refuses; the message starts with the key.
     """
 
     model_type = "crop_llava"
@@ -41,11 +38,7 @@ class CropLlavaConfig(LlavaConfig):
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
-        """Read a stored configuration, a plain LLaVA's too.
-
-        Raises:
-            ValueError: another model's configuration.
-        """
+        """Read a stored configuration, a plain LLaVA's too. ValueError for another model's."""
         stored, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         model_type = stored.get("model_type", cls.model_type)
         if model_type not in (cls.model_type, LlavaConfig.model_type):

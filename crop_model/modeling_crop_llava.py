@@ -28,12 +28,8 @@ COMPRESSOR_PREFIX = "model.compressor."
 
 # transformers renames the keys of llava-hf checkpoints by model type and class name. Without these two lines a new
 # model type matches none of them, and the language model keeps its random initialisation with no more than a report.
-register_checkpoint_conversion_mapping(
-    CropLlavaConfig.model_type, get_checkpoint_conversion_mapping("llava"), overwrite=True
-)
-register_checkpoint_conversion_mapping(
-    "CropLlavaModel", get_checkpoint_conversion_mapping("LlavaModel"), overwrite=True
-)
+for _name, _llava in ((CropLlavaConfig.model_type, "llava"), ("CropLlavaModel", "LlavaModel")):
+    register_checkpoint_conversion_mapping(_name, get_checkpoint_conversion_mapping(_llava), overwrite=True)
 
 
 class CropLlavaPreTrainedModel(LlavaPreTrainedModel):
@@ -111,8 +107,7 @@ class CropLlavaModel(CropLlavaPreTrainedModel, LlavaModel):
     ):
         """Run LLaVA's forward with `region_mask` (number of images, N) beside `pixel_values`.
 
-        Raises:
-            ValueError: `image_sizes`, which LLaVA takes for towers of variable resolution without a fixed patch grid.
+        ValueError for `image_sizes`, which LLaVA takes for towers of variable resolution without a fixed patch grid.
         """
         if image_sizes is not None:
             raise ValueError("image_sizes: a compressor needs one patch grid for all images")
@@ -194,8 +189,7 @@ class CropLlavaForConditionalGeneration(CropLlavaPreTrainedModel, LlavaForCondit
         Keyword arguments that name a key of `CropLlavaConfig` override it. The compressor's own weights may be missing
         from a checkpoint that has no compressor of the configured type; it then starts from its initialisation.
 
-        Raises:
-            ValueError: any other weight is missing, unexpected or of another shape.
+        ValueError if any other weight is missing, unexpected or of another shape.
         """
         kwargs.setdefault("ignore_mismatched_sizes", True)  # below it is an error that names one
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
@@ -206,11 +200,10 @@ class CropLlavaForConditionalGeneration(CropLlavaPreTrainedModel, LlavaForCondit
 
 
 def _check_loaded_whole(name: str, info: dict[str, Any], compressor_may_differ: bool) -> None:
-    mismatched = {key for key, *_ in info["mismatched_keys"]}
     for problem, keys in (
         ("missing", info["missing_keys"]),
         ("unexpected", info["unexpected_keys"]),
-        ("of another shape", mismatched),
+        ("of another shape", {key for key, *_ in info["mismatched_keys"]}),
     ):
         wrong = sorted(k for k in keys if not (compressor_may_differ and k.startswith(COMPRESSOR_PREFIX)))
         if wrong:

@@ -29,10 +29,8 @@ def patch_mask(
     rows, columns = patch_grid
     if unit_box is None:
         return torch.zeros(rows * columns, dtype=torch.bool)
-    if region_grid is None:
-        xmin, ymin, xmax, ymax = box_to_grid(unit_box, patch_grid)
-    else:
-        xmin, ymin, xmax, ymax = box_to_grid(unit_box, region_grid)
+    xmin, ymin, xmax, ymax = box_to_grid(unit_box, region_grid or patch_grid)
+    if region_grid is not None:
         ymin, ymax = _patches_in_cells(ymin, ymax, region_grid[0], rows)
         xmin, xmax = _patches_in_cells(xmin, xmax, region_grid[1], columns)
     mask = torch.zeros(rows, columns, dtype=torch.bool)

@@ -97,11 +97,9 @@ def union_box(boxes: Sequence[Box]) -> Box:
 
 
 def expand_box(box: Box, width: float, height: float, scale: float = 1.0, min_side: float = 0.0) -> Box:
-    """Scale a box about its centre to at least a minimal side, and move it inside the image if it would leave it.
+    """Scale both sides of a box about its centre, and move it inside the image if it would leave it.
 
-    Args:
-        scale: factor on both sides of the box.
-        min_side: minimal width and height, as a fraction of the image's width and height.
+    Width and height become at least `min_side`, a fraction of the image's.
     """
     x1, x2 = _expand_interval(box[0], box[2], width, scale, min_side)
     y1, y2 = _expand_interval(box[1], box[3], height, scale, min_side)

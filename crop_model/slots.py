@@ -27,10 +27,6 @@ class SlotPooling(Compressor):
 
     name = "no_queries"
 
-    def __init__(self, config: CompressorConfig):
-        super().__init__(config)
-        self.region_ratio = config.region_ratio
-
     @classmethod
     def macs(cls, config: CompressorConfig) -> int:
         return config.num_tokens * config.num_patches * config.hidden_size

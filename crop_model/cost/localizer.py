@@ -9,8 +9,8 @@
         [   1 , _   0 , _   4 , _   2      one sign per token: the prefill and four passes, of 1, 3, 3 and 3 tokens
         |   |_____| |_____| |_____|
 
-MACs of matrix products are counted, as in `model.py`; FLOPs are twice as many. Decoding reads every weight for a few
-tokens, so that its share of the time is larger than of these sums if memory is the limit.
+Decoding reads every weight for a few tokens, so that its share of the time is larger than of these sums if memory is
+the limit.
 """
 
 from collections.abc import Sequence
@@ -50,8 +50,7 @@ class LocalizerShape:
     def localize(self, text_tokens: int, positions: Sequence[int]) -> LocalizationMacs:
         """Count the MACs of one question, a prompt of `text_tokens` tokens beside its image.
 
-        Args:
-            positions: of the four indices among the answer's tokens, as `GridBoxProcessor.positions`.
+        The four indices stand at these `positions` of the answer's tokens, as `GridBoxProcessor.positions`.
         """
         llm, n = self.language_model, self.visual_tokens + text_tokens
         ends = [*range(1, positions[0] + 1), *positions[1:]]  # tokens of the answer that were read after every pass

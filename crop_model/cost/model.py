@@ -180,11 +180,9 @@ class ModelShape:
         return [(before, n), (after, text_tokens + images * pruning.token_budget)]
 
     def training_step(self, text_tokens: int, images: int = 1, adapter_parameters: int = 0) -> Macs:
-        """Count one sample's forward and backward pass; vision tower and LLM are frozen, the rest trains.
+        """Count one sample's forward and backward pass, question and answer; vision tower and LLM are frozen.
 
-        Args:
-            text_tokens: of question and answer.
-            adapter_parameters: of LoRA's matrices in the language model.
+        Compressor and projector train, and LoRA's matrices in the language model, of `adapter_parameters` parameters.
         """
         forward, tokens = self.prefill(text_tokens, images), self.tokens(text_tokens, images)
         return Macs(

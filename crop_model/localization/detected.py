@@ -31,13 +31,10 @@ class ZeroShotLocalizer(ModelLocalizer):
     counts, or if it touches every cell. The confidence is the best score of all boxes, also of those that do not count.
 
     Args:
-        model: of one of `DETECTORS`, on its device, in eval mode.
+        model: of one of `DETECTORS`, on its device, in eval mode; ValueError for another.
         processor: the model's.
         threshold: a box counts if its score is above it.
-        choice: the region is the `union` of the boxes that count, or the `best` of them.
-
-    Raises:
-        ValueError: another kind of model, or another choice.
+        choice: the region is the `union` of the boxes that count, or the `best` of them; ValueError for another.
     """
 
     auto_class = AutoModelForZeroShotObjectDetection

@@ -46,11 +46,7 @@ class Localizer(ModelLocalizer):
     def load_processor(cls, name: str, **pixels: int) -> ProcessorMixin:
         """Load a processor by the Auto class; for Qwen2-VL the one that needs no torchvision.
 
-        Args:
-            pixels: min_pixels and max_pixels of Qwen2-VL's images.
-
-        Raises:
-            ValueError: pixels for another model, or out of order.
+        ValueError if `pixels`, min_pixels and max_pixels of Qwen2-VL's images, are out of order or another model's.
         """
         if AutoConfig.from_pretrained(name, trust_remote_code=True).model_type == "qwen2_vl":
             return Qwen2VLImageTextProcessor.from_pretrained(name, **pixels)
@@ -72,7 +68,6 @@ class Localizer(ModelLocalizer):
         ]
 
     def _prompts(self, images: Sequence[Image.Image], questions: Sequence[str]) -> Mapping[str, Any]:
-        """Encode prompts, padded on the left."""
         inputs = encode(self.processor, conversations(images, questions), add_generation_prompt=True)
         return inputs.to(self.model.device, self.model.dtype)
 

@@ -21,11 +21,8 @@ class GridBoxProcessor(LogitsProcessor):
     """Let `generate` write `ANSWER` with indices of the grid, min <= max, and nothing else.
 
     Args:
-        tokenizer: writes every index of the grid as one token.
+        tokenizer: writes every index of the grid as one token; ValueError if it does not.
         prompt_length: tokens before the answer, padding included.
-
-    Raises:
-        ValueError: a tokenizer that writes an index otherwise.
     """
 
     def __init__(self, tokenizer: Any, prompt_length: int):

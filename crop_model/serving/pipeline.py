@@ -64,10 +64,7 @@ class CropPipeline:
     Args:
         model: generates text from image and text, on its device, in eval mode.
         processor: the model's, with a chat template.
-        localizer: finds regions; None: every question gets the whole image.
-
-    Raises:
-        ValueError: a localizer for a model that reads no regions.
+        localizer: finds regions; None: every question gets the whole image. ValueError if the model reads none.
     """
 
     def __init__(self, model: Any, processor: Any, localizer: RegionLocalizer | None = None):
@@ -88,7 +85,6 @@ class CropPipeline:
         """Load from folders or Hub names by the Auto classes. An export's own code is run.
 
         Args:
-            vlm: the model that answers.
             localizer: a model that was trained to write boxes, or a loaded localizer, such as
                 `ZeroShotLocalizer.from_pretrained(...)`.
             dtype, device: of both models.

@@ -36,7 +36,7 @@ class DivPrune(BeforeLLM):
 
 
 def max_min_diverse(tokens: Tensor, count: int) -> Tensor:
-    """Choose tokens whose smallest pairwise distance is large, greedily.
+    """Choose tokens whose smallest pairwise distance is large, greedily: their numbers, int64 (B, T), ascending.
 
     The first is the token farthest from its nearest neighbour. Each further one is farthest from the nearest of those
     chosen before.
@@ -44,9 +44,6 @@ def max_min_diverse(tokens: Tensor, count: int) -> Tensor:
     Args:
         tokens: (B, N, H), behind the projector.
         count: T <= N.
-
-    Returns:
-        Their numbers, int64 (B, T), ascending.
     """
     unit = F.normalize(tokens.float(), dim=-1)
     distance = 1 - unit @ unit.mT  # (B, N, N)

@@ -49,11 +49,6 @@ class ILP(TrainingFreeMethod):
         return f"{compressor}{self.name}{rest}_k{self.layer}"
 
     def pruning(self, config: CropLlavaConfig) -> PruningConfig:
-        """Return what is pruned inside the LLM.
-
-        Raises:
-            ValueError: a layer that the LLM does not have, more tokens than there are, or a mean that cannot be met.
-        """
         layers = config.text_config.num_hidden_layers
         if self.layer >= layers:
             raise ValueError(f"layer: {self.layer} is outside 1..{layers - 1}, the layers that can be pruned")

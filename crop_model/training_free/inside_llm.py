@@ -43,7 +43,7 @@ Rest = Literal["thinned", "pooled", "attention"]
 
 @dataclass(frozen=True)
 class PruningConfig:
-    """Where the LLM prunes, and which tokens remain.
+    """Where the LLM prunes, and which tokens remain. ValueError if a value is out of its range.
 
     Args:
         layer: K, the first layer that works on the remaining tokens, counted from 0; 1 <= K < number of layers.
@@ -53,9 +53,6 @@ class PruningConfig:
             same, each the mean of its run's hidden states; `attention`, those to which the last token of the prompt
             pays most attention in layer K - 1, averaged over heads. Applied to the region too if it exceeds b, and to
             all tokens if no region is known.
-
-    Raises:
-        ValueError: a value out of its range.
     """
 
     layer: int
@@ -91,11 +88,7 @@ class PruningConfig:
 
 
 def budget_for_mean(mean_tokens: float, layer: int, visual_tokens: int, num_layers: int) -> int:
-    """Return the largest `token_budget` whose mean over layers is at most `mean_tokens`.
-
-    Raises:
-        ValueError: the layers before `layer` alone exceed it.
-    """
+    """Return the largest `token_budget` with a mean over layers up to `mean_tokens`. ValueError if there is none."""
     budget = int((mean_tokens * num_layers - layer * visual_tokens) // (num_layers - layer))
     if budget < 1:
         raise ValueError(
@@ -110,11 +103,8 @@ def prune(model: CropLlavaForConditionalGeneration, config: PruningConfig) -> It
 
     The outputs keep their length: logits stand at their tokens' positions, and those of dropped tokens mean nothing
     (their last hidden state is zero). A cache filled inside the block is for the block alone. Without a cache, each
-    step of `generate` is a prompt of its own, so that `attention` may choose anew.
-
-    Args:
-        model: any compressor type; `none` for pruning alone.
-        config: where to prune, and what remains.
+    step of `generate` is a prompt of its own, so that `attention` may choose anew. The model may compress by any type,
+    `none` for pruning alone.
 
     Raises:
         ValueError: on entry, a layer or a budget that the model does not have, or another LLM than Llama; in a forward
