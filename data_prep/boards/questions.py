@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -52,14 +53,6 @@ def ask_frame(rng: np.random.Generator, scene: Scene) -> BoardQuestion | None:
     return _ask_digit("frame", f"Which digit is in the {colour} frame?", scene, cell, scene.cell_box(cell))
 
 
-def ask_add(rng: np.random.Generator, scene: Scene) -> BoardQuestion | None:
-    return _ask_pair("add", "Add the digits {} and {}.", sum, rng, scene)
-
-
-def ask_larger(rng: np.random.Generator, scene: Scene) -> BoardQuestion | None:
-    return _ask_pair("larger", "Which digit is larger, {} or {}?", max, rng, scene)
-
-
 def ask_panel(rng: np.random.Generator, scene: Scene) -> BoardQuestion | None:
     """Ask for a frame anywhere on the panel, so that the region is the panel; the same frame may occur outside it."""
     inside = [(cell, colour) for cell, colour in sorted(scene.frames.items()) if scene.in_panel(cell)]
@@ -83,24 +76,13 @@ def ask_count(rng: np.random.Generator, scene: Scene) -> BoardQuestion:
     return BoardQuestion("count", f"How many {colour} frames are there?", str(len(scene.framed_in(colour))), (), ())
 
 
-KINDS: dict[str, tuple[float, Callable[[np.random.Generator, Scene], BoardQuestion | None]]] = {
-    "place": (0.34, ask_place),
-    "frame": (0.30, ask_frame),
-    "larger": (0.10, ask_larger),
-    "add": (0.04, ask_add),
-    "panel": (0.14, ask_panel),
-    "exists": (0.05, ask_exists),
-    "count": (0.03, ask_count),
-}
-
-
 def _ask_digit(kind: str, text: str, scene: Scene, cell: Cell, box: Box) -> BoardQuestion:
     digit = int(scene.digit[cell])
     return BoardQuestion(kind, text, str(digit), (box,), (digit,))
 
 
-def _ask_pair(
-    kind: str, text: str, combine: Callable[[tuple[int, int]], int], rng: np.random.Generator, scene: Scene
+def ask_pair(
+    rng: np.random.Generator, scene: Scene, kind: str, text: str, combine: Callable[[tuple[int, int]], int]
 ) -> BoardQuestion | None:
     pair = pair_of_cells(rng, scene)
     if pair is None:
@@ -109,6 +91,17 @@ def _ask_pair(
     digits = int(scene.digit[first]), int(scene.digit[second])
     boxes = (scene.cell_box(first), scene.cell_box(second))
     return BoardQuestion(kind, text.format(first_name, second_name), str(combine(digits)), boxes, digits)
+
+
+KINDS: dict[str, tuple[float, Callable[[np.random.Generator, Scene], BoardQuestion | None]]] = {
+    "place": (0.34, ask_place),
+    "frame": (0.30, ask_frame),
+    "larger": (0.10, partial(ask_pair, kind="larger", text="Which digit is larger, {} or {}?", combine=max)),
+    "add": (0.04, partial(ask_pair, kind="add", text="Add the digits {} and {}.", combine=sum)),
+    "panel": (0.14, ask_panel),
+    "exists": (0.05, ask_exists),
+    "count": (0.03, ask_count),
+}
 
 
 def pair_of_cells(rng: np.random.Generator, scene: Scene) -> tuple[tuple[Cell, str], tuple[Cell, str]] | None:

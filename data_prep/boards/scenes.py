@@ -144,16 +144,13 @@ def render(scene: Scene, scans: Scans, rng: np.random.Generator) -> Image.Image:
             width = max(1, round(scene.cell_pixels / 10))
             draw.rectangle(_pixels(scene.cell_box(cell)), outline=COLOURS[scene.frames[cell]], width=width)
         if scene.scan[cell] >= 0:
-            strokes = _strokes(scans.images[scene.scan[cell]], round(DIGIT_SHARE * scene.cell_pixels))
+            side = round(DIGIT_SHARE * scene.cell_pixels)
+            ink_mask = Image.fromarray((scans.images[scene.scan[cell]] * 255).astype(np.uint8))
+            strokes = ink_mask.resize((side, side), Image.Resampling.BICUBIC)
             image.paste(panel_ink if scene.in_panel(cell) else ink, _digit_corner(scene, cell, rng), strokes)
         else:
             _draw_distractor(draw, scene, cell, rng)
     return image
-
-
-def _strokes(scan: np.ndarray, side: int) -> Image.Image:
-    """Resize a scan's ink to a mask of `side` x `side` pixels."""
-    return Image.fromarray((scan * 255).astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
 
 
 def _digit_corner(scene: Scene, cell: Cell, rng: np.random.Generator) -> tuple[int, int]:

@@ -63,26 +63,6 @@ def sample_id(source: str, image: str, turn: int, question: str) -> str:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Hold one question about one image.
-
-    `image` is relative to the image root, `turn` counts the record's questions from 0, and `kind` names the type of the
-    question if the source states it.
-    """
-
-    source: str
-    image: str
-    turn: int
-    question: str
-    answer: str
-    kind: str | None = None
-
-    @property
-    def sample_id(self) -> str:
-        return sample_id(self.source, self.image, self.turn, self.question)
-
-
-@dataclass(frozen=True)
 class RegionAnnotation:
     """Hold the region of the image that answers one question.
 

@@ -61,7 +61,9 @@ class Quarantine:
         if len(self.samples) == before:
             return
         if self.writes:
-            self._write()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lines = [json.dumps(asdict(sample), ensure_ascii=False) for sample in sorted(self.samples.values())]
+            write_atomically(self.path, "".join(f"{line}\n" for line in lines))
         if len(self.samples) > self.max_bad_fraction * self.total:
             raise DataError(
                 f"{len(self.samples)} of {self.total} samples are bad, above max_bad_fraction {self.max_bad_fraction}: "
@@ -74,8 +76,3 @@ class Quarantine:
         count = accelerator.reduce(torch.tensor(len(new), device=accelerator.device), reduction="sum")
         if count.item():
             self.add(gather_object(new))
-
-    def _write(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [json.dumps(asdict(sample), ensure_ascii=False) for sample in sorted(self.samples.values())]
-        write_atomically(self.path, "".join(f"{line}\n" for line in lines))

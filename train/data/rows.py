@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ def read_rows(source: DataSource, split_turns: bool) -> Iterator[dict[str, Any]]
         whole = not (split_turns and image_files)
         for first, part in [(0, turns)] if whole else [(number, [turn]) for number, turn in enumerate(turns)]:
             key = sample_id(name, image_files[0] if image_files else "", first, part[0].question)
-            row = empty | {"sample_id": key} | _texts(part[0], chat_messages(system, part, len(image_files)))
+            messages = json.dumps(chat_messages(system, part, len(image_files)), ensure_ascii=False)
+            row = empty | asdict(part[0]) | {"sample_id": key, "messages": messages}
             try:
                 row["images"] = [files.path(record_name, image) for image in image_files]
                 if image_files:
@@ -68,11 +70,6 @@ def read_rows(source: DataSource, split_turns: bool) -> Iterator[dict[str, Any]]
             yield row
     if table is not None and not matched:
         raise DataError(f"{source.regions}: holds none of the questions of {source.annotations}")
-
-
-def _texts(turn: Turn, messages: list[dict[str, Any]]) -> dict[str, Any]:
-    text = json.dumps(messages, ensure_ascii=False)
-    return {"kind": turn.kind, "question": turn.question, "answer": turn.answer, "messages": text}
 
 
 def chat_messages(system: str | None, turns: Sequence[Turn], images: int) -> list[dict[str, Any]]:

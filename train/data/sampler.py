@@ -6,12 +6,14 @@ processes with the same global batch sees the same batches.
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 
+@dataclass(eq=False)
 class EpochSampler(Sampler[int]):
     """Draw a new order every epoch.
 
@@ -23,19 +25,11 @@ class EpochSampler(Sampler[int]):
         global_batch: samples of one update over all processes, the unit in which `lengths` are grouped.
     """
 
-    def __init__(
-        self,
-        count: int,
-        seed: int,
-        epoch: Callable[[], int],
-        lengths: Sequence[int] | None = None,
-        global_batch: int = 1,
-    ) -> None:
-        self.count = count
-        self.seed = seed
-        self.epoch = epoch
-        self.lengths = None if lengths is None else list(lengths)
-        self.global_batch = global_batch
+    count: int
+    seed: int
+    epoch: Callable[[], int]
+    lengths: Sequence[int] | None = None
+    global_batch: int = 1
 
     def __len__(self) -> int:
         return self.count
@@ -45,4 +39,4 @@ class EpochSampler(Sampler[int]):
         generator = torch.Generator().manual_seed(random.Random(f"{self.seed}/{self.epoch()}").getrandbits(63))
         if self.lengths is None:
             return iter(torch.randperm(self.count, generator=generator).tolist())
-        return iter(get_length_grouped_indices(self.lengths, self.global_batch, generator=generator))
+        return iter(get_length_grouped_indices(list(self.lengths), self.global_batch, generator=generator))

@@ -156,8 +156,9 @@ def train_stage(
         yield {"stage": stage} | line
 
 
-def train(recipe: BaseRecipe) -> None:
-    """Train all stages, test, and save model, processor and log to `recipe.out`."""
+@command("train.demo.base", BaseRecipe, positionals=("out",))
+def main(recipe: BaseRecipe) -> None:
+    """Train the demo's base model: a small LLaVA that reads boards of handwritten digits."""
     torch.manual_seed(recipe.seed)
     processor = build_processor()
     model = build_model(processor.tokenizer).train()
@@ -178,12 +179,6 @@ def _all_stages(
             yield line
         model.save_pretrained(recipe.out)
     yield {"stage": "test", "test": test(model, loader)}
-
-
-@command("train.demo.base", BaseRecipe, positionals=("out",))
-def main(recipe: BaseRecipe) -> None:
-    """Train the demo's base model: a small LLaVA that reads boards of handwritten digits."""
-    train(recipe)
 
 
 if __name__ == "__main__":

@@ -90,8 +90,9 @@ def _phrase(rng: np.random.Generator, scene: Scene, kind: str) -> tuple[str, lis
     return " and ".join(names), [scene.cell_box(cell) for cell, _ in pair]
 
 
-def train(recipe: GroundingRecipe) -> None:
-    """Train and write model, processor and log.
+@command("train.demo.grounding", GroundingRecipe, positionals=("out",))
+def main(recipe: GroundingRecipe) -> None:
+    """Teach the demo's base model to ground phrases.
 
     The vision tower is frozen: it names cells already, and the demo's other models share it.
     """
@@ -125,12 +126,6 @@ def test(model: LlavaForConditionalGeneration, processor: LlavaProcessor, recipe
     loader = DataLoader(boards, recipe.batch_images, collate_fn=BoardCollator(processor))
     right = which_are_right(model, loader, boards.kinds)
     return {kind: round(sum(right[kind]) / len(right[kind]), 4) for kind in boards.kinds if right[kind]}
-
-
-@command("train.demo.grounding", GroundingRecipe, positionals=("out",))
-def main(recipe: GroundingRecipe) -> None:
-    """Teach the demo's base model to ground phrases."""
-    train(recipe)
 
 
 if __name__ == "__main__":
