@@ -3,12 +3,7 @@
     python -m train.evaluate CONFIG.yaml [key=value ...]
     torchrun --nproc_per_node 8 --module train.evaluate CONFIG.yaml    or `deepspeed --module`: the questions are shared
 
-    rows ─► for each: load the checkpoint ─► answer all questions ─► accuracy, cost, time ─► evaluation.json and .md
-                                                  └─► predictions-<row>.jsonl
-
-With resume=true, what an evaluation into the same folder answered before it was stopped is not asked again.
-
-Answers are generated greedily. Those of eval_data count as right if they match exactly after
+Answers are generated greedily. Those of eval_data are correct if they match exactly after
 `train.evaluation.metrics.matching.normalize_answer`; those of `benchmarks` are scored by each one's metric.
 """
 

@@ -26,6 +26,12 @@ from train.evaluation.report import read_evaluation
 
 PUBLISHED = "configs/leaderboard/llava-1.5-7b.yaml"
 ROW_KEYS = {"method", "kind", "kept", "source"}
+NOTE = (
+    "Published rows are their sources' numbers, not measured here. The benchmarks behind an average, their splits and "
+    "the code that scores them differ by source: compare rows of one source. In brackets a 95 % bootstrap interval "
+    "over questions; ± the standard deviation over seeds. Budgets of methods that prune inside the LLM count tokens "
+    "after pruning."
+)
 BudgetCells = dict[int, str]  # cells by budget
 
 
@@ -93,39 +99,23 @@ def read_published(path: str) -> dict[str, Any]:
     return published
 
 
-def leaderboard(arguments: LeaderboardArguments) -> str:
-    """Format the table and how to read it."""
+@command("train.leaderboard", LeaderboardArguments, positionals=("out",))
+def main(arguments: LeaderboardArguments) -> None:
+    """Print what methods retain of the full-token model, ours beside published ones."""
     lines: list[tuple[str, str, BudgetCells, str]] = []
     for path in arguments.evaluations:
         lines += [(method, regions, line, path) for (method, regions), line in our_lines(path).items()]
     if arguments.published is not None:
         published = read_published(arguments.published)
         for row in published["rows"]:
-            kept = {budget: str(value) for budget, value in zip(published["budgets"], row["kept"], strict=True)}
-            shown = {budget: value for budget, value in kept.items() if value != "None"}
+            values = zip(published["budgets"], row["kept"], strict=True)
+            shown = {budget: str(value) for budget, value in values if value is not None}
             lines.append((f"{row['method']} ({row['kind']}, {published['model']})", "", shown, row["source"]))
     budgets = sorted({budget for _, _, line, _ in lines for budget in line}, reverse=True)
     header = ["method", "regions", *map(str, budgets), "source"]
-    cells = [
-        [method, regions, *[line.get(budget, "") for budget in budgets], source]
-        for method, regions, line, source in lines
-    ]
+    cells = [[method, regions, *[line.get(b, "") for b in budgets], source] for method, regions, line, source in lines]
     table = markdown_table(header, cells, align=f"ll{'r' * len(budgets)}l")
-    return f"# Per cent of the full-token model kept, by visual tokens\n\n{table}\n\n{NOTE}\n"
-
-
-NOTE = (
-    "Published rows are their sources' numbers, not measured here. The benchmarks behind an average, their splits and "
-    "the code that scores them differ by source: compare rows of one source. In brackets a 95 % bootstrap interval "
-    "over questions; ± the standard deviation over seeds. Budgets of methods that prune inside the LLM count tokens "
-    "after pruning."
-)
-
-
-@command("train.leaderboard", LeaderboardArguments, positionals=("out",))
-def main(arguments: LeaderboardArguments) -> None:
-    """Print what methods keep of the full-token model, ours beside published ones."""
-    text = leaderboard(arguments)
+    text = f"# Per cent of the full-token model kept, by visual tokens\n\n{table}\n\n{NOTE}\n"
     out = Path(arguments.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, text)

@@ -24,12 +24,12 @@ from train.evaluation.report import read_evaluation
 # Okabe and Ito's colours, which the colour-blind can distinguish; with ten markers no two lines are alike
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vP*Xh<"
-COSTS = {"visual_tokens": "visual tokens an image, mean over LLM layers", "ttft_s": "time to the first token, ms"}
+COSTS = {"visual_tokens": "visual tokens per image, mean over LLM layers", "ttft_s": "time to the first token, ms"}
 
 
 @dataclass(frozen=True)
 class PlotArguments(Checked):
-    """What is drawn, and where."""
+    """Define the evaluations to draw, and the picture."""
 
     evaluations: list[str] = field(metadata={"help": "Files of train.evaluate, evaluation.json."})
     picture: str = field(metadata={"help": "File to write: .png, .svg or .pdf."})
@@ -86,7 +86,7 @@ def draw(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
     for axes, cost in zip(figure.subplots(1, len(costs), squeeze=False)[0], costs, strict=True):
         _draw_panel(axes, points_by_line(rows, cost), 1000 if cost == "ttft_s" else 1, styles)
         axes.set_xlabel(COSTS[cost])
-        axes.set_ylabel("answers right, %")
+        axes.set_ylabel("correct answers, %")
     if "visual_tokens" in costs:
         figure.axes[0].set_xscale("log", base=2)
         figure.axes[0].xaxis.set_major_formatter(ScalarFormatter())
@@ -101,15 +101,14 @@ def _draw_panel(
 ) -> None:
     for name in sorted(lines):
         colour, marker = styles[name]
-        costs, accuracy = [unit * point.cost for point in lines[name]], [point.accuracy for point in lines[name]]
-        spread = [point.spread for point in lines[name]]
-        axes.errorbar(
-            costs, accuracy, spread, label=name, color=colour, marker=marker, markersize=5, linewidth=1, capsize=2
+        costs, accuracies, spreads = zip(
+            *((unit * point.cost, point.accuracy, point.spread) for point in lines[name]), strict=True
         )
+        style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 5, "linewidth": 1, "capsize": 2}
+        axes.errorbar(costs, accuracies, spreads, label=name, **style)
     front = pareto([point for points in lines.values() for point in points])
-    axes.step(
-        [unit * point.cost for point in front], [point.accuracy for point in front], "--", where="post", color="grey"
-    )
+    costs, accuracies = zip(*((unit * point.cost, point.accuracy) for point in front), strict=True)
+    axes.step(costs, accuracies, "--", where="post", color="grey")
     axes.grid(alpha=0.3)
 
 

@@ -20,11 +20,7 @@ Key = tuple[Any, ...]
 
 
 class LoadedModels:
-    """Open the checkpoints of all rows at once, and load weights on first use, onto this process's device.
-
-    Args:
-        specs: the rows.
-        dtype: of the weights.
+    """Open the checkpoints of all rows at once, and load weights of a dtype on first use, onto this process's device.
 
     Raises:
         ConfigError: no checkpoint under a row's name, or a compressor or method that does not fit it.
@@ -32,7 +28,7 @@ class LoadedModels:
 
     def __init__(self, specs: Sequence[RowSpec], dtype: torch.dtype) -> None:
         self.dtype = dtype
-        self.located: dict[str, dict[str, LocatedRow]] = {}  # by localizer, what it found for every question
+        self.located: dict[str, dict[str, LocatedRow]] = {}  # by localizer, its predictions for every question
         self._opened: dict[Key, tuple[Checkpoint, Any]] = {}
         self._models: dict[Key, Any] = {}
         self._localizers: dict[str, RegionLocalizer] = {}
@@ -59,7 +55,7 @@ class LoadedModels:
         return self._models[key]
 
     def localizer(self, name: str) -> RegionLocalizer:
-        """Return a localizer."""
+        """Return the localizer of that name."""
         if name not in self._localizers:
             self._localizers[name] = load_localizer(name, self.dtype, PartialState().device)
         return self._localizers[name]

@@ -9,8 +9,7 @@ import random
 
 from crop_model.regions import Box
 
-REGION_SOURCES = ("oracle", "random", "global")  # sources of `choose_region`
-LOCALIZER = "localizer"  # a model's prediction: `train.evaluation.localization`
+REGION_SOURCES, LOCALIZER = ("oracle", "random", "global"), "localizer"
 LINE_WIDTH = 1e-6  # pixels
 
 
@@ -18,7 +17,6 @@ def choose_region(source: str, oracle: Box | None, width: int, height: int, seed
     """Return the region that `source` gives for a question.
 
     Args:
-        source: one of `REGION_SOURCES`.
         oracle: the annotated region in pixels, or None.
         width, height: size of the image in pixels.
         seed_key: seeds the draw of `random`; the same key gives the same box.

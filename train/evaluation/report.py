@@ -1,6 +1,7 @@
 """Write and read the results of an evaluation: the table as JSON and Markdown, and the environment."""
 
 import json
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,16 +25,11 @@ RESULT_FILE, TABLE_FILE = "evaluation.json", "evaluation.md"
 
 
 def describe_row(
-    spec: RowSpec,
-    checkpoint: Checkpoint,
-    predictions: Sequence[Prediction],
-    ttft_s: float | None,
-    dtype: torch.dtype,
+    spec: RowSpec, checkpoint: Checkpoint, predictions: Sequence[Prediction], ttft_s: float | None, dtype: torch.dtype
 ) -> dict[str, Any]:
     """Compute one row of evaluation.json except its `relative_accuracy`, which needs the other rows.
 
     Args:
-        spec: the evaluated row.
         checkpoint: the evaluated model, with the row's compressor.
         predictions: those of all questions, at least one.
         ttft_s: time to the first token in seconds, or None.
@@ -41,21 +37,19 @@ def describe_row(
     """
     correct = [prediction.correct for prediction in predictions]
     images = sum(prediction.images for prediction in predictions)
-    visual_tokens = sum(prediction.visual_tokens for prediction in predictions) / max(1, images)
-    config = checkpoint.config
-    rows, cols = config.patch_grid
     text_tokens = round(statistics.median(prediction.text_tokens for prediction in predictions))
-    method = spec.training_free()
+    config, method = checkpoint.config, spec.training_free()
     cost = method.cost(config, text_tokens, dtype.itemsize)
     budget = int(cost["tokens_after_pruning"])
-    read = visual_tokens * cost["mean_tokens"] / config.token_budget  # averaged over layers
+    visual_tokens = sum(prediction.visual_tokens for prediction in predictions) / max(1, images)
+    visual_tokens = visual_tokens * cost["mean_tokens"] / config.token_budget  # averaged over layers
     answers = by_benchmark(predictions)
     row = {
         "method": method.label(config),
         "trained": checkpoint.is_trained,
         "token_budget": budget,
-        "visual_tokens": read,
-        "retention_ratio": read / (rows * cols),
+        "visual_tokens": visual_tokens,
+        "retention_ratio": visual_tokens / math.prod(config.patch_grid),
         "region_source": spec.region_source,
         "localizer": spec.localizer,
         "accuracy": sum(correct) / len(correct),
@@ -63,9 +57,7 @@ def describe_row(
         "relative_accuracy": None,
         "by_type": accuracy_by_group(correct, [_groups(prediction, budget) for prediction in predictions]),
         "text_tokens": text_tokens,
-        "macs": cost["macs"],
-        "flops": cost["flops"],
-        "kv_bytes": cost["kv_bytes"],
+        **{key: cost[key] for key in ("macs", "flops", "kv_bytes")},
         "ttft_s": ttft_s,
         "seed": spec.seed,
         "checkpoint": spec.checkpoint,
@@ -75,10 +67,8 @@ def describe_row(
 
 def _groups(prediction: Prediction, token_budget: int) -> list[str]:
     """Return the type of the question, and how its annotated region compares with the budget."""
-    if prediction.annotated_patches == 0:
-        size = "no region"
-    else:
-        size = "region fits budget" if prediction.annotated_patches <= token_budget else "region exceeds budget"
+    fits = "fits" if prediction.annotated_patches <= token_budget else "exceeds"
+    size = f"region {fits} budget" if prediction.annotated_patches else "no region"
     return [size] if prediction.kind is None else [prediction.kind, size]
 
 
@@ -108,11 +98,10 @@ def write_report(
     """Rewrite evaluation.json and evaluation.md; return the content of the JSON file.
 
     Args:
-        folder: folder of the files.
         dataset, questions: name of the data, and number of questions.
         rows: all rows so far, from `describe_row`.
         dtype: dtype of the weights.
-        rows_left: number of missing rows; both files state it.
+        rows_left: number of rows still to come; both files state it.
         answers: each row's answers `by_benchmark`, if benchmarks were evaluated.
     """
     if any(answers):
@@ -152,14 +141,12 @@ def report_text(result: Mapping[str, Any]) -> str:
     title = f"{result['dataset']}: {result['n']} questions"
     if result["rows_left"]:
         title += f" ({result['rows_left']} rows still to come)"
-    rows = result["rows"]
-    if "benchmarks" not in rows[0]:
-        return f"{title}\n\n{result_table(rows)}\n\n{FOOTNOTE}"
-    tables = f"{result_table(rows)}\n\n{benchmark_table(rows)}"
-    return f"{title}\n\n{tables}\n\n{BENCHMARKS_NOTE} {COST_NOTE}"
+    rows, footnote = result["rows"], FOOTNOTE
+    tables = result_table(rows)
+    if "benchmarks" in rows[0]:
+        tables, footnote = f"{tables}\n\n{benchmark_table(rows)}", f"{BENCHMARKS_NOTE} {COST_NOTE}"
+    return f"{title}\n\n{tables}\n\n{footnote}"
 
-
-EXACT_MATCH_NOTE = "Accuracy: exact match, with its Wilson 95 % interval; relative: over the full-token model's."
 
 BENCHMARKS_NOTE = (
     "Accuracy: the mean over benchmarks of each one's metric over its full score, all of the same weight, with a "
@@ -174,7 +161,7 @@ COST_NOTE = (
     "see; tokens: their mean over all layers, which is more for methods that prune inside the LLM."
 )
 
-FOOTNOTE = f"{EXACT_MATCH_NOTE} {COST_NOTE}"
+FOOTNOTE = f"Accuracy: exact match, with its Wilson 95 % interval; relative: over the full-token model's. {COST_NOTE}"
 
 
 def result_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -186,7 +173,9 @@ def result_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     low, high = row["accuracy_ci95"]
-    relative, ttft = row["relative_accuracy"], row["ttft_s"]
+    relative, ttft, localizer = row["relative_accuracy"], row["ttft_s"], ""
+    if "localizer_macs" in row:
+        localizer = " + ?" if row["localizer_macs"] is None else f" + {row['localizer_macs'] / 1e9:.3g}"
     return [
         row["method"],
         "yes" if row["trained"] else "no",
@@ -197,17 +186,8 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         f"{100 * row['accuracy']:.1f}",
         f"{100 * low:.1f}-{100 * high:.1f}",
         "" if relative is None else f"{100 * relative:.1f}",
-        _gmacs(row),
+        f"{row['macs'] / 1e9:.3g}{localizer}",
         f"{row['kv_bytes'] / 1e6:.3g}",
         "" if ttft is None else f"{1000 * ttft:.1f}",
         str(row["seed"]),
     ]
-
-
-def _gmacs(row: Mapping[str, Any]) -> str:
-    """Format the model's GMACs and the localizer's, if there is one."""
-    model = f"{row['macs'] / 1e9:.3g}"
-    if "localizer_macs" not in row:
-        return model
-    localizer = row["localizer_macs"]
-    return f"{model} + ?" if localizer is None else f"{model} + {localizer / 1e9:.3g}"

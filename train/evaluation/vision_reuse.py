@@ -1,4 +1,4 @@
-"""Run an image that several questions of a batch are about through the vision tower once."""
+"""Share the vision tower's output among the questions of a batch about one image."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -139,7 +139,7 @@ def test_nothing_is_kept_of_a_model_that_is_never_right() -> None:
 def test_a_target_that_no_metric_takes_is_named(tiny_crop_llava: Path, tmp_path: Path) -> None:
     processor = Checkpoint.open(tiny_crop_llava).processor()
     (source,) = sources(tmp_path, "vizwiz")
-    row = load_benchmark(source, processor, 512)[0] | {"targets": ["one"]}
+    row = load_benchmark(source, processor, 512, read_questions(source))[0] | {"targets": ["one"]}
     with pytest.raises(ValueError, match=r"val.json: record 0: "):
         scored(row, "two")
 

@@ -28,10 +28,9 @@ def numbered(path: Path, schema: type[T], raws: Iterable[Any]) -> Iterator[tuple
     """Yield (name for messages, record) for a list's records, counted from 0, or a JSONL file's lines, from 1."""
     adapter = TypeAdapter(schema)
     for number, raw in enumerate(raws):
-        if isinstance(raw, JsonLine):
-            yield (name := f"{path}: line {raw.number}"), parsed(adapter, raw.load(), name)
-        else:
-            yield (name := f"{path}: record {number}"), parsed(adapter, raw, name)
+        is_line = isinstance(raw, JsonLine)
+        name = f"{path}: line {raw.number}" if is_line else f"{path}: record {number}"
+        yield name, parsed(adapter, raw.load() if is_line else raw, name)
 
 
 def keyed(path: Path, schema: type[T], pairs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, str, T]]:

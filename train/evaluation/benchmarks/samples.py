@@ -21,25 +21,17 @@ from train.data.lengths import check_template, with_lengths
 from train.data.rows import FEATURES, chat_messages
 
 from .question import BenchmarkQuestion
-from .source import BenchmarkSource, read_questions
+from .source import BenchmarkSource
 
+TEXT = datasets.Value("string")
 METRIC_FEATURES = datasets.Features(
-    {
-        "benchmark": datasets.Value("string"),
-        "question_id": datasets.Value("string"),
-        "targets": datasets.List(datasets.Value("string")),
-        "choices": datasets.List(datasets.Value("string")),
-        "group": datasets.Value("string"),
-        "image_key": datasets.Value("string"),
-    }
+    {"benchmark": TEXT, "question_id": TEXT, "targets": datasets.List(TEXT), "choices": datasets.List(TEXT)}
+    | {"group": TEXT, "image_key": TEXT}
 )
 
 
 def load_benchmark(
-    source: BenchmarkSource,
-    processor: CropLlavaProcessor,
-    max_length: int,
-    questions: Sequence[BenchmarkQuestion] | None = None,
+    source: BenchmarkSource, processor: CropLlavaProcessor, max_length: int, questions: Sequence[BenchmarkQuestion]
 ) -> datasets.Dataset:
     """Load one row per question, in the benchmark's order.
 
@@ -47,18 +39,16 @@ def load_benchmark(
         source: the benchmark.
         processor: gives the lengths by its chat template and token budget.
         max_length: the longest allowed question, in tokens, the answer included.
-        questions: the result of `read_questions`, if the caller has it already.
+        questions: the result of `read_questions`, or the first of it.
 
     Returns:
         `question` is the question alone, for a localizer; `messages` holds the prompt, with the most frequent target as
         its answer. `kind` is the group. A region is clipped to its image; one outside is dropped and counted.
 
     Raises:
-        DataError: as of `read_questions`; a template that marks no answers, a question that is too long, a damaged
-            image.
+        DataError: a template that marks no answers, a question that is too long, a damaged image.
     """
     check_template(processor)
-    questions = read_questions(source) if questions is None else questions
     rows = []
     for row in with_lengths(_rows(source, questions), processor, max_length):
         if row["bad"] is not None:
@@ -76,6 +66,7 @@ def _rows(source: BenchmarkSource, questions: Sequence[BenchmarkQuestion]) -> It
     files = ImageFiles(source.image_root)
     for question in questions:
         answer = majority(question.targets)
+        messages = chat_messages(None, [Turn(question.prompt, answer, None)], images=1)
         path = files.path(question.record, question.image)
         yield (
             dict.fromkeys(FEATURES)
@@ -85,9 +76,7 @@ def _rows(source: BenchmarkSource, questions: Sequence[BenchmarkQuestion]) -> It
                 "kind": question.group,
                 "question": question.question,
                 "answer": answer,
-                "messages": json.dumps(
-                    chat_messages(None, [Turn(question.prompt, answer, None)], images=1), ensure_ascii=False
-                ),
+                "messages": json.dumps(messages, ensure_ascii=False),
                 "images": [path],
                 "benchmark": source.label,
                 "question_id": question.question_id,

@@ -1,10 +1,10 @@
-"""A checkpoint answers the tasks of lmms-eval 0.7 (docs/evaluation.md).
+"""Answer the tasks of lmms-eval 0.7 with a checkpoint (docs/evaluation.md).
 
 python -m lmms_eval --model crop_llava --model_args pretrained=CHECKPOINT[,key=value ...] --tasks gqa --batch_size 16
 
                             ┌─ none: the whole image
 a task's doc ─► images ─────┼─ region_key=KEY: what the doc has under that key, [x1, y1, x2, y2] in pixels, or null
-           └─► text         └─ localizer=CHECKPOINT: what a localizer finds for the task's text
+           └─► text         └─ localizer=CHECKPOINT: what a localizer predicts for the task's text
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ from train.backbones.localizers import load_localizer
 from train.evaluation.arguments import DTYPES
 from train.evaluation.vision_reuse import each_image_once
 
-MAX_NEW_TOKENS = 1024  # where a task sets none; so has lmms-eval's own LLaVA
+MAX_NEW_TOKENS = 1024  # of a task that sets none, as in lmms-eval's own LLaVA
 SAMPLING = ("temperature", "top_p", "top_k")
 GENERATION_KEYS = ("max_new_tokens", "do_sample", "num_beams", "repetition_penalty", *SAMPLING)
 IGNORED_KEYS = ("image_aspect_ratio",)  # for lmms-eval's own LLaVA; here the processor's `frame` decides
@@ -36,7 +36,7 @@ IGNORED_KEYS = ("image_aspect_ratio",)  # for lmms-eval's own LLaVA; here the pr
 
 @dataclass(frozen=True)
 class LmmsQuestion:
-    """A task's question: its name in messages, its text, images in RGB, and the region that its doc gives."""
+    """Hold a task's question: its name in messages, its text, images in RGB, and the region that its doc gives."""
 
     name: str
     text: str
@@ -44,10 +44,10 @@ class LmmsQuestion:
     region: Box | None
 
     def messages(self, image_token: str) -> list[dict[str, Any]]:
-        """One user turn; images stand where the text has their marks, before the text if it has none.
+        """Build one user turn, with images at their marks in the text, or before the text if it has none.
 
         Raises:
-            DataError: as many marks as images there are not.
+            DataError: the number of marks is not that of the images.
         """
         texts = [text.strip("\n") for text in self.text.split(image_token)]  # the template sets its own line breaks
         if len(texts) == 1:
@@ -61,15 +61,15 @@ class LmmsQuestion:
 
 
 class CropLlava(lmms):
-    """lmms-eval's model.
+    """Implement lmms-eval's model.
 
     Args:
         pretrained: any checkpoint with a compressor that `Checkpoint.open` understands, an export among them.
         compressor_type, token_budget: as the checkpoint says unless given.
-        region_key, localizer: where regions come from, as above; at most one of them. Of several images the region is
-            of the first.
+        region_key, localizer: where regions come from, as above; at most one of them. A region belongs to the first
+            image.
         dtype: of the weights, one of `DTYPES`.
-        batch_size: questions answered together, on each process.
+        batch_size: number of questions answered together, on each process.
         device: the process's own unless given.
 
     Raises:
@@ -104,13 +104,13 @@ class CropLlava(lmms):
         self.localizer = None if localizer is None else load_localizer(localizer, self.model.dtype, self.device)
 
     def generate_until(self, requests: Sequence[Instance]) -> list[str]:
-        """The answers, each cut before the first of its task's `until` strings."""
+        """Return the answers, each cut before the first of its task's `until` strings."""
         return self._in_batches(requests, self._generate, key=lambda arguments: arguments[1])
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[GenerationResult]:
-        """For each text that may answer a question, -ln p(text | question), and whether the greedy answer starts so.
+        """Return -ln p(text | question) for each text, and whether the greedy answer starts with it.
 
-        A sum over the text's tokens where the chat template puts them; the end of the answer is none of them. lmms-eval
+        The sum is over the text's tokens where the chat template puts them, without the end of the answer. lmms-eval
         0.7.3 documents ln p, but takes the least among choices; and a pair reaches its metrics as a pair only in a
         `GenerationResult`, else as text.
         """
@@ -125,7 +125,7 @@ class CropLlava(lmms):
         answer: Callable[[Sequence[tuple]], list[Any]],
         key: Callable[[tuple], Mapping[str, Any]] | None = None,
     ) -> list[Any]:
-        """`answer` of batches, the longest questions first, in each of which `key` is the same."""
+        """Call `answer` on batches, the longest questions first, in each of which `key` is the same."""
         ordered = Collator(
             [request.args for request in requests],
             sort_fn=lambda arguments: -len(arguments[0]),
@@ -182,9 +182,8 @@ class CropLlava(lmms):
         for image in images:
             if not isinstance(image, Image.Image):
                 raise DataError(f"{name}: only images can be shown, got {type(image).__name__}")
-        return LmmsQuestion(
-            name, text, [image.convert("RGB") for image in images], self._region_of_doc(doc, name, images)
-        )
+        region = self._region_of_doc(doc, name, images)
+        return LmmsQuestion(name, text, [image.convert("RGB") for image in images], region)
 
     def _region_of_doc(self, doc: Mapping[str, Any], name: str, images: Sequence[Image.Image]) -> Box | None:
         if self.region_key is None or not images:
@@ -200,12 +199,12 @@ class CropLlava(lmms):
             raise DataError(f"{name}: {self.region_key}: {error}") from None
 
     def _target(self, target: Any, doc_id: int, task: str, split: str) -> str:
-        """A text without the blank that tasks put before it: the template has its own."""
+        """Return a text without the blank that tasks put before it: the template has its own."""
         text = target(self.task_dict[task][split][doc_id]) if callable(target) else target
         return str(text).strip()
 
     def _target_lengths(self, asked: list[list[dict]], answered: list[list[dict]]) -> list[int]:
-        """Tokens of each answered conversation from where it differs from the one that waits for the answer."""
+        """Count the tokens of each answered conversation after those it shares with the unanswered one."""
         template, tokenizer = self.processor.apply_chat_template, self.processor.tokenizer
         before = tokenizer(template(asked, tokenize=False, add_generation_prompt=True))["input_ids"]
         whole = tokenizer(template(answered, tokenize=False, continue_final_message=True))["input_ids"]
@@ -214,7 +213,7 @@ class CropLlava(lmms):
     def _inputs(
         self, questions: Sequence[LmmsQuestion], messages: list[list[dict]], continue_final_message: bool = False
     ) -> dict[str, Tensor]:
-        """The model's inputs for conversations that are continued, or are to be answered, padded on the left."""
+        """Encode conversations to continue or to answer, padded on the left."""
         has_images = any(question.images for question in questions)
         inputs = encode(
             self.processor,
@@ -226,26 +225,27 @@ class CropLlava(lmms):
         return inputs.to(self.device, self.model.dtype)
 
     def _regions(self, questions: Sequence[LmmsQuestion]) -> Iterable[Box | None]:
-        """One an image."""
+        """Yield one region per image."""
         shown = [question for question in questions if question.images]
         regions = [question.region for question in shown]
         if self.localizer is not None:
             texts = [question.text.replace(self.processor.image_token, "").strip() for question in shown]
             located = self.localizer.predict([question.images[0] for question in shown], texts, self.batch_size)
-            regions = [place.region for place in located]
+            regions = [prediction.region for prediction in located]
         for question, region in zip(shown, regions, strict=True):
             yield region
             yield from [None] * (len(question.images) - 1)
 
 
 def shared_length(first: Sequence[int], second: Sequence[int]) -> int:
-    """Tokens that two texts start with alike."""
-    pairs = enumerate(zip(first, second, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(first), len(second)))
+    """Count the tokens that two texts share at their start."""
+    return next(
+        (n for n, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )
 
 
 def generation_options(task_options: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A task's `generation_kwargs`, `until` apart, as `generate` takes them: greedy unless a temperature is above 0.
+    """Convert a task's `generation_kwargs`, without `until`, to those of `generate`: greedy without a temperature.
 
     Raises:
         ConfigError: a key that is not known here.
@@ -261,10 +261,10 @@ def generation_options(task_options: Mapping[str, Any], name: str) -> dict[str, 
 
 
 def stop_strings(until: str | Sequence[str] | None) -> list[str]:
-    """A task's `until`, which may be one text or several; empty ones stop nothing."""
+    """Return a task's `until`, one text or several, as a list without empty ones."""
     return [text for text in ([until] if isinstance(until, str) else until or []) if text]
 
 
 def cut(text: str, until: Iterable[str]) -> str:
-    """What stands before the first of several strings; all of it where none occurs."""
+    """Cut a text before the first of several strings, if one occurs."""
     return text[: min((text.find(stop) for stop in until if stop in text), default=len(text))]

@@ -18,11 +18,7 @@ THRESHOLD = 0.5
 
 
 def anls(answer: str, targets: Sequence[str]) -> float:
-    """Compute the ANLS of one question, in {0} or [0.5, 1].
-
-    Raises:
-        DataError: no target.
-    """
+    """Compute the ANLS of one question, in {0} or [0.5, 1]. DataError without a target."""
     similarity = best_target(targets, lambda target: _similarity(answer, target))
     return similarity if similarity >= THRESHOLD else 0.0
 

@@ -35,12 +35,7 @@ def read_letter(answer: str, options: int) -> str | None:
 
 
 def choice(answer: str, targets: Sequence[str], choices: Sequence[str]) -> float:
-    """Score 1 for the correct letter, else 0.
-
-    Args:
-        answer: the model's answer.
-        targets: the correct option's letter.
-        choices: the options' texts; their number determines the letters.
+    """Score 1 for the correct letter, else 0; the number of `choices` determines the letters.
 
     Raises:
         DataError: the target is not the letter of an option.

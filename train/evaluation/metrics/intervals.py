@@ -114,6 +114,5 @@ def _in_order_of(rows: Sequence[ScoredRow], others: Sequence[ScoredRow], name: s
 
 def average(estimates: Sequence[Estimate]) -> Estimate:
     """Compute the mean over benchmarks, with equal weights, and the means of their draws."""
-    return Estimate(
-        sum(each.value for each in estimates) / len(estimates), np.mean([each.draws for each in estimates], axis=0)
-    )
+    value = sum(each.value for each in estimates) / len(estimates)
+    return Estimate(value, np.mean([each.draws for each in estimates], axis=0))

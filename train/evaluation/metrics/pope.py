@@ -39,9 +39,7 @@ def summarize(rows: Sequence[ScoredRow]) -> dict[str, float]:
 
 
 def _of_one_split(rows: Sequence[ScoredRow]) -> dict[str, float]:
-    true_yes, false_yes, false_no = (
-        sum(counts) for counts in zip(*map(_summands, [[row] for row in rows]), strict=True)
-    )
+    true_yes, false_yes, false_no = np.sum([_summands([row]) for row in rows], axis=0).tolist()
     return {
         "accuracy": 1 - (false_yes + false_no) / len(rows),
         "precision": _ratio(true_yes, true_yes + false_yes),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,6 @@ from numpy.typing import NDArray
 from .rows import ScoredRow
 
 Array = NDArray[np.float64]
-
-
-def question_id(row: ScoredRow) -> str:
-    """Return the unit of most metrics: the question itself."""
-    return row.question_id
 
 
 def score_and_one(unit: Sequence[ScoredRow]) -> tuple[float, ...]:
@@ -39,7 +35,7 @@ class Sampling:
         combine: combines the strata's values, numpy's mean or sum over axis 0.
     """
 
-    unit: Callable[[ScoredRow], str] = question_id
+    unit: Callable[[ScoredRow], str] = attrgetter("question_id")
     summands: Callable[[Sequence[ScoredRow]], tuple[float, ...]] = score_and_one
     ratio: Callable[[Array], Array] = mean
     stratum: Callable[[ScoredRow], str] | None = None

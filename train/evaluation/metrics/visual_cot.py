@@ -13,11 +13,7 @@ from .vqa import evalai_normalize
 
 
 def visual_cot(answer: str, targets: Sequence[str]) -> float:
-    """Score 1 if the answer contains a target, else 0.
-
-    Raises:
-        DataError: no target.
-    """
+    """Score 1 if the answer contains a target, else 0. DataError without a target."""
     return best_target(targets, lambda target: float(_contains(answer, target)))
 
 
