@@ -21,9 +21,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from data_prep.common.command_line import Checked, command, peek_value
+from data_prep.common.command_line import command, peek_value
 from data_prep.common.errors import ConfigError, DataError, RecordError
-from data_prep.common.fill import key
+from data_prep.common.fill import Checked, key
 from data_prep.derivation.derive import derive
 from data_prep.derivation.joins import image_key, read_image_names
 from data_prep.files.images import (

@@ -22,8 +22,8 @@ from crop_model.regions import union_box
 from data_prep.boards.questions import BoardQuestion, ask
 from data_prep.boards.scenes import Scene, compose, load_scans, render
 from data_prep.common.atomic import write_atomically
-from data_prep.common.command_line import Checked, command
-from data_prep.common.fill import key
+from data_prep.common.command_line import command
+from data_prep.common.fill import Checked, key
 from data_prep.schema.records import Turn, llava_record
 from data_prep.schema.sample import RegionAnnotation, file_hashes, sample_id, write_regions
 

@@ -29,9 +29,9 @@ from crop_model.localization.base import LocatedRegion, RegionLocalizer
 from crop_model.localization.detected import THRESHOLD, ZeroShotLocalizer
 from crop_model.localization.generated import Localizer
 from data_prep.common.atomic import write_atomically
-from data_prep.common.command_line import Checked, command
+from data_prep.common.command_line import command
 from data_prep.common.errors import ConfigError, DataError, RecordError, one_line
-from data_prep.common.fill import key
+from data_prep.common.fill import Checked, key
 from data_prep.files.images import MAX_IMAGE_PIXELS, ImageFiles, expect_large_images, open_rgb
 from data_prep.schema.sample import RegionAnnotation, file_hashes, read_regions, write_regions
 

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from crop_model.regions import WHOLE_IMAGE, Cells, pixels_to_cells
 from data_prep.common.atomic import write_atomically
-from data_prep.common.command_line import Checked, command
+from data_prep.common.command_line import command
 from data_prep.common.errors import DataError
-from data_prep.common.fill import key
+from data_prep.common.fill import Checked, key
 from data_prep.schema.data_source import existing_paths
 from data_prep.schema.records import Turn, llava_record
 from data_prep.schema.region_size import size_of

@@ -19,9 +19,9 @@ import jinja2
 from crop_model.regions import covered_cells, pixels_to_cells
 from data_prep.checking.region_statistics import RegionStatistics, read_statistics
 from data_prep.common.atomic import write_atomically
-from data_prep.common.command_line import Checked, command
+from data_prep.common.command_line import command
 from data_prep.common.errors import DataError, RecordError
-from data_prep.common.fill import key
+from data_prep.common.fill import Checked, key
 from data_prep.derivation.derive import FLAGS
 from data_prep.files.images import MAX_IMAGE_PIXELS, ImageFiles, existing_image, open_image
 from data_prep.schema.data_source import DataLists, DataSource

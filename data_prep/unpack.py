@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from data_prep.common.atomic import atomic_path, write_atomically
-from data_prep.common.command_line import Checked, command
+from data_prep.common.command_line import command
 from data_prep.common.errors import DataError, RecordError
-from data_prep.common.fill import key
+from data_prep.common.fill import Checked, key
 from data_prep.files.images import MAX_IMAGE_PIXELS, expect_large_images, image_path, read_embedded
 from data_prep.files.streams import errors_as, parquet_rows
 from data_prep.schema.data_source import existing_paths

@@ -20,8 +20,8 @@ from data_prep.checking.findings import CHECKS
 from data_prep.checking.images import Evaluation, image_pool
 from data_prep.checking.source import SourceCheck
 from data_prep.common.atomic import write_atomically
-from data_prep.common.command_line import Checked, command
-from data_prep.common.fill import key
+from data_prep.common.command_line import command
+from data_prep.common.fill import Checked, key
 from data_prep.derivation.joins import read_image_names
 from data_prep.files.images import MAX_IMAGE_PIXELS
 from data_prep.schema.data_source import DataLists

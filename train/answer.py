@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
-from data_prep.common.command_line import Checked, command
+from data_prep.common.command_line import command
 from data_prep.common.errors import ConfigError
-from data_prep.common.fill import key
+from data_prep.common.fill import Checked, key
 from train.arguments.data import DataArguments
 from train.backbones.localizers import load_localizer
 from train.data.collator import Collator

@@ -18,9 +18,9 @@ from typing import Any
 import yaml
 
 from data_prep.common.atomic import write_atomically
-from data_prep.common.command_line import Checked, command
+from data_prep.common.command_line import command
 from data_prep.common.errors import ConfigError
-from data_prep.common.fill import key
+from data_prep.common.fill import Checked, key
 from data_prep.common.markdown import markdown_table
 from train.evaluation.report import read_evaluation
 

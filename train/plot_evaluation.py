@@ -18,7 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from data_prep.common.command_line import Checked, command
+from data_prep.common.command_line import command
+from data_prep.common.fill import Checked
 from train.evaluation.report import read_evaluation
 
 # Okabe and Ito's colours, which the colour-blind can distinguish; with ten markers no two lines are alike

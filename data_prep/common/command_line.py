@@ -12,7 +12,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from .errors import ConfigError, one_line, user_errors
-from .fill import default_of, fields_of, fill
+from .fill import default_of, fields_of, fill, refuse
 
 _KEY = r"[A-Za-z_]\w*(?:\.\w+)*"
 _OVERRIDE = re.compile(rf"^(?:--)?({_KEY})=(.*)$", re.DOTALL)
@@ -38,23 +38,6 @@ _Loader.yaml_implicit_resolvers = {
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|false)$", re.IGNORECASE), list("tTfF"))
-
-
-class Checked:
-    """Check a dataclass's values against each other once they are set, and report every mistake."""
-
-    def mistakes(self) -> Iterator[str]:
-        """Yield a line for each mistake, which begins with the key."""
-        yield from ()
-
-    def __post_init__(self) -> None:
-        refuse(self.mistakes())
-
-
-def refuse(mistakes: Iterable[str]) -> None:
-    """Raise one ConfigError of all mistakes, if there are any."""
-    if lines := list(mistakes):
-        raise ConfigError(*lines)
 
 
 # ---- commands

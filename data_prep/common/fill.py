@@ -3,6 +3,7 @@
 The values are validated before the dataclass is made, so that its `__post_init__` runs once and on valid ones.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import enum
@@ -10,8 +11,8 @@ import functools
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NotRequired, Required, cast
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, NoReturn, NotRequired, Required, cast
 
 import pydantic
 from typing_extensions import TypedDict
@@ -40,6 +41,23 @@ def key(default: Any, help: str, **metadata: Any) -> Any:
     return dataclasses.field(**given, metadata={"help": help, **metadata})
 
 
+class Checked:
+    """Check a dataclass's values against each other once they are set, and report every mistake."""
+
+    def mistakes(self) -> Iterator[str]:
+        """Yield a line for each mistake, which begins with the key."""
+        yield from ()
+
+    def __post_init__(self) -> None:
+        refuse(self.mistakes())
+
+
+def refuse(mistakes: Iterable[str]) -> None:
+    """Raise one ConfigError of all mistakes, if there are any."""
+    if lines := list(mistakes):
+        raise ConfigError(*lines)
+
+
 def fill(dtype: type, values: Mapping[str, Any], meant: set[str]) -> tuple[Any, list[tuple[str, str]]]:
     """Make an instance, or return (path of the key, message) of every mistake.
 
@@ -60,11 +78,35 @@ def fill(dtype: type, values: Mapping[str, Any], meant: set[str]) -> tuple[Any, 
         explained = _explain(error, values, hints, meant)
         wrong += [(path, text) for path, text in explained if path not in booleans]
     if wrong or meant:
-        return None, wrong
+        return None, wrong + _refused_of_the_rest(dtype, values, {path.partition(".")[0] for path, _ in wrong})
     try:
         return dtype(**valid), []
     except (ValueError, TypeError) as error:  # what a dataclass refuses in its __post_init__
         return None, _refused("", error)
+
+
+class _UnknownError(Exception):
+    """A check reads a key that has no valid value."""
+
+
+def _unknown(_: Any) -> NoReturn:
+    raise _UnknownError
+
+
+def _refused_of_the_rest(dtype: type, values: Mapping[str, Any], wrong: set[str]) -> list[tuple[str, str]]:
+    """Return what the checks of a dataclass refuse, up to the first one that reads a key without a valid value."""
+    adapter = _adapter(dtype, partial=True)
+    if not issubclass(dtype, Checked):
+        return []
+    valid = adapter.validate_python({key: values[key] for key in values.keys() - wrong})
+    defaults = {field.name: default_of(field) for field in fields_of(dtype) if field.name not in wrong | valid.keys()}
+    unknown = wrong | {name for name, default in defaults.items() if default is dataclasses.MISSING}
+    rest: Any = object.__new__(type(dtype.__name__, (dtype,), {name: property(_unknown) for name in unknown}))
+    vars(rest).update(defaults | valid)
+    lines: list[str] = []
+    with contextlib.suppress(_UnknownError):
+        lines.extend(rest.mistakes())
+    return _refused("", ConfigError(*lines))
 
 
 @functools.cache
@@ -82,9 +124,10 @@ def _narrowed(hint: Any, choices: Iterable[Any]) -> Any:
 
 
 @functools.cache
-def _adapter(dtype: type) -> pydantic.TypeAdapter[dict[str, Any]]:
-    """Return a validator of a mapping with the dataclass's keys."""
-    required = {field.name for field in fields_of(dtype) if default_of(field) is dataclasses.MISSING}
+def _adapter(dtype: type, partial: bool = False) -> pydantic.TypeAdapter[dict[str, Any]]:
+    """Return a validator of a mapping with the dataclass's keys; `partial`: none is required."""
+    fields = [] if partial else fields_of(dtype)
+    required = {field.name for field in fields if default_of(field) is dataclasses.MISSING}
     keys = {key: (Required if key in required else NotRequired)[hint] for key, hint in _accepted(dtype).items()}
     mapping = cast(Any, TypedDict)(dtype.__name__, keys)
     mapping.__pydantic_config__ = pydantic.ConfigDict(extra="forbid", coerce_numbers_to_str=True)

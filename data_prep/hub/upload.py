@@ -29,9 +29,8 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import logging as hub_logging
 from huggingface_hub.utils import validate_repo_id
 
-from data_prep.common.command_line import Checked
 from data_prep.common.errors import RunError
-from data_prep.common.fill import key
+from data_prep.common.fill import Checked, key
 
 TRIES, WAIT_S = 4, 2.0  # waits of 2, 4 and 8 s, besides those of huggingface_hub for a single request
 OF_A_NEW_REPOSITORY = {".gitattributes", "README.md"}

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from pydantic import StrictFloat
 
-from data_prep.common.command_line import Checked
-from data_prep.common.fill import key
+from data_prep.common.fill import Checked, key
 
 
 def existing_paths(pattern: str) -> list[Path]:

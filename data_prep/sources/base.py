@@ -19,8 +19,8 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 
-from data_prep.common.command_line import refuse
 from data_prep.common.errors import RecordError
+from data_prep.common.fill import refuse
 from data_prep.files.lookup import Index
 from data_prep.files.streams import JsonLine, LazyRow, Stream, chained, json_list
 from data_prep.schema.data_source import existing_paths

@@ -13,9 +13,8 @@ from transformers.utils import is_bitsandbytes_available, is_flash_attn_2_availa
 from crop_model.compressor import COMPRESSOR_TYPES
 from crop_model.configuration_crop_llava import COMPRESSOR_KEYS
 from crop_model.regions import FRAMES
-from data_prep.common.command_line import Checked
 from data_prep.common.errors import ConfigError
-from data_prep.common.fill import key
+from data_prep.common.fill import Checked, key
 
 
 @dataclass

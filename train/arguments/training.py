@@ -11,9 +11,8 @@ import torch
 from transformers import TrainingArguments
 from transformers.utils import is_liger_kernel_available
 
-from data_prep.common.command_line import refuse
 from data_prep.common.errors import ConfigError
-from data_prep.common.fill import key
+from data_prep.common.fill import Checked, key, refuse
 from train.data.region_augmentation import RegionNoise
 
 # the folder as a command in the root of a clone names it, which a run's configuration then keeps; else the clone's own
@@ -21,7 +20,7 @@ DEEPSPEED_PRESETS = (Path("configs/deepspeed"), Path(__file__).parents[2] / "con
 
 
 @dataclass
-class PlcTrainingArguments(TrainingArguments):
+class PlcTrainingArguments(TrainingArguments, Checked):
     """transformers' `TrainingArguments` with one learning rate per module group; `learning_rate` is LoRA's."""
 
     output_dir: str = field(

@@ -26,8 +26,8 @@ from crop_model.localization.grid_box import ANSWER
 from crop_model.regions import Box, pixels_to_cells, union_box
 from data_prep.boards.questions import BoardQuestion, pair_of_cells, random_cell, unique_colours
 from data_prep.boards.scenes import Scene, cell_name
-from data_prep.common.command_line import Checked, command
-from data_prep.common.fill import key
+from data_prep.common.command_line import command
+from data_prep.common.fill import Checked, key
 
 from .base import read, see, which_are_right
 from .base_data import BoardCollator, Boards

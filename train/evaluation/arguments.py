@@ -11,8 +11,7 @@ from pydantic import StrictInt
 from crop_model.compressor import COMPRESSOR_TYPES
 from crop_model.training_free.base import TrainingFreeMethod
 from crop_model.training_free.methods import METHODS, training_free_method
-from data_prep.common.command_line import Checked
-from data_prep.common.fill import key
+from data_prep.common.fill import Checked, key
 
 from .benchmarks import BENCHMARKS
 from .benchmarks.source import BenchmarkSource
@@ -118,8 +117,6 @@ class EvaluateArguments(Checked):
     resume: bool = key(False, "Whether a stopped evaluation into output_dir resumes: no batch is answered twice.")
 
     def mistakes(self) -> Iterator[str]:
-        if not self.specs():
-            yield "rows: nothing to evaluate"
         for name, least in (("batch_size", 1), ("max_new_tokens", 1), ("num_samples", 1), ("ttft_samples", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -129,6 +126,8 @@ class EvaluateArguments(Checked):
             yield f"benchmarks: one is there twice: {', '.join(labels)}"
         if "mme" in labels and (self.num_samples or 0) % 2:
             yield "num_samples: MME's questions come in pairs, so it must be even"
+        if not self.specs():
+            yield "rows: nothing to evaluate"
 
     def specs(self) -> list[RowSpec]:
         """Return every row of the table."""

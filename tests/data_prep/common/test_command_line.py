@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from torch.utils.data import DataLoader
 
-from data_prep.common.command_line import Checked, command, parse_config, peek_value
+from data_prep.common.command_line import command, parse_config, peek_value
 from data_prep.common.errors import ConfigError, DataError, RunError, user_errors
+from data_prep.common.fill import Checked
 
 
 @dataclass
@@ -234,6 +235,38 @@ def test_every_check_of_a_dataclass_is_reported() -> None:
         "command line: low: 200 is above high",
         "command line: high: 100 is above 99",
     ]
+
+
+@dataclass
+class Span(Checked):
+    """A required key, and a check that reads two keys after one that reads one."""
+
+    name: str
+    first: int = 1
+    last: int = 1
+
+    def mistakes(self) -> Iterator[str]:
+        if self.last < 0:
+            yield "last: is below 0"
+        if self.first > self.last:
+            yield "first: is above last"
+        if self.name == "x":
+            yield "name: is x"
+
+
+def test_checks_of_valid_keys_are_reported_beside_wrong_ones() -> None:
+    """A check that reads a wrong or missing key reports nothing, and those after it are left out."""
+
+    def said(*words: str) -> set[str]:
+        with pytest.raises(ConfigError) as caught:
+            parse(*words, types=(Span,))
+        return {line.removeprefix("command line: ") for line in str(caught.value).splitlines()}
+
+    wrong_first = "first: expected a whole number, got 'a'"
+    assert said("name=x", "first=a", "last=-1") == {wrong_first, "last: is below 0"}
+    assert said("name=x", "first=a", "last=1") == {wrong_first}
+    assert said("last=-1") == {"name: is required", "last: is below 0", "first: is above last"}
+    assert said("name=[]", "first=2") == {"name: expected one value, got a list", "first: is above last"}
 
 
 def test_nested_mistakes_have_their_path(tmp_path: Path) -> None:

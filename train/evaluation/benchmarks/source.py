@@ -8,8 +8,8 @@ from pathlib import Path
 from pydantic import StrictBool
 
 from data_prep.common.atomic import write_atomically
-from data_prep.common.command_line import Checked
 from data_prep.common.errors import DataError, RecordError
+from data_prep.common.fill import Checked
 from data_prep.files.images import ImageFiles, image_path, read_embedded
 from train.evaluation.benchmarks import BENCHMARKS
 
