@@ -12,7 +12,7 @@ from data_prep.hub.upload import error_line, retried
 from data_prep.push import main
 
 WRONG_CALLS = {
-    "no folder": ([], "folder"),
+    "no folder": ([], "folder: is required\n.*push_to: missing"),
     "no name": (["EXPORT"], "push_to: missing"),
     "no owner": (["EXPORT", "name"], "push_to: expected owner/name, got 'name'"),
     "no repository name": (["EXPORT", "a//b"], "push_to: .*a//b"),
@@ -30,8 +30,9 @@ def test_wrong_calls(case: str, tmp_path: Path, capsys: pytest.CaptureFixture) -
     with pytest.raises(SystemExit) as caught:
         main([places.get(word, word) for word in words])
     assert caught.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert re.search(message, line), line
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == message.count("\n") + 1
+    assert re.search(message, "\n".join(lines)), lines
 
 
 def answered(status: int, text: str = "") -> HfHubHTTPError:
