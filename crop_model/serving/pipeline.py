@@ -9,36 +9,21 @@ for result in pipeline(images, questions):
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
-from transformers import AutoModelForImageTextToText, AutoProcessor, StoppingCriteria, StoppingCriteriaList
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from crop_model.configuration_crop_llava import CropLlavaConfig
-from crop_model.generation.prompts import conversations, encode, generate_greedily
+from crop_model.generation.prompts import conversations, encode
+from crop_model.generation.timing import Timings, generate_timed
 from crop_model.localization.base import RegionLocalizer, in_batches
 from crop_model.localization.generated import Localizer
 from crop_model.regions import Box, Cells
-
-
-@dataclass(frozen=True)
-class Timings:
-    """Wall seconds of a batch, from images in memory on; its questions share them.
-
-    Args:
-        localization_s: to the regions; 0 without a localizer.
-        first_token_s: to the first token of the answers, localization included.
-        total_s: to the last one.
-    """
-
-    localization_s: float
-    first_token_s: float
-    total_s: float
 
 
 @dataclass(frozen=True)
@@ -120,33 +105,3 @@ class CropPipeline:
         timings = Timings(localization_s, first_at - start, time.perf_counter() - start)
         answers = self.processor.batch_decode(tokens, skip_special_tokens=True)
         return [PipelineAnswer(text.strip(), *region, timings) for text, region in zip(answers, located, strict=True)]
-
-
-class _FirstTokenClock(StoppingCriteria):
-    """Note when `generate` first checks its criteria, after the first token; stop nothing."""
-
-    at: float | None = None
-
-    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        if self.at is None:
-            wait_for(input_ids.device)
-            self.at = time.perf_counter()
-        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)  # (B,)
-
-
-def generate_timed(
-    model: Any, inputs: Mapping[str, Tensor], pad_token_id: int | None, max_new_tokens: int
-) -> tuple[Tensor, float]:
-    """Return greedy answers (B, up to max_new_tokens), and `time.perf_counter()` at their first token."""
-    clock = _FirstTokenClock()
-    criteria = StoppingCriteriaList([clock])
-    tokens = generate_greedily(model, inputs, pad_token_id, max_new_tokens, stopping_criteria=criteria)
-    wait_for(tokens.device)
-    assert clock.at is not None  # one token at least
-    return tokens, clock.at
-
-
-def wait_for(device: torch.device) -> None:
-    """Wait until an accelerator has done what it was given; a CPU always has."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)

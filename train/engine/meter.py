@@ -23,7 +23,7 @@ from accelerate import Accelerator
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from crop_model.cost.model import ModelShape
-from crop_model.serving.pipeline import wait_for
+from crop_model.generation.timing import wait_for
 from data_prep.common.atomic import write_atomically
 
 LOG_FILE = "train_log.jsonl"

@@ -20,8 +20,8 @@ from accelerate.utils import broadcast_object_list, gather_object, tqdm
 from torch import Tensor
 
 from crop_model.generation.prompts import generate_greedily
+from crop_model.generation.timing import wait_for
 from crop_model.patches import patch_mask
-from crop_model.serving.pipeline import wait_for
 from data_prep.common.errors import RunError
 from train.arguments.data import DataArguments
 from train.backbones.localizers import localizer_cost

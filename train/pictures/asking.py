@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from crop_model.generation.timing import Timings, generate_timed
 from crop_model.localization.base import LocatedRegion, RegionLocalizer
 from crop_model.regions import Box
-from crop_model.serving.pipeline import Timings, generate_timed
 from data_prep.common.errors import ConfigError, RecordError, one_line
 from data_prep.files.images import read_header
 from data_prep.schema.records import Turn
