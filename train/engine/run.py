@@ -109,7 +109,13 @@ def build_trainer(
     counts: list[SourceCount] = []
     with args.main_process_first(desc="the samples"):  # the other processes find them in the cache
         train_samples = load_samples(
-            data_arguments.train_data, processor, data_arguments.max_length, args.seed, args.split_turns, bad, counts
+            data_arguments.train_data,
+            processor,
+            data_arguments.max_length,
+            args.seed,
+            args.split_turns,
+            bad,
+            counts if args.process_index == 0 else None,  # the others print none
         )
         eval_samples = None
         if data_arguments.eval_data:

@@ -80,6 +80,15 @@ def test_of_packed_rows_the_other_mode_has_no_steps(
     assert line.endswith("; 13 samples with split_turns: false")
 
 
+def test_only_the_first_process_counts_and_prints(
+    build: Callable[..., PlcTrainer], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(PlcTrainingArguments, "process_index", 1)
+    monkeypatch.setattr("train.data.samples._count", lambda *_: pytest.fail("counted"))
+    build(build_trainer, "split_turns=false")
+    assert "train_data: " not in capsys.readouterr().out
+
+
 def test_the_sample_is_marked_as_its_labels_are(toy_data: Path, tiny_llava: Path) -> None:
     processor = CropLlavaProcessor.from_pretrained(tiny_llava, token_budget=16)
     source = DataSource(str(toy_data / "data.json"), str(toy_data / "images"), str(toy_data / "regions" / "toy"))
