@@ -52,26 +52,28 @@ ANY_ROOT = Path("/images")  # replaces an unknown image root, which a path may n
 class AnnotateArguments(Checked):
     """What is made, and how; the keys of the source's reader come besides."""
 
-    source: str = field(metadata={"help": "Which reader.", "choices": tuple(SOURCES)})
-    out: str = field(metadata={"help": "Folder of the sidecar; <out>.work beside it holds what is in the making."})
-    image_root: str | None = key(None, "Folder that image paths are relative to.")
-    name: str | None = key(None, "Name of the source in the sidecar; as `source` if null.")
-    workers: int = key(os.cpu_count() or 1, "Processes on this machine.", default_text="number of CPUs")
+    source: str = field(metadata={"help": "The reader of the source.", "choices": tuple(SOURCES)})
+    out: str = field(metadata={"help": "The folder of the sidecar; <out>.work beside it holds unfinished work."})
+    image_root: str | None = key(None, "The folder that image paths are relative to.")
+    name: str | None = key(None, "The name of the source in the sidecar; null: `source`.")
+    workers: int = key(os.cpu_count() or 1, "The number of processes on this machine.", default_text="number of CPUs")
     shard: str | None = key(
-        None, "i/n: do every n-th shard from the i-th on (from 0). null: as RANK and WORLD_SIZE say."
+        None, "The share of this process, i/n: every n-th shard from the i-th on (from 0). null: RANK/WORLD_SIZE."
     )
     images: str = key(
         "header",
-        "header: open every image for its size; decode: and decode it, which finds truncated ones; trust: "
-        "touch no image, believe the annotated size.",
+        "The check of images. header: open every image for its size; decode: also decode it, which finds truncated "
+        "ones; trust: open no image and use the annotated size.",
         choices=("header", "decode", "trust"),
     )
-    max_image_pixels: int = key(MAX_IMAGE_PIXELS, "Larger images are rejected.")
+    max_image_pixels: int = key(
+        MAX_IMAGE_PIXELS, "The largest image that is used, in pixels; a larger one is rejected."
+    )
     exclude_images: list[str] = key(
-        list, "Text files of image names, one a line, of evaluation sets; questions on them are rejected."
+        list, "The text files of evaluation sets' image names, one per line; questions on these images are rejected."
     )
     prompt: str = key(
-        "{question}", "How a question is put in the samples, such as '{question}\\nAnswer with a single word.'"
+        "{question}", "The form of a question in the samples, such as '{question}\\nAnswer with a single word.'"
     )
 
     def mistakes(self) -> Iterator[str]:

@@ -36,7 +36,7 @@ JPEG_QUALITY = 95
 class OutputArguments(Checked):
     """Where the data goes."""
 
-    out: str = field(metadata={"help": "Folder that the data is written to."})
+    out: str = field(metadata={"help": "The folder that the data is written to."})
 
     def mistakes(self) -> Iterator[str]:
         if Path(self.out).is_file():
@@ -47,10 +47,10 @@ class OutputArguments(Checked):
 class DemoArguments(Checked):
     """How much of it, and which."""
 
-    train_images: int = key(2000, "Images of the split to train on.")
-    test_images: int = key(250, "Images of the held-out split.")
-    questions_per_image: int = key(6, "At most 20.")
-    seed: int = key(0, "Of scenes and questions; the same seed writes the same bytes.")
+    train_images: int = key(2000, "The number of images of the split to train on.")
+    test_images: int = key(250, "The number of images of the held-out split.")
+    questions_per_image: int = key(6, "The number of questions per image, 20 at most.")
+    seed: int = key(0, "The seed of scenes and questions; the same seed writes the same bytes.")
 
     def mistakes(self) -> Iterator[str]:
         for name in ("train_images", "test_images", "questions_per_image"):

@@ -46,32 +46,40 @@ SIDECAR_METHODS = {"trained": "localizer", "zero_shot": "zero_shot"}  # method i
 class LocalizeArguments(Checked):
     """Which rows, by which localizer."""
 
-    regions: str = field(metadata={"help": "Sidecar folder to read."})
-    out: str = field(metadata={"help": "Sidecar folder to write: all rows, some with new regions."})
-    localizer: str = field(metadata={"help": "Folder or Hub name that the Auto classes load: an export, say."})
-    image_root: str = field(metadata={"help": "Folder that image paths are relative to."})
+    regions: str = field(metadata={"help": "The sidecar folder to read."})
+    out: str = field(metadata={"help": "The sidecar folder to write: all rows, some with new regions."})
+    localizer: str = field(
+        metadata={"help": "The folder or Hub name of a model that the Auto classes load, such as an export."}
+    )
+    image_root: str = field(metadata={"help": "The folder that image paths are relative to."})
     rows: str = key(
         "unknown",
-        "Fill the rows without a place (method global, flag no_evidence), or all: for a training that is "
-        "to meet the localizer's own regions.",
+        "The rows to fill: unknown, those without a region (method global, flag no_evidence), or all, for a training "
+        "on the localizer's own regions.",
         choices=("unknown", "all"),
     )
     localizer_kind: str = key(
         "trained",
-        "A model trained to write boxes, or (zero_shot) a grounding detector, GroundingDINO or OWLv2, "
-        "whose text query is the question. The rows' method says which: localizer or zero_shot.",
+        "The kind: a model trained to write boxes, or (zero_shot) a grounding detector, GroundingDINO or OWLv2, "
+        "whose text query is the question. The rows' method names it: localizer or zero_shot.",
         choices=tuple(SIDECAR_METHODS),
     )
     threshold: float | None = key(
         None,
-        "A less probable region becomes the whole image, flagged low_confidence; of a detector, the union "
-        f"of the boxes that score higher is the region. null: 0 for a trained one, {THRESHOLD} for zero_shot.",
+        "The lowest probability of a region; a less probable one becomes the whole image, flagged low_confidence. A "
+        "detector's region is the union of the boxes that score higher. "
+        f"null: 0 for a trained one, {THRESHOLD} for zero_shot.",
     )
-    batch_size: int = key(8, "Questions a batch; another one rounds otherwise.")
-    dtype: str = key("float32", "Of the weights.", choices=("float32", "bfloat16"))
-    max_image_pixels: int = key(MAX_IMAGE_PIXELS, "Larger images are refused.")
-    min_pixels: int | None = key(None, "Of Qwen2-VL: an image is resized to at least so many; null: as the model says.")
-    max_pixels: int | None = key(None, "Of Qwen2-VL: an image is resized to at most so many, 784 a token; null: same.")
+    batch_size: int = key(8, "The number of questions per batch; another number rounds differently.")
+    dtype: str = key("float32", "The type of the weights.", choices=("float32", "bfloat16"))
+    max_image_pixels: int = key(MAX_IMAGE_PIXELS, "The largest image that is read, in pixels; a larger one is refused.")
+    min_pixels: int | None = key(
+        None, "The smallest size in pixels that Qwen2-VL resizes an image to; null: the model's own value."
+    )
+    max_pixels: int | None = key(
+        None,
+        "The largest size in pixels that Qwen2-VL resizes an image to, 784 per token; null: the model's own value.",
+    )
 
     def mistakes(self) -> Iterator[str]:
         for name in ("regions", "image_root"):

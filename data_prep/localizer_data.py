@@ -32,16 +32,20 @@ TRAINED_METHODS = ("human", "ocr_match")  # methods of the rows that become samp
 class LocalizerDataArguments(Checked):
     """From which regions, and how many of each sort."""
 
-    regions: str = field(metadata={"help": "Sidecar folders, by path or glob, all below one image root."})
-    out: str = field(metadata={"help": "JSON to write, a list of LLaVA records."})
-    per_size: int | None = key(None, "At most so many of each size (small, medium, large, global); null: all.")
-    per_source: int | None = key(None, "At most so many of each source, drawn before the sizes; null: all.")
+    regions: str = field(metadata={"help": "The sidecar folders, by path or glob, all below one image root."})
+    out: str = field(metadata={"help": "The JSON file to write, a list of LLaVA records."})
+    per_size: int | None = key(
+        None, "The largest number of questions of each size (small, medium, large, global); null: all."
+    )
+    per_source: int | None = key(
+        None, "The largest number of questions of each source, drawn before the sizes; null: all."
+    )
     whole_images: bool = key(
         False,
-        "All questions of an image in one conversation, for a training with split_turns: false "
-        "that reads the image once for all of them. False: a record a question.",
+        "Put all questions of an image into one conversation, for a training with split_turns: false "
+        "that reads the image once for all of them. False: one record per question.",
     )
-    seed: int = key(0, "Of what is drawn.")
+    seed: int = key(0, "The seed of the draws.")
 
     def mistakes(self) -> Iterator[str]:
         if not existing_paths(self.regions):

@@ -37,10 +37,10 @@ FILE_KEYS = ("image_root", "exclude_images")  # keys of every source that name f
 class PublishArguments(PushArguments):
     """Say what to publish, and where to."""
 
-    out: str = field(metadata={"help": "Folder to write; must not exist."})
-    regions: list[str] = field(metadata={"help": "Region sidecars: folders, or globs of such."})
-    license: str = key("other", "Licence of the whole, as the Hub writes it; see the card's table.")
-    title: str | None = key(None, "Name on the card; of the repository or folder if null.")
+    out: str = field(metadata={"help": "The folder to write; it must not exist."})
+    regions: list[str] = field(metadata={"help": "The region sidecars, by path or glob."})
+    license: str = key("other", "The licence of the whole, as the Hub writes it; see the card's table.")
+    title: str | None = key(None, "The name on the card; null: the name of the repository or folder.")
 
     def mistakes(self) -> Iterator[str]:
         yield from super().mistakes()

@@ -18,7 +18,7 @@ from data_prep.hub.upload import EXPORT, REGIONS, HubFolderKind, PushArguments, 
 class FolderArguments(PushArguments):
     """Say what to upload, and where to."""
 
-    folder: str = field(metadata={"help": "Folder that train.export or data_prep.publish wrote."})
+    folder: str = field(metadata={"help": "The folder that train.export or data_prep.publish wrote."})
 
     def mistakes(self) -> Iterator[str]:
         yield from super().mistakes()

@@ -42,10 +42,10 @@ EXPECTED_AREA = {
 class ReportArguments(Checked):
     """Choose what the page shows."""
 
-    out: str = key("report.html", "The page.")
-    samples: int = key(12, "Questions of each source that are shown with their image.")
-    seed: int = key(0, "Seed of the choice of samples.")
-    max_image_pixels: int = key(MAX_IMAGE_PIXELS, "Larger images are not shown.")
+    out: str = key("report.html", "The HTML file to write.")
+    samples: int = key(12, "The number of questions per source that are shown with their image.")
+    seed: int = key(0, "The seed of the choice of samples.")
+    max_image_pixels: int = key(MAX_IMAGE_PIXELS, "The largest image that is shown, in pixels.")
 
     def mistakes(self) -> Iterator[str]:
         if self.samples < 0:

@@ -35,9 +35,13 @@ class UnpackArguments(Checked):
     """From where, to where."""
 
     parquet: str = field(metadata={"help": "The parquet files, by path or glob; column image {bytes, path}."})
-    image_root: str = field(metadata={"help": "Folder for the images."})
-    conversations: str | None = key(None, "JSONL to write: id, image (its path), conversations and data_source.")
-    max_image_pixels: int = key(MAX_IMAGE_PIXELS, "Larger images are refused.")
+    image_root: str = field(metadata={"help": "The folder for the images."})
+    conversations: str | None = key(
+        None, "The JSONL file to write: id, image (its path), conversations and data_source."
+    )
+    max_image_pixels: int = key(
+        MAX_IMAGE_PIXELS, "The largest image that is written, in pixels; a larger one is refused."
+    )
 
     def mistakes(self) -> Iterator[str]:
         if not existing_paths(self.parquet):

@@ -31,18 +31,20 @@ from data_prep.schema.data_source import DataLists
 class ValidateArguments(Checked):
     """Set how thorough the check is."""
 
-    decode: bool = key(False, "Decode every image whole: finds truncated files.")
-    workers: int = key(os.cpu_count() or 1, "Processes that open images.", default_text="number of CPUs")
-    max_image_pixels: int = key(MAX_IMAGE_PIXELS, "Larger images are an error.")
+    decode: bool = key(False, "Decode every image whole, which finds truncated files.")
+    workers: int = key(os.cpu_count() or 1, "The number of processes that open images.", default_text="number of CPUs")
+    max_image_pixels: int = key(
+        MAX_IMAGE_PIXELS, "The largest image that is allowed, in pixels; a larger one is an error."
+    )
     evaluation_images: list[str] = key(
         list,
-        "Text files of image names, one per line, of evaluation sets: none of them may be trained on. The images of "
-        "eval_data count too.",
+        "The text files of evaluation sets' image names, one per line; training on these images, or on "
+        "those of eval_data, is an error.",
     )
     max_bad_fraction: float = key(
-        0.0, "An error in at most this share of records, images or rows does not forbid training."
+        0.0, "The largest share of records, images or rows with an error that does not forbid training."
     )
-    report: str | None = key(None, "File that the findings are written to, as JSON.")
+    report: str | None = key(None, "The file that the findings are written to, as JSON.")
 
     def mistakes(self) -> Iterator[str]:
         if self.workers < 1:

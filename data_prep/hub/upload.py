@@ -47,16 +47,16 @@ T = TypeVar("T")
 class PushArguments(Checked):
     """Say whether and where to upload a folder."""
 
-    push_to: str | None = key(None, "Hub repository, owner/name, to upload the folder to, by the login of `hf auth`.")
-    private: bool = key(True, "Whether a repository that push_to creates is private.")
-    revision: str | None = key(None, "Branch to upload to, made from main if it does not exist; main if null.")
-    tag: str | None = key(None, "Tag to set on the upload; is never moved.")
+    push_to: str | None = key(None, "The Hub repository, owner/name, to upload to, with the login of `hf auth`.")
+    private: bool = key(True, "Make the repository private if push_to creates it.")
+    revision: str | None = key(None, "The branch to upload to, made from main if it does not exist; null: main.")
+    tag: str | None = key(None, "The tag to set on the upload; it is never moved.")
     dry_run: bool = key(False, "List what push_to would send, with sizes, and send nothing.")
 
     def mistakes(self) -> Iterator[str]:
         if self.push_to is None:
             names = ("revision", "tag", "dry_run")
-            yield from (f"{name}: says something only beside push_to" for name in names if getattr(self, name))
+            yield from (f"{name}: has no effect without push_to" for name in names if getattr(self, name))
             return
         try:
             validate_repo_id(self.push_to)

@@ -44,9 +44,9 @@ class DataLists(Checked):
     """Hold the data that a training configuration names."""
 
     train_data: list[DataSource] = key(
-        list, "List of {annotations, image_root, regions, weight}; the last three may be left out."
+        list, "A list of {annotations, image_root, regions, weight}; the last three may be left out."
     )
-    eval_data: list[DataSource] = key(list, "As train_data; held out.")
+    eval_data: list[DataSource] = key(list, "Like train_data; the held-out data.")
 
     def mistakes(self) -> Iterator[str]:
         if not self.train_data and not self.eval_data:

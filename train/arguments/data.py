@@ -13,7 +13,7 @@ class DataArguments:
 
     eval_data: list[DataSource] = key(list, "Like train_data; the held-out data of the evaluation during training.")
     train_data: list[DataSource] = key(
-        list, "A list of {annotations, image_root, regions, weight}; the last two may be left out."
+        list, "A list of {annotations, image_root, regions, weight}; the last three may be left out."
     )
     max_length: int = key(
         2048, "The longest sample in tokens, with visual tokens. A longer one is an error: nothing is truncated."
