@@ -12,7 +12,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
@@ -115,13 +115,8 @@ def parse_config(
         raise SystemExit(0)
     given, origin, mistakes = _read_words(argv, positionals)
     fields = [field for dtype in dataclass_types for field in fields_of(dtype)]
-    for name, former in ((field.name, field.metadata.get("renamed_from")) for field in fields):
-        if former in given:
-            if name in given:
-                mistakes.append(f"{origin[former]}: {former}: is the former name of {name}, which is given too")
-            elif os.environ.get("RANK", "0") == "0":
-                print(f"{prog}: {origin[former]}: {former}: is now called {name}", file=sys.stderr)
-            origin.setdefault(name, origin[former])
+    for field in fields:
+        mistakes += _accept_former_name(prog, field.metadata.get("renamed_from"), field.name, given, origin)
     values, keys = current_names(dataclass_types, given), [field.name for field in fields]
     meant = set(keys) if mistakes else set[str]()
     for key in values:
@@ -144,6 +139,20 @@ def parse_config(
 
 
 # ---- words to values
+
+
+def _accept_former_name(
+    prog: str, former: str | None, name: str, given: dict[str, Any], origin: dict[str, str]
+) -> Iterator[str]:
+    """Print a notice of a former name, unless a word overrides it; yield a line if one origin has both names."""
+    if former in given and name in given and origin[former] != origin[name]:
+        given.pop(former if origin[name] == _COMMAND_LINE else name)
+    if former in given:
+        if name in given:
+            yield f"{origin[former]}: {former}: is the former name of {name}, which is given too"
+        elif os.environ.get("RANK", "0") == "0":
+            print(f"{prog}: {origin[former]}: {former}: is now called {name}", file=sys.stderr)
+        origin[name] = origin[former]
 
 
 def _read_words(argv: Sequence[str], positionals: Sequence[str]) -> tuple[dict[str, Any], dict[str, str], list[str]]:

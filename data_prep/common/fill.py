@@ -93,12 +93,15 @@ def _unknown(_: Any) -> NoReturn:
     raise _UnknownError
 
 
-def _refused_of_the_rest(dtype: type, values: Mapping[str, Any], wrong: set[str]) -> list[tuple[str, str]]:
-    """Return what the checks of a dataclass refuse, up to the first one that reads a key without a valid value."""
-    adapter = _adapter(dtype, partial=True)
-    if not issubclass(dtype, Checked):
+def _refused_of_the_rest(dtype: Any, values: Mapping[str, Any], wrong: set[str]) -> list[tuple[str, str]]:
+    """Return what the checks of a dataclass refuse, up to the first one that reads a key without a valid value.
+
+    The checks run on an instance of a subclass whose wrong and missing keys raise when they are read: what a check says
+    of a default that stands in for a wrong value would be wrong itself.
+    """
+    if Checked not in (dtype.__mro__ if isinstance(dtype, type) else ()):
         return []
-    valid = adapter.validate_python({key: values[key] for key in values.keys() - wrong})
+    valid = _adapter(dtype, partial=True).validate_python({key: values[key] for key in values.keys() - wrong})
     defaults = {field.name: default_of(field) for field in fields_of(dtype) if field.name not in wrong | valid.keys()}
     unknown = wrong | {name for name, default in defaults.items() if default is dataclasses.MISSING}
     rest: Any = object.__new__(type(dtype.__name__, (dtype,), {name: property(_unknown) for name in unknown}))
@@ -140,17 +143,12 @@ def _explain(
     """Return (path of the key, message) of every mistake; what the members of a union expect is one."""
     mistakes: dict[str, dict[str, None]] = {}  # by path, ordered sets
     given: dict[str, Any] = {}
+    holders: dict[str, tuple[dict[str, Any], set[str]]] = {}  # mappings inside the values, and their wrong keys
     meant = set(meant)
     for item in error.errors(include_url=False):
-        value, path, kind = values, list[str](), item["type"]
-        for part in item["loc"]:  # which holds names of types, too
-            if isinstance(value, list) and isinstance(part, int):
-                value = value[part]
-            elif isinstance(value, dict) and (part in value or kind == "missing"):
-                value = value.get(part)
-            else:
-                continue
-            path.append(str(part))
+        path, value, holder, kind = *_locate(item, values), item["type"]
+        if holder is not None:
+            holders.setdefault(holder[0], (holder[1], set()))[1].add(holder[2])
         key = ".".join(path)
         if kind == "value_error":
             reasons = _refused(key, item["ctx"]["error"])
@@ -172,7 +170,33 @@ def _explain(
     for key, value in given.items():  # a list with a wrong item is no wrong list for the other members of a union
         has_wrong_item = any(other.startswith(f"{key}.") for other in mistakes)
         mistakes[key] = {} if has_wrong_item else {_say(mistakes[key], value): None}
+    for key, text in _refused_beside(holders, hints):
+        mistakes.setdefault(key, {text: None})
     return [(key, text) for key, texts in mistakes.items() for text in texts if text != _MISSING or key not in meant]
+
+
+def _locate(item: Any, values: Any) -> tuple[list[str], Any, tuple[str, dict[str, Any], str] | None]:
+    """Return the path of a mistake, the value there, and the nested mapping that has it: its path, itself, the key."""
+    path, value, holder = list[str](), values, None
+    for part in item["loc"]:  # which holds names of types, too
+        if isinstance(value, list) and isinstance(part, int):
+            value = value[part]
+        elif isinstance(value, dict) and (part in value or item["type"] == "missing"):
+            holder = (".".join(path), value, str(part)) if path else None
+            value = value.get(part)
+        else:
+            continue
+        path.append(str(part))
+    return path, value, holder
+
+
+def _refused_beside(
+    holders: Mapping[str, tuple[dict[str, Any], set[str]]], hints: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """Yield (path of the key, message) of what nested dataclasses refuse beside their wrong keys."""
+    for path, (mapping, wrong) in holders.items():
+        for leaf in _leaves(hints[path.partition(".")[0]]):
+            yield from ((f"{path}.{name}", text) for name, text in _refused_of_the_rest(leaf, mapping, wrong))
 
 
 def _say(expected: Iterable[str], value: Any) -> str:

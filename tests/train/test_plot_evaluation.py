@@ -59,3 +59,12 @@ def test_wrong_calls(words: list[str], message: str, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit) as caught:
         main(words)
     assert caught.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_an_evaluation_without_rows_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    source = tmp_path / "evaluation.json"
+    source.write_text(json.dumps({"dataset": "toy", "rows": []}))
+    with pytest.raises(SystemExit) as caught:
+        main([str(source), str(tmp_path / "out.png")])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.endswith(f"{source}: an evaluation without rows\n")

@@ -16,8 +16,7 @@ and LLaVA's first stage give a real model:
    a token and not from its position.
 """
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,6 +34,7 @@ from data_prep.common.fill import key
 from .base_data import BoardCollator, Boards
 from .base_model import PATCH_WORDS, build_model, build_processor
 from .loop import Recipe, train_steps, write_log
+from .reading import read, see, which_are_right
 
 STAGES = ("alignment", "answers", "all", "spread")
 SHARPNESS = 20.0  # of the alignment's cosines
@@ -58,28 +58,6 @@ class BaseRecipe(Recipe):
     test_every: int = key(250, "Steps of a stage between two tests; the first stage has none.")
 
 
-def see(model: LlavaForConditionalGeneration, batch: dict[str, Any]) -> torch.Tensor:
-    """Compute the projected visual tokens (B, N, D)."""
-    return torch.stack(list(model.get_image_features(batch["pixel_values"]).pooler_output))
-
-
-def read(
-    model: LlavaForConditionalGeneration, features: torch.Tensor, batch: dict[str, Any]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute the logits after the last layer and before it, both (B, L, V)."""
-    embeddings = model.get_input_embeddings()(batch["input_ids"])  # (B, L, D)
-    placeholders = (batch["input_ids"] == model.config.image_token_id)[..., None].expand_as(embeddings)
-    language_model = model.model.language_model
-    output = language_model(
-        inputs_embeds=embeddings.masked_scatter(placeholders, features.to(embeddings.dtype)),
-        attention_mask=batch["attention_mask"],
-        position_ids=batch["position_ids"],
-        use_cache=False,
-        output_hidden_states=True,
-    )
-    return model.lm_head(output.last_hidden_state), model.lm_head(language_model.norm(output.hidden_states[-2]))
-
-
 def alignment_loss(features: torch.Tensor, embeddings: torch.Tensor, shown: torch.Tensor, words: list[int]):
     """Compute the KL divergence of the words that a patch shows, all equally likely, from those that its cosines name.
 
@@ -94,24 +72,6 @@ def alignment_loss(features: torch.Tensor, embeddings: torch.Tensor, shown: torc
     count = shown.sum(-1)  # (B, N)
     known = count > 0
     return (-(scores * shown).sum(-1)[known] / count[known] - count[known].log()).mean()
-
-
-@torch.no_grad()
-def which_are_right(
-    model: LlavaForConditionalGeneration, loader: DataLoader, kinds: Sequence[str]
-) -> dict[str, list[bool]]:
-    """Find, by kind and for each question, whether every token of its answer is right given the tokens before it."""
-    model.eval()
-    right: dict[str, list[bool]] = defaultdict(list)
-    for batch in loader:
-        logits, _ = read(model, see(model, batch), batch)
-        wrong = (logits[:, :-1].argmax(-1) != batch["labels"][:, 1:]) & (batch["labels"][:, 1:] != -100)
-        for row, row_kinds in enumerate(batch["kinds"].tolist()):
-            bad = set(batch["branch"][row, 1:][wrong[row]].tolist())
-            for number, kind in enumerate(row_kinds, start=1):
-                right[kinds[kind]].append(number not in bad)
-    model.train()
-    return right
 
 
 def test(model: LlavaForConditionalGeneration, loader: DataLoader) -> dict[str, float]:

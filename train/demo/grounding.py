@@ -29,9 +29,9 @@ from data_prep.boards.scenes import Scene, cell_name
 from data_prep.common.command_line import command
 from data_prep.common.fill import Checked, key
 
-from .base import read, see, which_are_right
 from .base_data import BoardCollator, Boards
 from .loop import Recipe, train_steps, write_log
+from .reading import read, see, which_are_right
 
 SHARES = {"place": 0.35, "frame": 0.3, "pair": 0.2, "panel": 0.15}  # of the phrases, if the board has such a thing
 

@@ -118,7 +118,7 @@ class EvaluateArguments(Checked):
 
     def mistakes(self) -> Iterator[str]:
         for name, least in (("batch_size", 1), ("max_new_tokens", 1), ("num_samples", 1), ("ttft_samples", 0)):
-            value = getattr(self, name)
+            value = vars(self).get(name)  # absent if it is wrong: the others are checked all the same
             if value is not None and value < least:
                 yield f"{name}: must be at least {least}, got {value}"
         labels = [source.label for source in self.benchmarks]

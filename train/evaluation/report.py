@@ -133,6 +133,8 @@ def read_evaluation(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: no such file") from None
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ConfigError(f"{path}: not an evaluation.json of train.evaluate: {error!r}") from None
+    if not evaluation["rows"]:
+        raise ConfigError(f"{path}: an evaluation without rows")
     return evaluation
 
 

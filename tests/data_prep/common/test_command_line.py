@@ -279,6 +279,11 @@ def test_nested_mistakes_have_their_path(tmp_path: Path) -> None:
         f"{path}: items.2.weight: expected a number, got 'heavy'",
         f"{path}: items.3: expected a mapping, got 7",
     ]
+    path.write_text("items:\n- {path: a, wieght: 2, weight: -1}\n")
+    assert lines(str(path)) == [
+        f"{path}: items.0.wieght: unknown key (did you mean 'weight'?)",
+        f"{path}: items.0.weight: expected a number above 0, got -1.0",
+    ]
     assert lines(str(path), "items=[{path: a, weight: 0}]")[0].startswith("command line: items.0.weight: ")
 
 
@@ -304,8 +309,23 @@ def test_former_names_are_taken_with_a_notice(tmp_path: Path, capsys: pytest.Cap
     assert parse(str(path), types=(Holder,))[0].current is True
     assert capsys.readouterr().err == f"prog: {path}: former: is now called current\n"
     assert parse("former=false", types=(Holder,))[0].current is False
-    assert lines(str(path), "current=true") == [f"{path}: former: is the former name of current, which is given too"]
+    both = "former: is the former name of current, which is given too"
+    assert lines("former=on", "current=true") == [f"command line: {both}"]
+    path.write_text("former: on\ncurrent: true\n")
+    assert lines(str(path)) == [f"{path}: {both}"]
     assert lines("former=maybe") == ["command line: current: expected true or false, got 'maybe'"]
+
+
+@pytest.mark.parametrize("in_file", ["former: on", "current: true"])
+def test_a_word_overrides_the_file_under_either_name(
+    in_file: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """A notice comes only if the former name is the one that counts."""
+    path = tmp_path / "file.yaml"
+    path.write_text(in_file + "\n")
+    other = "current" if "former" in in_file else "former"
+    assert parse(str(path), f"{other}=false", types=(Holder,))[0].current is False
+    assert ("is now called" in capsys.readouterr().err) is (other == "former")
 
 
 def test_a_union_is_one_mistake() -> None:

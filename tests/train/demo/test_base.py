@@ -11,9 +11,10 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from data_prep.boards.questions import ask
 from data_prep.boards.scenes import compose, load_scans, render
-from train.demo.base import BaseRecipe, main, read, see
+from train.demo.base import BaseRecipe, main
 from train.demo.base_data import BoardCollator, Boards, shown_words
 from train.demo.base_model import GRID, PATCH_WORDS, build_model, build_processor
+from train.demo.reading import read, see
 
 SHIPPED = Path(__file__).parents[3] / "configs" / "demo_base"
 
