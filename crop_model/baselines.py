@@ -1,4 +1,4 @@
-"""Baselines that keep some patches as they are: all of them, random ones, or the region's."""
+"""Define baselines that keep some patches as they are: all of them, random ones, or the region's."""
 
 import torch
 from torch import Tensor

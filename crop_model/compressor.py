@@ -1,4 +1,4 @@
-"""The region-ratio compressor, PLC, and the list of all types: N patch features and a region mask in, T tokens out.
+"""Define the region-ratio compressor, PLC, and the list of all types: from N patch features to T tokens.
 
 The CROP paper's idea is to compress the contextual region of a question less than the rest, before the LLM, by
 learnable queries, with anchor tokens that keep the region's detail and a residual connection. The paper's body was not
@@ -119,7 +119,7 @@ def slot_softmax(scores: Tensor, slot: Tensor, member: Tensor) -> Tensor:
 
 
 class RegionRatioCompressor(SlotPooling):
-    """PLC (`region_ratio`): the mean of each slot's patches, and what the slot's query adds to it."""
+    """Compute PLC's tokens (`region_ratio`): the mean of each slot's patches, plus what the slot's query adds to it."""
 
     name = "region_ratio"
     has_residual = True
@@ -154,7 +154,7 @@ class RegionRatioCompressor(SlotPooling):
 
 
 class NoAnchors(RegionRatioCompressor):
-    """Ablation `no_anchors`: at least two patches of the region go into every token of it, none stays as it is."""
+    """Put at least two patches of the region into every token of it, so that none stays as it is (`no_anchors`)."""
 
     name = "no_anchors"
 
@@ -163,7 +163,7 @@ class NoAnchors(RegionRatioCompressor):
 
 
 class NoResidual(RegionRatioCompressor):
-    """Ablation `no_residual`: a token is what its query gathers, and so W_o does not start at zero."""
+    """Make a token of what its query gathers alone, and so do not start W_o at zero (`no_residual`)."""
 
     name = "no_residual"
     has_residual = False

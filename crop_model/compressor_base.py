@@ -1,4 +1,4 @@
-"""What all compressors share: their sizes, their call, and the registry in which each type names itself.
+"""Define what all compressors share: their sizes, their call, and the registry in which each type names itself.
 
     features    (B, N, D) ─►┐
                             ├─ compressor ─► tokens (B, T, D)
@@ -24,7 +24,7 @@ C = TypeVar("C", bound="Compressor")
 
 @dataclass(frozen=True)
 class CompressorConfig:
-    """What a compressor is built from, and what its cost depends on. A ValueError starts with the configuration's key.
+    """Hold what a compressor and its cost depend on. A ValueError starts with the configuration's key.
 
     Args:
         compressor_type: a name in `COMPRESSORS`.
@@ -77,22 +77,22 @@ class CompressorConfig:
 
     @property
     def num_patches(self) -> int:
-        """N, the patches of an image."""
+        """Return N, the number of patches per image."""
         return self.patch_grid[0] * self.patch_grid[1]
 
     @property
     def num_tokens(self) -> int:
-        """T: visual tokens per image that the compressor returns."""
+        """Return T, the number of visual tokens per image after compression."""
         return COMPRESSORS[self.compressor_type].count_tokens(self)
 
     @property
     def reads_region(self) -> bool:
-        """Whether the tokens depend on the region."""
+        """Report whether the tokens depend on the region."""
         return COMPRESSORS[self.compressor_type].reads_region
 
     @property
     def travels(self) -> bool:
-        """Whether the type's file is one of those beside this file, which an export carries."""
+        """Report whether the type's file is one of those beside this file, which an export carries."""
         return COMPRESSORS[self.compressor_type].__module__.rpartition(".")[0] == __name__.rpartition(".")[0]
 
     def macs(self) -> int:

@@ -1,4 +1,4 @@
-"""The configuration of a LLaVA model whose visual tokens are compressed before the projector."""
+"""Configure a LLaVA model whose visual tokens are compressed before the projector."""
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, LlavaConfig
@@ -10,7 +10,7 @@ COMPRESSOR_KEYS = ("compressor_type", "token_budget", "region_ratio", "compresso
 
 @strict
 class CropLlavaConfig(LlavaConfig):
-    r"""LLaVA's configuration and four keys of the compressor. ValueError as of `CompressorConfig`.
+    r"""Hold LLaVA's configuration and four keys of the compressor. ValueError as from `CompressorConfig`.
 
     Args:
         compressor_type: a registered type, see `crop_model.compressor`; `none` passes every visual token on.
@@ -47,19 +47,19 @@ class CropLlavaConfig(LlavaConfig):
 
     @property
     def patch_grid(self) -> tuple[int, int]:
-        """Rows and columns of the patches of one image, without CLS."""
+        """Return the rows and columns of one image's patches, without CLS."""
         side = self.vision_config.image_size // self.vision_config.patch_size
         return side, side
 
     @property
     def vision_feature_size(self) -> int:
-        """Width of the features that the compressor reads: LLaVA may concatenate several layers."""
+        """Return the width of the features that the compressor reads: LLaVA may concatenate several layers."""
         layers = 1 if isinstance(self.vision_feature_layer, int) else len(self.vision_feature_layer)
         return self.vision_config.hidden_size * layers
 
     @property
     def compressor_config(self) -> CompressorConfig:
-        """What the compressor is built from, checked."""
+        """Return the compressor's configuration, checked."""
         return CompressorConfig.from_config(self)
 
 

@@ -1,4 +1,4 @@
-"""LLaVA with a compressor between its vision tower and its projector.
+"""Define LLaVA with a compressor between its vision tower and its projector.
 
     pixels ─► vision_tower ─► compressor ─► multi_modal_projector ─► language_model
                 (B, N, D)  ▲   (B, T, D)          (B, T, H)
@@ -46,7 +46,7 @@ class CropLlavaPreTrainedModel(LlavaPreTrainedModel):
 
 
 class CropLlavaModel(CropLlavaPreTrainedModel, LlavaModel):
-    """LLaVA's vision tower, compressor, projector and language model, without the head."""
+    """Join LLaVA's vision tower, compressor, projector and language model, without the head."""
 
     def __init__(self, config: CropLlavaConfig):
         super().__init__(config)
@@ -145,7 +145,7 @@ class CropLlavaModel(CropLlavaPreTrainedModel, LlavaModel):
 
 
 class CropLlavaForConditionalGeneration(CropLlavaPreTrainedModel, LlavaForConditionalGeneration):
-    """LLaVA that reads `token_budget` visual tokens per image, most of them spent on `region_mask`."""
+    """Answer from `token_budget` visual tokens per image, most of them spent on `region_mask`."""
 
     def __init__(self, config: CropLlavaConfig):
         LlavaPreTrainedModel.__init__(self, config)  # not LLaVA's own, which would build its plain model first

@@ -16,7 +16,7 @@ IMAGE_PROCESSORS = ("CLIPImageProcessor", "LlavaImageProcessor")  # and their Pi
 
 
 class CropLlavaImagesKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
-    """The image arguments of `processor(...)`.
+    """Type the image arguments of `processor(...)`.
 
     regions (`list`, *optional*): for each image, in order, its contextual region in one of three forms, nested or not
         as the images are.
@@ -96,13 +96,13 @@ class CropLlavaProcessor(LlavaProcessor):
 
     @property
     def geometry(self) -> ImageGeometry:
-        """The map from an image's pixels to the model's input."""
+        """Return the map from an image's pixels to the model's input."""
         side = self.image_processor.crop_size["height"]
         return ImageGeometry(self.frame, (side, side), resized_shortest=side, patch_size=self.patch_size)
 
     @property
     def patch_grid(self) -> tuple[int, int]:
-        """Rows and columns of patches of one image."""
+        """Return the rows and columns of one image's patches."""
         side = self.image_processor.crop_size["height"] // self.patch_size
         return side, side
 

@@ -57,7 +57,7 @@ class Qwen2VLImageTextProcessor(ProcessorMixin):
 
     @property
     def token_budget(self) -> int:
-        """Largest number of visual tokens per image; a strip of extreme aspect may cost a few more."""
+        """Return the largest number of visual tokens per image; a strip of extreme aspect may cost a few more."""
         return self.image_processor.size["longest_edge"] // _pixels_of_a_token(self.image_processor)
 
     @property

@@ -36,7 +36,7 @@ _EPSILON = 1e-6  # of a cell: a box that ends on a cell's edge does not touch th
 
 
 class RegionError(ValueError):
-    """A box that cannot stand for a region of its image."""
+    """Report a box that cannot stand for a region of its image."""
 
 
 def sanitize_box(box: Sequence[float], width: float, height: float) -> Box:
@@ -108,7 +108,7 @@ def expand_box(box: Box, width: float, height: float, scale: float = 1.0, min_si
 
 @dataclass(frozen=True)
 class ImageGeometry:
-    """The map from an image to the model input: pad, resize, crop, as transformers' PIL processors do it.
+    """Map an image to the model input: pad, resize, crop, as transformers' PIL processors do it.
 
     Args:
         frame: `padded_square` (LLaVA-1.5's own), `cropped` (CLIP's default) or `squashed`.
@@ -163,7 +163,7 @@ class ImageGeometry:
 
 @dataclass(frozen=True)
 class _Axis:
-    """One axis of the map from an image to the model input.
+    """Hold one axis of the map from an image to the model input.
 
     The image stands at `padding` on a canvas of `canvas` pixels, which is resized to `resized` and cut or padded about
     its middle to `target`, of which whole patches cover `seen`:

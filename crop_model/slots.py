@@ -1,4 +1,4 @@
-"""Slots: decide which patch goes into which token. A slot is a run of a curve through its group of patches.
+"""Decide which patch goes into which token. A slot is a run of a curve through its group of patches.
 
     mask, 6x6            curve through each group, cut       slots in raster order of their centres
     . . . . . .          into t runs of n / t patches        0 0 0 1 1 1

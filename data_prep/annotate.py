@@ -50,7 +50,7 @@ ANY_ROOT = Path("/images")  # replaces an unknown image root, which a path may n
 
 @dataclass(frozen=True)
 class AnnotateArguments(Checked):
-    """What is made, and how; the keys of the source's reader come besides."""
+    """Choose what to make, and how; the source's reader adds keys of its own."""
 
     source: str = field(metadata={"help": "The reader of the source.", "choices": tuple(SOURCES)})
     out: str = field(metadata={"help": "The folder of the sidecar; <out>.work beside it holds unfinished work."})
@@ -108,7 +108,7 @@ class AnnotateArguments(Checked):
 
 
 def _kinds(words: Sequence[str]) -> tuple[type, ...]:
-    """The keys of the command and, once the source is known, those of its reader."""
+    """Return the keys of the command and, once the source is known, those of its reader."""
     reader = SOURCES.get(peek_value(words, "source") or "")
     return (AnnotateArguments, *([reader] if reader else []))
 

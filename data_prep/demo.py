@@ -34,7 +34,7 @@ JPEG_QUALITY = 95
 
 @dataclass(frozen=True)
 class OutputArguments(Checked):
-    """Where the data goes."""
+    """Choose the folder of the data."""
 
     out: str = field(metadata={"help": "The folder that the data is written to."})
 
@@ -45,7 +45,7 @@ class OutputArguments(Checked):
 
 @dataclass(frozen=True)
 class DemoArguments(Checked):
-    """How much of it, and which."""
+    """Choose how much data to make, and the seed."""
 
     train_images: int = key(2000, "The number of images of the split to train on.")
     test_images: int = key(250, "The number of images of the held-out split.")

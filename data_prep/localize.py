@@ -44,7 +44,7 @@ SIDECAR_METHODS = {"trained": "localizer", "zero_shot": "zero_shot"}  # method i
 
 @dataclass(frozen=True)
 class LocalizeArguments(Checked):
-    """Which rows, by which localizer."""
+    """Choose the rows to fill and the localizer."""
 
     regions: str = field(metadata={"help": "The sidecar folder to read."})
     out: str = field(metadata={"help": "The sidecar folder to write: all rows, some with new regions."})

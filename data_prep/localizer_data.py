@@ -30,7 +30,7 @@ TRAINED_METHODS = ("human", "ocr_match")  # methods of the rows that become samp
 
 @dataclass(frozen=True)
 class LocalizerDataArguments(Checked):
-    """From which regions, and how many of each sort."""
+    """Choose the regions to read, and how many of each sort to draw."""
 
     regions: str = field(metadata={"help": "The sidecar folders, by path or glob, all below one image root."})
     out: str = field(metadata={"help": "The JSON file to write, a list of LLaVA records."})

@@ -35,7 +35,7 @@ FILE_KEYS = ("image_root", "exclude_images")  # keys of every source that name f
 
 @dataclass
 class PublishArguments(PushArguments):
-    """Say what to publish, and where to."""
+    """Choose what to publish, and where to."""
 
     out: str = field(metadata={"help": "The folder to write; it must not exist."})
     regions: list[str] = field(metadata={"help": "The region sidecars, by path or glob."})

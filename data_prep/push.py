@@ -16,7 +16,7 @@ from data_prep.hub.upload import EXPORT, REGIONS, HubFolderKind, PushArguments, 
 
 @dataclass
 class FolderArguments(PushArguments):
-    """Say what to upload, and where to."""
+    """Choose what to upload, and where to."""
 
     folder: str = field(metadata={"help": "The folder that train.export or data_prep.publish wrote."})
 

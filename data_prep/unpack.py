@@ -32,7 +32,7 @@ CONVERSATIONS = ("conversations", "data_source")
 
 @dataclass(frozen=True)
 class UnpackArguments(Checked):
-    """From where, to where."""
+    """Choose the files to read and the places to write to."""
 
     parquet: str = field(metadata={"help": "The parquet files, by path or glob; column image {bytes, path}."})
     image_root: str = field(metadata={"help": "The folder for the images."})

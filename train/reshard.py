@@ -16,7 +16,7 @@ from train.checkpoints.universal import convert
 
 @dataclass(frozen=True)
 class UniversalArguments:
-    """Keys of the command line."""
+    """Define the keys of the command line."""
 
     checkpoint: str = field(metadata={"help": "A whole checkpoint folder of a run under DeepSpeed."})
     out: str = field(metadata={"help": "The folder to write, named checkpoint-<step> to be found as the last one."})

@@ -24,7 +24,7 @@ from .model import LanguageModelShape, ModelShape, Parts
 
 @dataclass(frozen=True)
 class LocalizationMacs(Parts):
-    """The MACs of one question."""
+    """Hold the MACs of one question."""
 
     image: int
     prefill: int
@@ -33,7 +33,7 @@ class LocalizationMacs(Parts):
 
 @dataclass(frozen=True)
 class LocalizerShape:
-    """The sizes that a localizer's cost depends on: its LLM, and of one image the MACs and tokens up to there."""
+    """Hold the sizes that a localizer's cost depends on: its LLM, and one image's MACs and tokens before the LLM."""
 
     language_model: LanguageModelShape
     image_macs: int

@@ -21,7 +21,7 @@ from crop_model.configuration_crop_llava import CropLlavaConfig
 
 
 class Pruning(Protocol):
-    """Visual tokens dropped inside the LLM, as `PruningConfig`: `token_budget` per image remain from `layer` on."""
+    """Describe the pruning inside the LLM, as `PruningConfig`: `token_budget` per image remain from `layer` on."""
 
     @property
     def layer(self) -> int: ...
@@ -35,7 +35,7 @@ class Pruning(Protocol):
 
 @dataclass(frozen=True)
 class LanguageModelShape:
-    """The sizes of a decoder like Llama: gated FFN, possibly grouped keys and values."""
+    """Hold the sizes of a decoder like Llama: gated FFN, possibly grouped keys and values."""
 
     hidden_size: int
     intermediate_size: int
@@ -78,7 +78,7 @@ class LanguageModelShape:
 
 @dataclass(frozen=True)
 class VisionTowerShape:
-    """The sizes of a vision transformer with a plain FFN."""
+    """Hold the sizes of a vision transformer with a plain FFN."""
 
     hidden_size: int
     intermediate_size: int
@@ -97,7 +97,7 @@ class VisionTowerShape:
 
 @dataclass(frozen=True)
 class Parts:
-    """MACs, part by part: the fields of a subclass."""
+    """Sum the MACs of a model's parts, the fields of a subclass."""
 
     @property
     def total(self) -> int:
@@ -110,7 +110,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class Macs(Parts):
-    """The MACs of one sample."""
+    """Hold the MACs of one sample."""
 
     vision_tower: int
     compressor: int
@@ -123,7 +123,7 @@ class Macs(Parts):
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The sizes that the cost of a LLaVA with a compressor depends on."""
+    """Hold the sizes that the cost of a LLaVA with a compressor depends on."""
 
     language_model: LanguageModelShape
     vision_tower: VisionTowerShape

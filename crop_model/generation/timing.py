@@ -14,7 +14,7 @@ from .prompts import generate_greedily
 
 @dataclass(frozen=True)
 class Timings:
-    """Wall seconds of a batch, from images in memory on; its questions share them.
+    """Hold the wall seconds of a batch, from images in memory on; its questions share them.
 
     Args:
         localization_s: to the regions; 0 without a localizer.

@@ -1,4 +1,4 @@
-"""What every localizer has in common: how it is loaded, its call, and what it returns."""
+"""Define what every localizer has in common: how it is loaded, its call, and what it returns."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ PIXEL_KEYS = ("min_pixels", "max_pixels")
 
 @dataclass(frozen=True)
 class LocatedRegion:
-    """The region that a localizer returns for one question.
+    """Hold the region that a localizer returns for one question.
 
     Args:
         region: in pixels of the image; None: the whole image, by the model's answer or for want of confidence.
@@ -30,7 +30,7 @@ class LocatedRegion:
 
 
 class RegionLocalizer(Protocol):
-    """Anything with this call: `Localizer`, `ZeroShotLocalizer`, or somebody else's class."""
+    """Define the call of a localizer: `Localizer`, `ZeroShotLocalizer`, or a class of your own."""
 
     def predict(
         self, images: Sequence[Image.Image], questions: Sequence[str], batch_size: int = 8
@@ -40,7 +40,7 @@ class RegionLocalizer(Protocol):
 
 
 class ModelLocalizer(RegionLocalizer):
-    """A model and its processor behind the call of `RegionLocalizer`.
+    """Put a model and its processor behind the call of `RegionLocalizer`.
 
     Args:
         model: on its device, in eval mode.

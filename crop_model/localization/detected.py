@@ -25,7 +25,7 @@ CHOICES = ("union", "best")
 
 
 class ZeroShotLocalizer(ModelLocalizer):
-    """A detector and its processor behind a localizer's call.
+    """Put a detector and its processor behind a localizer's call.
 
     A region is the detector's box in pixels, clipped to the image and not widened to cells. It is None if no box
     counts, or if it touches every cell. The confidence is the best score of all boxes, also of those that do not count.

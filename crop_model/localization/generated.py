@@ -30,7 +30,7 @@ from .grid_box import GridBoxProcessor
 
 
 class Localizer(ModelLocalizer):
-    """A fine-tuned model that writes a box of grid indices, and its processor.
+    """Locate regions with a fine-tuned model that writes a box of grid indices.
 
     Args:
         model: generates text from image and text, on its device, in eval mode. One that compresses visual tokens gets

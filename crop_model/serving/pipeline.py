@@ -28,7 +28,7 @@ from crop_model.regions import Box, Cells
 
 @dataclass(frozen=True)
 class PipelineAnswer:
-    """The answer to one question. Without a localizer there are neither region, cells nor confidence.
+    """Hold the answer to one question. Without a localizer there are neither region, cells nor confidence.
 
     Args:
         answer: the model's text.
@@ -44,7 +44,7 @@ class PipelineAnswer:
 
 
 class CropPipeline:
-    """A localizer, a model that reads regions, and its processor.
+    """Run a localizer, a model that reads regions, and its processor.
 
     Args:
         model: generates text from image and text, on its device, in eval mode.

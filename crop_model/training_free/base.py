@@ -1,4 +1,4 @@
-"""What training-free methods share: a name, the keys of a row of an evaluation that they read, a cost, a call."""
+"""Define what training-free methods share: a name, the keys that they read of an evaluation's row, a cost, a call."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import MISSING, dataclass, fields
@@ -13,7 +13,7 @@ from .inside_llm import PruningConfig
 
 @dataclass(frozen=True)
 class TrainingFreeMethod:
-    """The model as it is. A method overrides what it changes; its fields are the keys of a row that it reads."""
+    """Leave the model as it is. A method overrides what it changes; its fields are the keys of a row that it reads."""
 
     name: ClassVar[str]  # what `method` of a row calls it
     reads_region: ClassVar[bool] = True  # whether the tokens depend on the question's region

@@ -1,4 +1,4 @@
-"""Published training-free methods that choose visual tokens before the LLM, by their own rules.
+"""Define published training-free methods that choose visual tokens before the LLM, by their own rules.
 
     model = CropLlavaForConditionalGeneration.from_pretrained(checkpoint, compressor_type="random", token_budget=64)
     with VisionZip().applied(model):

@@ -43,7 +43,7 @@ Rest = Literal["thinned", "pooled", "attention"]
 
 @dataclass(frozen=True)
 class PruningConfig:
-    """Where the LLM prunes, and which tokens remain. ValueError if a value is out of its range.
+    """Choose where the LLM prunes, and which tokens remain. ValueError if a value is out of its range.
 
     Args:
         layer: K, the first layer that works on the remaining tokens, counted from 0; 1 <= K < number of layers.
@@ -127,7 +127,7 @@ def prune(model: CropLlavaForConditionalGeneration, config: PruningConfig) -> It
 
 @dataclass
 class _Prompt:
-    """The tokens that layers >= K read of a prompt of B rows and S tokens."""
+    """Hold the tokens that layers >= K read of a prompt of B rows and S tokens."""
 
     index: Tensor  # (B, S') positions in the prompt, ascending
     real: Tensor  # bool (B, S'), False where a row is padded
@@ -135,7 +135,7 @@ class _Prompt:
 
 
 class _Pruner:
-    """The hooks, and what they share within a forward pass."""
+    """Hold the hooks, and what they share within a forward pass."""
 
     def __init__(self, model: CropLlavaForConditionalGeneration, config: PruningConfig):
         self.model = model.model
@@ -200,7 +200,7 @@ class _Pruner:
         return args, {**kwargs, **self.replaced}
 
     def _restore_length(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
-        """(B, S', H) -> (B, S, H), zeros at dropped tokens."""
+        """Restore a prompt's length, with zeros at dropped tokens: (B, S', H) -> (B, S, H)."""
         if self.pruned is None:
             return output
         output = output.masked_fill(~self.pruned.real[..., None], 0)

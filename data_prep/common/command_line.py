@@ -59,7 +59,7 @@ class Command:
 
     @property
     def description(self) -> str:
-        """The first line of the docstring of `run`."""
+        """Return the first line of the docstring of `run`."""
         return str(self.run.__doc__).partition("\n")[0]
 
     def __call__(self, argv: Sequence[str] | None = None) -> None:

@@ -86,7 +86,7 @@ def fill(dtype: type, values: Mapping[str, Any], meant: set[str]) -> tuple[Any, 
 
 
 class _UnknownError(Exception):
-    """A check reads a key that has no valid value."""
+    """Report that a check reads a key that has no valid value."""
 
 
 def _unknown(_: Any) -> NoReturn:

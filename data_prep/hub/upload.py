@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 @dataclass(kw_only=True)
 class PushArguments(Checked):
-    """Say whether and where to upload a folder."""
+    """Choose whether and where to upload a folder."""
 
     push_to: str | None = key(None, "The Hub repository, owner/name, to upload to, with the login of `hf auth`.")
     private: bool = key(True, "Make the repository private if push_to creates it.")

@@ -9,7 +9,7 @@ from data_prep.schema.data_source import DataSource
 
 @dataclass
 class DataArguments:
-    """The samples, and how they are read."""
+    """Choose the samples and how they are read."""
 
     eval_data: list[DataSource] = key(list, "Like train_data; the held-out data of the evaluation during training.")
     train_data: list[DataSource] = key(

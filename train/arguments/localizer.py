@@ -12,7 +12,7 @@ from .training import PlcTrainingArguments
 
 @dataclass
 class LocalizerModelArguments(ModelArguments):
-    """`ModelArguments` with the sizes of Qwen2-VL's images; the other keys of processor and compressor are LLaVA's."""
+    """Extend `ModelArguments` by the image sizes of Qwen2-VL; its other processor and compressor keys are LLaVA's."""
 
     model: str = key(
         "Qwen/Qwen2-VL-2B-Instruct",
@@ -39,7 +39,7 @@ class LocalizerModelArguments(ModelArguments):
 
 @dataclass
 class LocalizerTrainingArguments(PlcTrainingArguments):
-    """`PlcTrainingArguments` with a projector that stays frozen unless it is given a learning rate."""
+    """Change `PlcTrainingArguments`: the projector stays frozen unless it is given a learning rate."""
 
     projector_learning_rate: float = key(
         0.0, "The peak learning rate of LLaVA's projector or Qwen2-VL's vision merger; 0: it stays frozen."

@@ -19,7 +19,7 @@ from data_prep.common.fill import Checked, key
 
 @dataclass
 class ModelArguments(Checked):
-    """The base model, the compressor put into it, and the adapter trained on it.
+    """Choose the base model, the compressor put into it, and the adapter trained on it.
 
     A key of compressor or processor that is null keeps the checkpoint's value or, for a plain LLaVA, the default of
     `CropLlavaConfig` and `CropLlavaProcessor`.

@@ -1,4 +1,4 @@
-"""The keys that say how a model is trained."""
+"""The keys that set how a model is trained."""
 
 import os
 import re
@@ -21,7 +21,7 @@ DEEPSPEED_PRESETS = (Path("configs/deepspeed"), Path(__file__).parents[2] / "con
 
 @dataclass
 class PlcTrainingArguments(TrainingArguments, Checked):
-    """transformers' `TrainingArguments` with one learning rate per module group; `learning_rate` is LoRA's."""
+    """Extend `TrainingArguments` by one learning rate per module group; `learning_rate` is LoRA's."""
 
     output_dir: str = field(
         metadata={"help": "The run's folder, for config.yaml, train_log.jsonl, checkpoints and final."}

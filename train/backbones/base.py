@@ -23,7 +23,7 @@ LANGUAGE_MODEL = ("model.language_model", "lm_head")  # the modules of the group
 
 
 class Backbone:
-    """One family of visual-language models.
+    """Describe one family of visual-language models.
 
     Attributes:
         title: the family's name in messages.
@@ -55,12 +55,12 @@ class Backbone:
 
     @property
     def export_mark(self) -> str:
-        """The name of a file that an export of this family always holds."""
+        """Return the name of a file that an export of this family always holds."""
         return f"{next(iter(self.auto_classes)).__module__.rpartition('.')[2]}.py"
 
     @property
     def module_groups(self) -> tuple[str, ...]:
-        """All module groups, in the order in which a parameter is assigned to one."""
+        """Return all module groups, in the order in which a parameter is assigned to one."""
         return ("lora", *self.modules, "language_model")
 
     def module_group(self, parameter_name: str) -> str:

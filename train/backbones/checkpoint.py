@@ -26,7 +26,7 @@ from .base import LANGUAGE_MODEL, Backbone
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model on disk or on the Hub.
+    """Open a model on disk or on the Hub.
 
     Args:
         name: folder or Hub name.

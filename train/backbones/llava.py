@@ -1,4 +1,4 @@
-"""LLaVA with a compressor between vision tower and projector, loaded from a plain LLaVA or a checkpoint of our own."""
+"""Describe LLaVA with a compressor between vision tower and projector, from a plain LLaVA or our own checkpoint."""
 
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ from .base import Backbone
 
 
 class Llava(Backbone):
-    """LLaVA 1.5 in llava-hf format and `CropLlava` checkpoints."""
+    """Describe LLaVA 1.5 in llava-hf format and `CropLlava` checkpoints."""
 
     title = "LLaVA"
     model_types = (CropLlavaConfig.model_type, LlavaConfig.model_type)

@@ -1,4 +1,4 @@
-"""Qwen2-VL as a localizer: its batches, and what it does not read.
+"""Describe Qwen2-VL as a localizer: its batches, and what it does not read.
 
 Images keep their aspect ratio and differ in their number of tokens; `image_grid_thw` gives the patches of each one.
 Positions have three axes, which the model derives from that and from the token types.
@@ -63,7 +63,7 @@ class Qwen2VLCollator(Collator):
 
 
 class Qwen2VL(Backbone):
-    """Qwen2-VL, all of whose visual tokens reach the language model."""
+    """Describe Qwen2-VL, all of whose visual tokens reach the language model."""
 
     title = "Qwen2-VL"
     model_types = ("qwen2_vl",)

@@ -28,7 +28,7 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 
 @dataclass(frozen=True)
 class Numbers:
-    """Some numbers of one matrix."""
+    """Hold a sample of one matrix's numbers."""
 
     shape: list[int]
     row: list[float]  # the first `NUMBERS` of the row in the middle

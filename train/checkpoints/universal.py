@@ -64,5 +64,5 @@ def depends_on_processes(checkpoint: Path) -> bool:
 
 
 def load_as_universal(accelerator: Accelerator) -> None:
-    """Tell DeepSpeed that the checkpoint to load is a universal one. It writes its usual ones from then on."""
+    """Make DeepSpeed load a universal checkpoint. It writes its usual ones from then on."""
     accelerator.state.deepspeed_plugin.deepspeed_config["checkpoint"] = {"load_universal": True}

@@ -42,7 +42,7 @@ SHARPNESS = 20.0  # of the alignment's cosines
 
 @dataclass(frozen=True)
 class BaseRecipe(Recipe):
-    """Keys of the command line."""
+    """Define the keys of the command line."""
 
     alignment_steps: int = key(800, "Steps of the stage that names patches.")
     answers_steps: int = key(500, "Steps with the vision tower frozen.")

@@ -38,7 +38,7 @@ SHARES = {"place": 0.35, "frame": 0.3, "pair": 0.2, "panel": 0.15}  # of the phr
 
 @dataclass(frozen=True)
 class GroundingRecipe(Checked, Recipe):
-    """Keys of the command line."""
+    """Define the keys of the command line."""
 
     base: str = key("configs/demo_base", "Model to start from, with its processor.")
     steps: int = key(1000, "Training steps.")
@@ -53,7 +53,7 @@ class GroundingRecipe(Checked, Recipe):
 
 
 class GroundingBoards(Boards):
-    """Boards with phrases as questions and cells as answers."""
+    """Yield boards with phrases as questions and cells as answers."""
 
     kinds = tuple(SHARES)
 

@@ -19,7 +19,7 @@ LOG_FILE = "train_log.jsonl"
 
 @dataclass(frozen=True)
 class Recipe:
-    """Keys that every recipe has."""
+    """Define the keys that every recipe has."""
 
     out: str = field(metadata={"help": "Folder for the model and its log."})
     batch_images: int = key(8, "Boards per step.")

@@ -12,7 +12,7 @@ from data_prep.hub.upload import PushArguments
 
 @dataclass
 class ExportArguments(PushArguments):
-    """The checkpoint to export, the folder to write, and what its card says."""
+    """Choose the checkpoint to export, the folder to write, and the card's facts."""
 
     checkpoint: str = field(metadata={"help": "The folder or Hub name of a checkpoint of this project."})
     out: str = field(metadata={"help": "The folder to write; an earlier export there is replaced."})

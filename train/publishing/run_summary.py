@@ -37,7 +37,7 @@ HIDDEN = {"model", "accelerator_config", "use_cpu"}
 
 @dataclass(frozen=True)
 class TrainingSource:
-    """One entry of `train_data`.
+    """Hold one entry of `train_data`.
 
     Args:
         name: of the source.
@@ -54,7 +54,7 @@ class TrainingSource:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """A run.
+    """Hold the facts of a run that its card states.
 
     Args:
         module: `train.plc` or `train.localizer`.
