@@ -75,6 +75,11 @@ class ModelLocalizer(RegionLocalizer):
         """Load the processor of a model that the class knows."""
         raise NotImplementedError
 
+    def to(self, device: torch.device | str) -> Self:
+        """Move the model to a device."""
+        self.model.to(device)
+        return self
+
     def predict(
         self, images: Sequence[Image.Image], questions: Sequence[str], batch_size: int = 8
     ) -> list[LocatedRegion]:

@@ -2,7 +2,7 @@
 
 import torch
 
-from crop_model.localization.base import RegionLocalizer
+from crop_model.localization.base import ModelLocalizer
 from crop_model.localization.detected import DETECTORS, ZeroShotLocalizer
 from crop_model.localization.generated import Localizer
 from data_prep.common.errors import ConfigError, one_line
@@ -12,7 +12,7 @@ from . import BACKBONES
 from .checkpoint import Checkpoint
 
 
-def load_localizer(name: str, dtype: torch.dtype, device: torch.device) -> RegionLocalizer:
+def load_localizer(name: str, dtype: torch.dtype, device: torch.device) -> ModelLocalizer:
     """Load a checkpoint of this project, a grounding detector, or any other model that the Auto classes load.
 
     Args:
@@ -34,7 +34,7 @@ def load_localizer(name: str, dtype: torch.dtype, device: torch.device) -> Regio
         raise ConfigError(f"localizer {name}: {one_line(error)}") from error
 
 
-def localizer_cost(localizer: RegionLocalizer, text_tokens: int) -> dict[str, int | None]:
+def localizer_cost(localizer: ModelLocalizer, text_tokens: int) -> dict[str, int | None]:
     """Count `localizer_macs` and `localizer_flops` of one question by formula; both are None without a formula.
 
     Args:

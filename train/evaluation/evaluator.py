@@ -32,7 +32,7 @@ from .answer_cache import AnswerCache, remove_answers
 from .arguments import EvaluateArguments, RowSpec
 from .benchmark_scores import Scored
 from .loaded_models import LoadedModels, in_order
-from .localization import LocatedRow, locate, measures, measures_text
+from .localization import LocatedRow, measures, measures_text
 from .metrics.matching import exact_match
 from .prediction import Prediction, by_benchmark, clear_predictions, write_predictions
 from .questions import QuestionsByLabel, load_questions, read_benchmarks, scored
@@ -63,10 +63,7 @@ class Evaluator:
         self.samples = load_questions(arguments, data, questions, self.processor)
         self.located: dict[str, LocatedRow] = {}
         if spec.localizer is not None:
-            if spec.localizer not in loaded.located:
-                localizer = loaded.localizer(spec.localizer)
-                loaded.located[spec.localizer] = locate(localizer, self.samples, self.collator, arguments.batch_size)
-            self.located = loaded.located[spec.localizer]
+            self.located = loaded.located(spec.localizer, self.samples, self.collator, arguments.batch_size)
 
     def predictions(self) -> list[Prediction]:
         """Return every question's answer in the data's order, the same on every process."""
@@ -204,6 +201,7 @@ def evaluate_row(
         row = describe_row(spec, evaluator.checkpoint, predictions, ttft_s, arguments.torch_dtype)
         if spec.localizer is not None:
             row |= localizer_cost(loaded.localizer(spec.localizer), row["text_tokens"])
+            loaded.set_aside(spec.localizer)
         annotated = evaluator.samples
         if arguments.benchmarks:  # a question without a region is one that nobody annotated
             annotated = annotated.filter(lambda region: region is not None, input_columns="region")

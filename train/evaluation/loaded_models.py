@@ -4,17 +4,19 @@ import gc
 from collections.abc import Sequence
 from typing import Any
 
+import datasets
 import torch
 from accelerate import PartialState
 
-from crop_model.localization.base import RegionLocalizer
+from crop_model.localization.base import ModelLocalizer
 from data_prep.common.errors import ConfigError
 from train.backbones.checkpoint import Checkpoint
 from train.backbones.localizers import load_localizer
 from train.checkpoints.loading import read_config
+from train.data.collator import Collator
 
 from .arguments import RowSpec
-from .localization import LocatedRow
+from .localization import LocatedRow, locate
 
 Key = tuple[Any, ...]
 
@@ -28,10 +30,10 @@ class LoadedModels:
 
     def __init__(self, specs: Sequence[RowSpec], dtype: torch.dtype) -> None:
         self.dtype = dtype
-        self.located: dict[str, dict[str, LocatedRow]] = {}  # by localizer, its predictions for every question
         self._opened: dict[Key, tuple[Checkpoint, Any]] = {}
         self._models: dict[Key, Any] = {}
-        self._localizers: dict[str, RegionLocalizer] = {}
+        self._localizers: dict[str, ModelLocalizer] = {}
+        self._located: dict[str, dict[str, LocatedRow]] = {}  # by localizer, its predictions for every question
         for spec in specs:
             if model_key(spec) not in self._opened:
                 checkpoint = Checkpoint.open(spec.checkpoint, needs_compressor=True, **spec.compressor())
@@ -54,11 +56,27 @@ class LoadedModels:
             self._models[key] = self.opened(spec)[0].merged(self.dtype, PartialState().device)
         return self._models[key]
 
-    def localizer(self, name: str) -> RegionLocalizer:
-        """Return the localizer of that name."""
+    def localizer(self, name: str) -> ModelLocalizer:
+        """Return the localizer of that name, on the device until `set_aside`."""
         if name not in self._localizers:
             self._localizers[name] = load_localizer(name, self.dtype, PartialState().device)
-        return self._localizers[name]
+        return self._localizers[name].to(PartialState().device)
+
+    def set_aside(self, name: str) -> None:
+        """Free the device of a localizer; only the first process, which measures time with it, has it on the CPU."""
+        self._localizers[name].to("cpu")
+        if not PartialState().is_main_process:
+            del self._localizers[name]
+            gc.collect()  # a model may refer to itself
+
+    def located(
+        self, name: str, samples: datasets.Dataset, collator: Collator, batch_size: int
+    ) -> dict[str, LocatedRow]:
+        """Return what `locate` returns, called once per localizer, which is set aside afterwards."""
+        if name not in self._located:
+            self._located[name] = locate(self.localizer(name), samples, collator, batch_size)
+            self.set_aside(name)
+        return self._located[name]
 
     def keep_for(self, specs: Sequence[RowSpec]) -> None:
         """Free what none of the remaining rows needs."""

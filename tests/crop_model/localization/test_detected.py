@@ -20,6 +20,11 @@ def localizer(request: pytest.FixtureRequest) -> ZeroShotLocalizer:
     return DETECTOR_MAKERS[request.param]()
 
 
+def test_it_moves_with_its_model() -> None:
+    for make in DETECTOR_MAKERS.values():
+        assert make().to("meta").model.device.type == "meta"
+
+
 def picture(seed: int, size: tuple[int, int] = (96, 64)) -> Image.Image:
     noise = torch.randint(0, 256, (size[1], size[0], 3), generator=torch.Generator().manual_seed(seed))
     return Image.fromarray(noise.to(torch.uint8).numpy())

@@ -7,18 +7,20 @@ import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 from PIL import Image
 
-from crop_model.localization.base import LocatedRegion
+from crop_model.localization.base import LocatedRegion, ModelLocalizer
 from crop_model.modeling_crop_llava import CropLlavaForConditionalGeneration
 from data_prep.schema.sample import RegionAnnotation, sample_id, write_regions
 from train.backbones.checkpoint import Checkpoint
 from train.evaluate import main
 from train.evaluation import evaluator as evaluate
+from train.evaluation import loaded_models
 from train.evaluation.arguments import RowGroup, RowSpec
 from train.evaluation.prediction import Prediction
 from train.evaluation.report import add_relative_accuracy, describe_row, result_table, write_report
@@ -242,6 +244,71 @@ def test_models_and_localizers_are_loaded_once_and_freed_before_the_next(
     written = [(row["token_budget"], row["region_source"]) for row in result["rows"]]
     assert written == [(16, "localizer"), (8, "oracle"), (16, "global"), (8, "localizer"), (8, "oracle")]
     assert read_predictions(tmp_path / "out", 1) == read_predictions(tmp_path / "out", 4)
+
+
+class Recorder(ModelLocalizer):
+    """A localizer that knows where it is and localizes only on the device."""
+
+    device = "device"
+
+    def __init__(self) -> None:
+        self.itself = self  # as a model may
+
+    def to(self, device: str) -> "Recorder":
+        self.device = device
+        return self
+
+    def predict(self, images: list, questions: list[str], batch_size: int = 8) -> list[LocatedRegion]:
+        assert self.device == "device"
+        return the_corner(self, images, questions)
+
+
+@pytest.fixture(params=[True, False])
+def recorders(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref]:
+    """Localizers loaded so far, on the first process or on another."""
+    loaded: list[weakref.ref] = []
+
+    def load(*_: object) -> Recorder:
+        recorder = Recorder()
+        loaded.append(weakref.ref(recorder))
+        return recorder
+
+    state = SimpleNamespace(device="device", is_main_process=request.param)
+    monkeypatch.setattr("train.evaluation.loaded_models.PartialState", lambda: state)
+    monkeypatch.setattr("train.evaluation.loaded_models.load_localizer", load)
+    monkeypatch.setattr("train.evaluation.evaluator.localizer_cost", lambda *_: {})
+    merged = Checkpoint.merged
+    monkeypatch.setattr(Checkpoint, "merged", lambda self, dtype, device: merged(self, dtype))
+    return loaded
+
+
+def test_while_questions_are_answered_the_localizer_is_off_the_device(
+    tiny_llava: Path,
+    tiny_crop_llava: Path,
+    tmp_path: Path,
+    recorders: list[weakref.ref],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first process has it on the CPU, another one no more."""
+    seen: list[str | None] = []
+
+    def look(self: evaluate.Evaluator, indices: Sequence[int]) -> list[Prediction]:
+        localizer = recorders[-1]()
+        seen.append(localizer and localizer.device)
+        return answer(self, indices)
+
+    answer = evaluate.Evaluator._answer
+    monkeypatch.setattr(evaluate.Evaluator, "_answer", look)
+    by_localizer = {"region_source": "localizer", "localizer": str(tiny_llava)}
+    rows = [{"checkpoint": str(tiny_crop_llava), **by_localizer, "token_budget": budget} for budget in (16, 8)]
+    is_first = loaded_models.PartialState().is_main_process
+    gc.disable()
+    try:
+        run(tmp_path / "out", rows, write_data(tmp_path / "data", ["7"]))
+    finally:
+        gc.enable()
+    assert set(seen) == {"cpu" if is_first else None}
+    assert len(recorders) == 1 or not is_first  # the only one that measures
 
 
 def the_corner(self: object, images: list, questions: list[str], batch_size: int = 8) -> list[LocatedRegion]:
