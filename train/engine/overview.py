@@ -53,7 +53,7 @@ def _steps(rows: int, args: PlcTrainingArguments) -> str:
     batches = math.floor(share) if args.dataloader_drop_last else math.ceil(share)
     steps = max(1, math.ceil(batches / args.gradient_accumulation_steps))
     total = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps)
-    return f"{steps:,} steps per epoch, {total:,} in total"
+    return f"{steps:,} step{'s' if steps != 1 else ''} per epoch, {total:,} in total"
 
 
 def show_sample(samples: datasets.Dataset, collator: Collator) -> str:

@@ -80,6 +80,12 @@ def test_of_packed_rows_the_other_mode_has_no_steps(
     assert line.endswith("; 13 samples with split_turns: false")
 
 
+def test_one_step_is_singular(build: Callable[..., PlcTrainer], capsys: pytest.CaptureFixture) -> None:
+    build(build_trainer, "max_steps=-1", "num_train_epochs=1", "per_device_train_batch_size=29")
+    out = capsys.readouterr().out
+    assert out.count(" 1 step per epoch, 1 in total") == 2 and "1 steps" not in out
+
+
 def test_only_the_first_process_counts_and_prints(
     build: Callable[..., PlcTrainer], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
