@@ -12,6 +12,7 @@ import difflib
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
@@ -30,7 +31,18 @@ _COMMAND_LINE = "command line"
 
 
 class _Loader(yaml.SafeLoader):
-    """Load YAML whose only booleans are true and false, and that has no dates: `save_strategy: no` is a text."""
+    """Load YAML whose only booleans are true and false, and that has no dates: `save_strategy: no` is a text.
+
+    A key that is given twice is an error, as YAML says: the last one would silently win.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        counts = Counter(key.value for key in keys)
+        for key in reversed(keys):
+            if counts[key.value] > 1:
+                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: {key.value} is given twice")
+        return super().construct_mapping(node, deep)
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -185,7 +197,8 @@ def _read_words(argv: Sequence[str], positionals: Sequence[str]) -> tuple[dict[s
         count = max(1, len(free) - len(positionals) + 1) if several else 1
         overrides.append((name.removesuffix("..."), free[:count] if several else free[0]))
         free = free[count:]
-    mistakes += [f"{_COMMAND_LINE}: {word!r} is neither a configuration file nor key=value" for word in free]
+    folder = {word: "a folder, " if Path(word).is_dir() else "" for word in free}
+    mistakes += [f"{_COMMAND_LINE}: {x!r} is {folder[x]}neither a configuration file nor key=value" for x in free]
     for key, value in overrides:
         try:
             values = _put(values, key.split("."), value)
@@ -231,10 +244,18 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read the mapping in a YAML file; a ConfigError names the file if it is missing or holds anything else."""
     if not Path(path).is_file():
         raise ConfigError(f"{path}: no such file")
-    values = _load_yaml(Path(path).read_text(encoding="utf-8"), str(path))
+    values = _load_yaml(read_text(path), str(path))
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected 'key: value' lines")
     return {str(key): value for key, value in values.items()}
+
+
+def read_text(path: str | Path) -> str:
+    """Read a text file of the user's; a ConfigError names it if it is not UTF-8."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8: {one_line(error)}") from None
 
 
 def _load_yaml(text: str, where: str) -> Any:

@@ -11,6 +11,7 @@ import datasets
 import deepspeed
 from transformers import TrainerCallback
 
+from data_prep.common.command_line import read_text
 from data_prep.common.errors import ConfigError, DataError, RunError
 from train.arguments.data import DataArguments
 from train.arguments.model import ModelArguments
@@ -104,7 +105,7 @@ def build_trainer(
     checkpoint = open_to_train(model_arguments, args)
     processor = checkpoint.processor(**model_arguments.processor())
     if model_arguments.chat_template is not None:
-        processor.chat_template = Path(model_arguments.chat_template).read_text(encoding="utf-8")
+        processor.chat_template = read_text(model_arguments.chat_template)
     bad: list[BadSample] | None = [] if args.on_bad_sample == "skip" else None
     counts: list[SourceCount] = []
     with args.main_process_first(desc="the samples"):  # the other processes find them in the cache

@@ -90,6 +90,18 @@ def test_refusals_name_file_and_key(config: str, tmp_path: Path) -> None:
     assert "more than one" in refusal(config, config)
 
 
+def test_files_that_are_no_configuration(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_bytes(b"count: \xff\xfe\n")
+    assert refusal(str(wrong)).startswith(f"{wrong}: not UTF-8: ")
+    wrong.write_text("count: 3\nname: a\ncount: 4\n")
+    assert refusal(str(wrong)) == f"{wrong}: not YAML: line 3: count is given twice"
+    wrong.write_text("count: 3\nnested: {r: 1, r: 2}\n")
+    assert refusal(str(wrong)) == f"{wrong}: not YAML: line 2: r is given twice"
+    message = f"command line: '{tmp_path}' is a folder, neither a configuration file nor key=value"
+    assert refusal("count=3", str(tmp_path)) == message
+
+
 def test_a_file_may_serve_several_programs_but_the_command_line_may_not(tmp_path: Path) -> None:
     shared = tmp_path / "shared.yaml"
     shared.write_text("count: 3\nlearning_rate: 1.0\nlora: {r: 8}\n")
