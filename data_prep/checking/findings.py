@@ -57,7 +57,9 @@ CHECKS = {
     "box_degenerate": Check("error", "rows", "a box less than a pixel wide or high, or with swapped corners"),
     "region_mismatch": Check("error", "rows", "the region is not the union of the boxes, clipped to the image"),
     "unknown_method": Check("error", "rows", f"a method other than {', '.join(REGION_METHODS)}"),
-    "no_region": Check("warning", "questions", "no row in the sidecar: trained without a region"),
+    "no_region": Check(
+        "warning", "questions", "neither boxes in the record nor a row in a sidecar: trained without a region"
+    ),
     "unused_row": Check("warning", "rows", "a row for a question that the annotations do not contain"),
 }
 

@@ -326,10 +326,14 @@ def test_what_annotation_rejected_is_passed_over(data: DataSet, tmp_path: Path) 
     assert "rejected.jsonl: line 1: not JSON" in first(report, "annotations")
 
 
-def test_own_boxes_need_no_sidecar(data: DataSet, tmp_path: Path) -> None:
+def test_own_boxes_need_no_sidecar(data: DataSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data.rows = []
     data.records[0]["objects"] = BOX
     assert found(run(tmp_path, data.write())[1]) == {"no_region": 3}
+    capsys.readouterr()
+    source = {key: value for key, value in data.write().items() if key != "regions"}
+    assert found(run(tmp_path, source)[1]) == {"no_region": 3}
+    assert "neither boxes in the record nor a row in a sidecar: trained without a region" in capsys.readouterr().out
 
 
 # ---- the program
