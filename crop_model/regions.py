@@ -32,7 +32,7 @@ Frame = Literal["padded_square", "cropped", "squashed"]
 FRAMES = get_args(Frame)
 REGION_GRID = (8, 8)
 WHOLE_IMAGE: Cells = (0, 0, REGION_GRID[1] - 1, REGION_GRID[0] - 1)
-_EPSILON = 1e-6  # of a cell: a box that ends on a cell's edge does not touch the next cell
+_EPSILON = 1e-6  # in cells: a box that ends on a cell's edge does not touch the next cell
 
 
 class RegionError(ValueError):

@@ -49,7 +49,7 @@ class AnswerArguments(Checked):
         if self.region is not None and len(self.region) != 4:
             yield f"region: expected x1, y1, x2, y2, got {self.region}"
         if self.region is not None and self.localizer is not None:
-            yield "region and localizer: one of them tells where to look"
+            yield "region and localizer: give one of them, not both"
         if self.count < 1 or self.max_new_tokens < 1:
             yield "count and max_new_tokens: must be at least 1"
 

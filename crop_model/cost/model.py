@@ -40,8 +40,8 @@ class LanguageModelShape:
     hidden_size: int
     intermediate_size: int
     num_layers: int
-    key_value_size: int  # of all key heads together: heads x head size
-    query_size: int  # of all query heads together
+    key_value_size: int  # all key heads together: heads x head size
+    query_size: int  # all query heads together
     vocab_size: int
 
     @classmethod

@@ -142,12 +142,12 @@ class _Pruner:
         self.llm: LlamaModel = model.model.language_model
         self.config = config
         self.prompts: WeakKeyDictionary[Cache, _Prompt] = WeakKeyDictionary()
-        self.images: tuple[Tensor, ...] = ()  # of those encoded last: region and rank of tokens, (M, T) each
+        self.images: tuple[Tensor, ...] = ()  # encoded last: region and rank of tokens, (M, T) each
         self.input_ids: Tensor
         self.real: Tensor | None = None  # the attention mask, bool, padding is False
         self.queries: Tensor  # (B, S, heads * head size) of layer K - 1, before rotation
         self.keys: Tensor
-        self.pruned: _Prompt | None = None  # of this forward pass; None in a decoding step
+        self.pruned: _Prompt | None = None  # this forward pass's prompt; None in a decoding step
         self.replaced: dict[str, Any] = {}  # arguments of the layers >= K in this forward pass
 
     def attach(self) -> list[torch.utils.hooks.RemovableHandle]:

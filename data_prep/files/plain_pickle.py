@@ -15,7 +15,7 @@ from typing import Any
 from data_prep.common.errors import DataError, one_line
 
 PLAIN = {"set": set, "frozenset": frozenset}
-BUILTINS = {"builtins", "__builtin__"}  # of Python 3 and 2
+BUILTINS = {"builtins", "__builtin__"}  # in Python 3 and 2
 
 # Errors that `pickle` raises on a damaged file, besides its own.
 PICKLE_ERRORS = (

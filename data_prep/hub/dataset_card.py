@@ -93,7 +93,7 @@ def write_card(
         exif=EXIF_POLICY,
         counts=markdown_table(["source", "questions", *methods], counts),
         flags=markdown_table(["flag", "rows", "meaning"], meanings),
-        licences=markdown_table(["source", "said to be"], [[m.source, stated_licence(m)] for m in manifests]),
+        licences=markdown_table(["source", "stated licence"], [[m.source, stated_licence(m)] for m in manifests]),
         sources=sources,
     )
     (folder / "README.md").write_text(text, encoding="utf-8")

@@ -31,8 +31,8 @@ Pixels = Annotated[int, Field(gt=0, le=1_000_000)]  # a side of an image
 Id = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]  # 7 as well as "7"
 XYXY = tuple[float, float, float, float]
 
-Questions = Iterator[Question | RecordError]  # of a record, with an error in place of each unusable one
-Items = Iterable[tuple[str, Any]]  # of a look-up table, by key
+Questions = Iterator[Question | RecordError]  # a record's questions, an error in place of each unusable one
+Items = Iterable[tuple[str, Any]]  # (key, value) of a look-up table
 
 
 class Sized(BaseModel):

@@ -21,8 +21,8 @@ from data_prep.schema.question import BoxFrame, Question
 
 from .base import Embedded, Questions, Source, look_up, majority, xywh
 
-Cell = str | Embedded | list[str | Embedded]  # of an image
-Numbers = list[float] | list[list[float]] | None  # of one box or several
+Cell = str | Embedded | list[str | Embedded]  # one image or several
+Numbers = list[float] | list[list[float]] | None  # coordinates of one box or several
 
 
 @dataclass(frozen=True)

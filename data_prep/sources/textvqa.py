@@ -24,7 +24,7 @@ from .base import XYXY, Id, Items, Pixels, Questions, Sized, look_up, votes, xyw
 from .rosetta import NO_OCR, ImageText, RosettaText
 
 NO_ANSWER = frozenset(("unanswerable", "answering does not require reading text in the image"))
-ENOUGH_ANNOTATORS = 3  # of ten: an answer that so many gave is fully correct by VQA's accuracy
+ENOUGH_ANNOTATORS = 3  # out of ten: an answer that so many gave is fully correct by VQA's accuracy
 
 
 class TextOcrWord(BaseModel):

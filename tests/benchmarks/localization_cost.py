@@ -48,7 +48,7 @@ def qwen2_vl_2b(side: int = SIDE) -> LocalizerShape:
 def by_text() -> str:
     """One question about one image, by its length."""
     lines = [
-        "| LLaVA-1.5 | text tokens | all 576 | PLC at 64 | localizer | of that decoding | PLC + localizer "
+        "| LLaVA-1.5 | text tokens | all 576 | PLC at 64 | localizer | decoding alone | PLC + localizer "
         "| sooner, at most |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
@@ -86,8 +86,8 @@ def of_questions(size: str, text: int, questions: int) -> list[float]:
 def by_questions(text: int = 40) -> str:
     """Many questions about one image."""
     lines = [
-        f"| LLaVA-1.5, {text} text tokens | questions | all 576, nothing kept | tower kept | cache kept "
-        "| PLC + localizer, nothing kept | towers and the localizer's cache kept |",
+        f"| LLaVA-1.5, {text} text tokens | questions | all 576, nothing reused | tower output reused "
+        "| KV cache reused | PLC + localizer, nothing reused | tower outputs and the localizer's KV cache reused |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for size in MODELS:

@@ -60,7 +60,7 @@ class Checkpoint:
         if model_type is not None and model_type not in BACKBONES:
             raise ConfigError(f"model {name}: a model of type {model_type!r} is none of {', '.join(BACKBONES)}")
         if model_type is None or "vision_config" not in stored:  # an adapter of another program has no such file
-            raise ConfigError(f"model {name}: no config.json that tells the model's type and sizes")
+            raise ConfigError(f"model {name}: no config.json with the model's type and sizes")
         backbone = BACKBONES[model_type]
         if needs_compressor and not backbone.compresses:
             compressing = ", ".join(known for known, family in BACKBONES.items() if family.compresses)

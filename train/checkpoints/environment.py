@@ -11,7 +11,7 @@ import torch
 from accelerate import PartialState
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets")
-ENVIRONMENT_FILE = "environment.json"  # of a training run, beside its config.yaml
+ENVIRONMENT_FILE = "environment.json"  # in a training run's folder, beside config.yaml
 
 
 def describe_environment(dtype: str) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def with_weights(checkpoint: str, folder: Path, model_class: type[PreTrainedMode
     shutil.copytree(checkpoint, folder, ignore=shutil.ignore_patterns(*NOT_COPIED))
     stored = named(checkpoint, model_class.config_class.from_pretrained)
     with torch.device("meta"):  # names and shapes, which is what saving needs
-        model = model_class(stored).to(stored.dtype or torch.float32)  # config.json tells this type; weights stay fp32
+        model = model_class(stored).to(stored.dtype or torch.float32)  # config.json's type; weights stay fp32
         if adapter is not None:
             model.name_or_path = adapter.base_model_name_or_path  # PEFT writes that of the model, which has none yet
             model = get_peft_model(model, adapter)

@@ -92,7 +92,7 @@ class Collator:
 
     def open_images(self, row: Row) -> list[Image.Image]:
         """Open the row's images in RGB, un-rotated as annotations see them: an EXIF orientation is not applied."""
-        size = None if row["width"] is None else (row["width"], row["height"])  # of the first image
+        size = None if row["width"] is None else (row["width"], row["height"])  # the first image's
         try:
             return [
                 open_rgb(Path(path), self.max_image_pixels, size if number == 0 else None)

@@ -25,7 +25,7 @@ FEATURES = datasets.Features(
         "messages": datasets.Value("string"),  # JSON, as chat templates take them
         "images": datasets.List(datasets.Value("string")),  # paths that open
         "region": datasets.List(datasets.Value("float64")),  # pixel xyxy of the first image, before expansion
-        "width": datasets.Value("int32"),  # of the first image, if the sidecar states it
+        "width": datasets.Value("int32"),  # the first image's, if the sidecar states it
         "height": datasets.Value("int32"),
         "length": datasets.Value("int32"),  # tokens with every image's visual tokens
         "bad": datasets.Value("string"),  # why the row cannot be used; not a column of `load_samples`

@@ -37,7 +37,7 @@ from .loop import Recipe, train_steps, write_log
 from .reading import read, see, which_are_right
 
 STAGES = ("alignment", "answers", "all", "spread")
-SHARPNESS = 20.0  # of the alignment's cosines
+SHARPNESS = 20.0  # factor of the alignment's cosines
 
 
 @dataclass(frozen=True)

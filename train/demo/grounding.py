@@ -33,7 +33,12 @@ from .base_data import BoardCollator, Boards
 from .loop import Recipe, train_steps, write_log
 from .reading import read, see, which_are_right
 
-SHARES = {"place": 0.35, "frame": 0.3, "pair": 0.2, "panel": 0.15}  # of the phrases, if the board has such a thing
+SHARES = {
+    "place": 0.35,
+    "frame": 0.3,
+    "pair": 0.2,
+    "panel": 0.15,
+}  # shares of the phrases, if the board has such a thing
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class StepMeter(TrainerCallback):
         self.adapter_parameters = adapter_parameters
         self.peak_flops = peak_flops() if bf16 and shape is not None else None
         self._start = 0.0
-        self.rates: dict[str, float] = {}  # of the last step, by module group
+        self.rates: dict[str, float] = {}  # the last step's, by module group
         self._clear()
 
     def _clear(self) -> None:

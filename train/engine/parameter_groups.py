@@ -7,7 +7,7 @@ projector        LLaVA's projector, Qwen2-VL's merger        projector_learning_
 vision_tower     the vision tower                            never trains
 language_model   all other parameters, the head among them   learning_rate, of a localizer trained whole
 
-`Backbone.modules` tells where each group lies in a model.
+`Backbone.modules` maps each group to its path in a model.
 """
 
 from typing import Any

@@ -232,7 +232,7 @@ class PlcTrainer(Trainer):
 def exact_matches(logits: Tensor, labels: Tensor) -> Tensor:  # (B, L, V), (B, L)
     """Return (B,): 1 if the most likely token is right at every supervised position, 0 if not, -1 without any.
 
-    With teacher forcing this tells whether greedy decoding gives exactly the expected answer: as long as every token is
+    With teacher forcing this equals an exact match of the greedily decoded answer: as long as every token is
     right, both see the same prefix. The accuracy during training therefore costs no generation.
     """
     predicted, expected = logits[:, :-1].argmax(dim=-1), labels[:, 1:]  # (B, L-1)

@@ -26,7 +26,7 @@ class Prediction:
     annotated_patches: int  # patches of the annotated region; 0: it has none
     images: int
     visual_tokens: int
-    text_tokens: int  # of the prompt
+    text_tokens: int  # text tokens in the prompt
     benchmark: str | None = None
     scored: ScoredRow | None = None  # input of the benchmark's metric
 

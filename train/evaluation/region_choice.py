@@ -48,7 +48,7 @@ def displaced_box(box: Box, width: int, height: int, rng: random.Random) -> Box:
     x0, y0, x1, y1 = box
     box_width, box_height = x1 - x0, y1 - y0
     x_end, y_end = width - box_width, height - box_height  # the last corner at which the box is inside
-    top, bottom = max(0.0, y0 - box_height), min(y_end, y1)  # of the middle row
+    top, bottom = max(0.0, y0 - box_height), min(y_end, y1)  # the middle row's ends
     strips = [
         (0.0, 0.0, x_end, y0 - box_height),
         (0.0, y1, x_end, y_end),

@@ -152,8 +152,8 @@ def report_text(result: Mapping[str, Any]) -> str:
 
 BENCHMARKS_NOTE = (
     "Accuracy: the mean over benchmarks of each one's metric over its full score, all of the same weight, with a "
-    "bootstrap interval; relative: the mean of what is kept of the full-token model's. The second table has each "
-    "metric in per cent, MME's total as it is, and in brackets the per cent that is kept."
+    "bootstrap interval; relative: the mean of the ratios to the full-token model's. The second table has each "
+    "metric in per cent, MME's total as it is, and in brackets the per cent of the full-token model's."
 )
 
 COST_NOTE = (

@@ -17,7 +17,7 @@ from data_prep.files.images import open_rgb
 from train.data.collator import Collator
 from train.pictures.asking import answer_and_draw, own_question
 
-MAX_ANSWER_TOKENS = 16  # of the answer in the picture
+MAX_ANSWER_TOKENS = 16  # limit for the answer in the picture
 
 
 def read_request(path: str | None, question: str, region: Sequence[float] | None) -> tuple[Image.Image, dict[str, Any]]:

@@ -30,7 +30,7 @@ from train.engine.resume import FREE_KEYS, FREE_PREFIXES
 SHOWN_ALL_THE_SAME = {"per_device_train_batch_size", "gradient_accumulation_steps"}
 PLC_ARGUMENTS = (ModelArguments, DataArguments, PlcTrainingArguments)
 LOCALIZER_ARGUMENTS = (LocalizerModelArguments, DataArguments, LocalizerTrainingArguments)
-LOCALIZER_KEY = "full"  # of config.yaml, which train.plc does not have
+LOCALIZER_KEY = "full"  # a key in config.yaml that train.plc does not have
 # The card states them elsewhere, or transformers fills them in.
 HIDDEN = {"model", "accelerator_config", "use_cpu"}
 

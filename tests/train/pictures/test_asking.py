@@ -45,7 +45,7 @@ WRONG_CALLS = {
     "half a region": (["image=IMAGE", "question=what ?", "region=[1, 2]"], "region: expected x1, y1, x2, y2"),
     "two regions": (
         ["image=IMAGE", "question=what ?", "region=[1, 2, 3, 4]", "localizer=somewhere"],
-        "region and localizer: one of them tells where to look",
+        "region and localizer: give one of them, not both",
     ),
     "no question at all": (["count=0"], "count and max_new_tokens: must be at least 1"),
     "unknown key": (["pictures=2"], "unknown key 'pictures' \\(did you mean 'picture'"),

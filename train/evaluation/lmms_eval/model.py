@@ -28,7 +28,7 @@ from train.backbones.localizers import load_localizer
 from train.evaluation.arguments import DTYPES
 from train.evaluation.vision_reuse import each_image_once
 
-MAX_NEW_TOKENS = 1024  # of a task that sets none, as in lmms-eval's own LLaVA
+MAX_NEW_TOKENS = 1024  # for a task that sets none, as in lmms-eval's own LLaVA
 SAMPLING = ("temperature", "top_p", "top_k")
 GENERATION_KEYS = ("max_new_tokens", "do_sample", "num_beams", "repetition_penalty", *SAMPLING)
 IGNORED_KEYS = ("image_aspect_ratio",)  # for lmms-eval's own LLaVA; here the processor's `frame` decides
@@ -142,7 +142,7 @@ class CropLlava(lmms):
         return ordered.get_original(answers)
 
     def _generate(self, batch: Sequence[tuple]) -> list[str]:
-        questions = [self._asked(text, *of_doc) for text, _, *of_doc in batch]
+        questions = [self._question(text, *of_doc) for text, _, *of_doc in batch]
         options = dict(batch[0][1])
         until = stop_strings(options.pop("until", None))
         inputs = self._inputs(questions, [question.messages(self.processor.image_token) for question in questions])
@@ -155,12 +155,12 @@ class CropLlava(lmms):
         return [cut(text, until).strip() for text in texts]
 
     def _losses(self, batch: Sequence[tuple]) -> list[tuple[float, bool]]:
-        questions = [self._asked(text, *of_doc) for text, _, *of_doc in batch]
+        questions = [self._question(text, *of_doc) for text, _, *of_doc in batch]
         messages = [question.messages(self.processor.image_token) for question in questions]
         targets = [self._target(target, *of_doc) for _, target, _, *of_doc in batch]
         answered = [
-            [*asked, {"role": "assistant", "content": [{"type": "text", "text": target}]}]
-            for asked, target in zip(messages, targets, strict=True)
+            [*prompt, {"role": "assistant", "content": [{"type": "text", "text": target}]}]
+            for prompt, target in zip(messages, targets, strict=True)
         ]
         counts = torch.tensor(self._target_lengths(messages, answered), device=self.device)  # (B,)
         longest = int(counts.max())
@@ -173,7 +173,7 @@ class CropLlava(lmms):
         greedy = ((logits.argmax(dim=-1) == ids) | ~counted).all(dim=1)  # (B,)
         return list(zip(losses.tolist(), greedy.tolist(), strict=True))
 
-    def _asked(
+    def _question(
         self, text: str, doc_to_visual: Callable[[Any], Any], doc_id: int, task: str, split: str
     ) -> LmmsQuestion:
         name = f"task {task}, doc {doc_id}"
@@ -203,10 +203,10 @@ class CropLlava(lmms):
         text = target(self.task_dict[task][split][doc_id]) if callable(target) else target
         return str(text).strip()
 
-    def _target_lengths(self, asked: list[list[dict]], answered: list[list[dict]]) -> list[int]:
+    def _target_lengths(self, prompts: list[list[dict]], answered: list[list[dict]]) -> list[int]:
         """Count the tokens of each answered conversation after those it shares with the unanswered one."""
         template, tokenizer = self.processor.apply_chat_template, self.processor.tokenizer
-        before = tokenizer(template(asked, tokenize=False, add_generation_prompt=True))["input_ids"]
+        before = tokenizer(template(prompts, tokenize=False, add_generation_prompt=True))["input_ids"]
         whole = tokenizer(template(answered, tokenize=False, continue_final_message=True))["input_ids"]
         return [len(ids) - shared_length(ids, start) for ids, start in zip(whole, before, strict=True)]
 

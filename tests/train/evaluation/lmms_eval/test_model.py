@@ -136,7 +136,7 @@ def test_a_localizers_regions_are_used(
 
 def test_the_region_is_of_the_first_image(make: Make, docs: list[dict]) -> None:
     model = make(region_key="region", token_budget=8)
-    two = model._asked("of <image> and <image>", lambda doc: shown(doc) * 2, 0, "toy", SPLIT)
+    two = model._question("of <image> and <image>", lambda doc: shown(doc) * 2, 0, "toy", SPLIT)
     inputs = model._inputs([two], [two.messages("<image>")])
     assert inputs["region_mask"].sum(dim=1).tolist() == [inputs["region_mask"][0].sum(), 0]
     assert inputs["region_mask"][0].any()
@@ -152,7 +152,7 @@ def test_the_region_is_of_the_first_image(make: Make, docs: list[dict]) -> None:
     ],
 )
 def test_images_stand_at_their_marks(make: Make, text: str, kinds: list[str]) -> None:
-    question = make()._asked(text, lambda doc: shown(doc) * 2, 0, "toy", SPLIT)
+    question = make()._question(text, lambda doc: shown(doc) * 2, 0, "toy", SPLIT)
     (turn,) = question.messages("<image>")
     assert [part.get("text", part["type"]) for part in turn["content"]] == kinds
 
