@@ -135,7 +135,10 @@ class PlcTrainingArguments(TrainingArguments, Checked):
             yield str(error)
             return
         if self.deepspeed and "LOCAL_RANK" not in os.environ:
-            yield "deepspeed: start under its launcher: deepspeed --num_gpus N --module train.plc ..."
+            yield (
+                "deepspeed: start it by ./launch/train.sh CONFIG.yaml (MODULE=train.localizer for a localizer), or set "
+                "deepspeed=null for one process"
+            )
 
 
 def deepspeed_config(name: str) -> str:

@@ -68,7 +68,7 @@ def test_resolved_configuration_reads_back(tmp_path: Path, toy_data: Path) -> No
         ("compressor_type=best", "compressor_type: expected .*got 'best'"),
         ("chat_template=none.jinja", "chat_template: no such file: none.jinja"),
         ("deepspeed=none.json", "deepspeed: no such file: none.json"),
-        ("deepspeed=configs/deepspeed/zero2.json", "deepspeed: start under its launcher"),
+        ("deepspeed=configs/deepspeed/zero2.json", "deepspeed: start it by ./launch/train.sh .*deepspeed=null"),
         ("hub_token=hf_secret", "^(?!.*secret).*hub_token"),
         ("train_data=[{annotations: none.json}]", r"train_data\.0\.annotations: no such file or folder: none.json"),
         ("train_data=[{annotation: a.json}]", r"train_data\.0\.annotation: unknown key .did you mean 'annotations'"),
