@@ -110,8 +110,10 @@ class PlcTrainingArguments(TrainingArguments, Checked):
         except ConfigError as error:
             yield str(error)
         yield from (f"localizer_regions: no such folder: {x}" for x in self.localizer_regions if not Path(x).is_dir())
-        if bool(self.localizer_regions) != bool(self.localizer_probability):
-            yield "localizer_regions and localizer_probability go together"
+        if self.localizer_regions and not self.localizer_probability:
+            yield "localizer_regions: goes together with localizer_probability"
+        if self.localizer_probability and not self.localizer_regions:
+            yield "localizer_probability: goes together with localizer_regions"
         if self.localizer_regions and not self.split_turns:
             yield "localizer_regions: predictions are of single questions; split_turns must be true"
 

@@ -67,7 +67,7 @@ class RegionNoise:
             if not 0 <= value <= 1:
                 raise ConfigError(f"{name}: expected a probability, got {value}")
         if self.localizer + self.none > 1:
-            raise ConfigError("localizer_probability and global_probability: add up to more than 1")
+            raise ConfigError("localizer_probability: adds up with global_probability to more than 1")
 
     @property
     def is_off(self) -> bool:

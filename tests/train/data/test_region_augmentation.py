@@ -255,8 +255,9 @@ def test_predictions_give_a_size_to_samples_without_a_sidecar(
 WRONG = {
     "jitter": (["region_jitter=1"], "region_jitter: expected a number from 0 to below 1, got 1.0"),
     "probability": (["global_probability=-0.1"], "global_probability: expected a probability, got -0.1"),
-    "sum": (["global_probability=0.8"], "add up to more than 1"),
-    "alone": (["localizer_regions=[]"], "localizer_regions and localizer_probability go together"),
+    "sum": (["global_probability=0.8"], "localizer_probability: adds up with global_probability to more than 1"),
+    "alone": (["localizer_regions=[]"], "line: localizer_probability: goes together with localizer_regions"),
+    "never": (["localizer_probability=0"], "line: localizer_regions: goes together with localizer_probability"),
     "missing": (["localizer_regions=[nowhere]"], "localizer_regions: no such folder: nowhere"),
     "conversations": (["split_turns=false"], "localizer_regions: predictions are of single questions"),
 }
