@@ -1,8 +1,9 @@
 """The keys that set how a model is trained."""
 
+import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,31 @@ from train.data.region_augmentation import RegionNoise
 
 # the folder as a command in the root of a clone names it, which a run's configuration then keeps; else the clone's own
 DEEPSPEED_PRESETS = (Path("configs/deepspeed"), Path(__file__).parents[2] / "configs" / "deepspeed")
+
+# (what a message calls a range, its test, its keys) of numbers that transformers and torch refuse late or without a key
+_RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
+    (
+        "a number above 0",
+        lambda number: 0 < number < math.inf,
+        (
+            *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"),
+            *("num_train_epochs", "eval_accumulation_steps", "torch_empty_cache_steps", "dataloader_prefetch_factor"),
+            *("ddp_timeout", "pack_length"),
+        ),
+    ),
+    (
+        "a number of at least 0",
+        lambda number: 0 <= number < math.inf,
+        (
+            *("learning_rate", "compressor_learning_rate", "projector_learning_rate", "warmup_steps", "weight_decay"),
+            *("adam_epsilon", "neftune_noise_alpha", "eval_delay", "dataloader_num_workers", "profile_steps"),
+            "picture_steps",
+        ),
+    ),
+    ("a number from 0 to below 1", lambda number: 0 <= number < 1, ("adam_beta1", "adam_beta2")),
+    ("a share from 0 to 1", lambda number: 0 <= number <= 1, ("max_bad_fraction", "label_smoothing_factor")),
+    ("a number from 0 to below 2**32", lambda number: 0 <= number < 2**32, ("seed", "data_seed")),  # as numpy takes
+)
 
 
 @dataclass
@@ -89,8 +115,6 @@ class PlcTrainingArguments(TrainingArguments, Checked):
     def mistakes(self) -> Iterator[str]:
         """Yield a line for each mistake, which begins with the key."""
         yield from self._region_mistakes()
-        if not 0 <= self.max_bad_fraction <= 1:
-            yield f"max_bad_fraction: expected a share from 0 to 1, got {self.max_bad_fraction}"
         if self.remove_unused_columns:
             yield "remove_unused_columns: must stay false: the collator reads the samples whole"
         if self.use_liger_kernel and not is_liger_kernel_available():
@@ -103,6 +127,26 @@ class PlcTrainingArguments(TrainingArguments, Checked):
             yield f"hub_strategy: {self.hub_strategy} would send checkpoints while they are being renamed"
         if self.hub_token is not None:
             yield "hub_token: not read from a configuration, where it would be stored; use `hf auth login`"
+        yield from self._output_mistakes()
+        yield from self._number_mistakes()
+
+    def _output_mistakes(self) -> Iterator[str]:
+        folder = Path(self.output_dir).expanduser()
+        nearest = next((path for path in (folder, *folder.parents) if path.exists()), None)
+        if nearest is not None and not nearest.is_dir():
+            yield f"output_dir: {nearest} is a file, not a folder"
+
+    def _number_mistakes(self) -> Iterator[str]:
+        for text, fits, names in _RANGES:
+            numbers = {name: number for name in names if (number := getattr(self, name)) is not None}
+            yield from (f"{name}: expected {text}, got {x}" for name, x in numbers.items() if not fits(x))
+        if self.max_steps != -1 and self.max_steps < 1:
+            yield f"max_steps: expected a whole number above 0, or -1 for num_train_epochs, got {self.max_steps}"
+        for name in ("logging", "eval", "save"):
+            steps = getattr(self, f"{name}_steps")
+            is_interval = steps is None or 0 < steps < 1 or (steps >= 1 and float(steps).is_integer())
+            if getattr(self, f"{name}_strategy") == "steps" and not is_interval:
+                yield f"{name}_steps: expected a whole number above 0, or a share of all steps below 1, got {steps}"
 
     def _region_mistakes(self) -> Iterator[str]:
         try:

@@ -73,7 +73,18 @@ def test_resolved_configuration_reads_back(tmp_path: Path, toy_data: Path) -> No
         ("train_data=[{annotations: none.json}]", r"train_data\.0\.annotations: no such file or folder: none.json"),
         ("train_data=[{annotation: a.json}]", r"train_data\.0\.annotation: unknown key .did you mean 'annotations'"),
         ("train_data=[{annotations: setup.cfg, weight: 0}]", r"train_data\.0\.weight: expected a number above 0"),
-        ("logging_steps=0", "logging_steps"),
+        ("logging_steps=0", "line: logging_steps: expected a whole number above 0, or a share .*, got 0"),
+        ("save_steps=2.5", "line: save_steps: expected a whole number above 0, or a share .*, got 2.5"),
+        ("per_device_train_batch_size=0", "line: per_device_train_batch_size: expected a number above 0, got 0"),
+        ("gradient_accumulation_steps=0", "line: gradient_accumulation_steps: expected a number above 0, got 0"),
+        ("num_train_epochs=.nan", "line: num_train_epochs: expected a number above 0, got nan"),
+        ("learning_rate=-1", "line: learning_rate: expected a number of at least 0, got -1"),
+        ("compressor_learning_rate=-1", "line: compressor_learning_rate: expected a number of at least 0"),
+        ("projector_learning_rate=.inf", "line: projector_learning_rate: expected a number of at least 0, got inf"),
+        ("max_steps=0", "line: max_steps: expected a whole number above 0, or -1 for num_train_epochs, got 0"),
+        ("adam_beta1=1", "line: adam_beta1: expected a number from 0 to below 1"),
+        ("seed=-1", "line: seed: expected a number from 0 to below"),
+        ("max_bad_fraction=2", "line: max_bad_fraction: expected a share from 0 to 1"),
     ],
 )
 def test_values_that_the_keys_refuse(word: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,6 +93,14 @@ def test_values_that_the_keys_refuse(word: str, message: str, tmp_path: Path, mo
     with pytest.raises(ConfigError, match=message) as caught:
         parse("model=x", f"output_dir={tmp_path}", "use_cpu=true", word)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("folder", ["taken", "taken/run"])
+def test_an_output_folder_that_is_a_file(folder: str, tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    message = f"^command line: output_dir: {tmp_path}/taken is a file, not a folder\ncommand line: eval_steps: "
+    with pytest.raises(ConfigError, match=message):
+        parse("model=x", f"output_dir={tmp_path}/{folder}", "use_cpu=true", "eval_strategy=steps", "eval_steps=0")
 
 
 def test_keys_left_out_are_the_checkpoints(tmp_path: Path) -> None:
