@@ -19,8 +19,8 @@ from data_prep.common.command_line import command
 from data_prep.common.errors import ConfigError
 from data_prep.common.fill import Checked, key
 from train.arguments.data import DataArguments
+from train.backbones import BACKBONES
 from train.backbones.localizers import load_localizer
-from train.data.collator import Collator
 from train.data.samples import load_samples
 from train.pictures.asking import answer_and_draw, load_export, own_question, pick_samples
 from train.pictures.card import contact_sheet
@@ -67,7 +67,7 @@ def main(arguments: AnswerArguments, data: DataArguments) -> None:
         localizer = load_localizer(arguments.localizer, model.dtype, model.device)
     if not rows:
         rows = pick_samples(load_samples(data.eval_data, processor, data.max_length), arguments.count)
-    collator = Collator(processor, data.max_image_pixels)
+    collator = BACKBONES[model.config.model_type].collator(processor, data.max_image_pixels)
     pictures = []
     for row in rows:
         answered = answer_and_draw(model, collator, localizer, row, arguments.max_new_tokens)

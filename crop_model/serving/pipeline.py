@@ -18,7 +18,6 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from crop_model.configuration_crop_llava import CropLlavaConfig
 from crop_model.generation.prompts import conversations, encode
 from crop_model.generation.timing import Timings, generate_timed
 from crop_model.localization.base import RegionLocalizer, in_batches
@@ -53,7 +52,7 @@ class CropPipeline:
     """
 
     def __init__(self, model: Any, processor: Any, localizer: RegionLocalizer | None = None):
-        self.reads_regions = model.config.model_type == CropLlavaConfig.model_type
+        self.reads_regions = "compressor_type" in model.config.to_dict()
         if localizer is not None and not self.reads_regions:
             raise ValueError(f"localizer: a model of type {model.config.model_type} reads no regions")
         self.model, self.processor, self.localizer = model, processor, localizer

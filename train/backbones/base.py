@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from torch import nn
 from transformers import PreTrainedModel, ProcessorMixin
 
 from crop_model.cost.localizer import LocalizationMacs
@@ -69,6 +70,10 @@ class Backbone:
             return "lora"
         inside = (group for group, module in self.modules.items() if f"{module}." in parameter_name)
         return next(inside, "language_model")
+
+    def vision_tower(self, model: Any) -> nn.Module:
+        """Return the vision tower of a model without an adapter."""
+        return model.model.get_submodule(self.modules["vision_tower"])
 
     def check_keys(self, *values: Mapping[str, Any]) -> None:
         """Refuse keys that the family does not read.

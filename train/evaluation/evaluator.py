@@ -76,7 +76,8 @@ class Evaluator:
         remaining = [number for number in range(len(batches)) if number not in stored]
         mine = remaining[state.process_index :: state.num_processes]
         answered = []
-        with each_image_once(self.model.model.vision_tower), self.spec.training_free().applied(self.model):
+        vision_tower = self.checkpoint.backbone.vision_tower(self.model)
+        with each_image_once(vision_tower), self.spec.training_free().applied(self.model):
             for number in tqdm(mine, desc=str(self.spec.checkpoint), leave=False):  # accelerate's: of the first process
                 answered += (batch := self._answer(batches[number]))
                 answers.add(number, batch)

@@ -19,6 +19,7 @@ from crop_model.regions import Box
 from data_prep.common.errors import ConfigError, RecordError, one_line
 from data_prep.files.images import read_header
 from data_prep.schema.records import Turn
+from train.backbones import BACKBONES
 from train.data.collator import Collator
 from train.data.rows import chat_messages
 
@@ -136,9 +137,12 @@ def own_question(path: str, question: str, region: Sequence[float] | None) -> di
 
 
 def load_export(name: str) -> tuple[Any, Any]:
-    """Load model and processor by Auto classes. ConfigError if the folder is no export."""
+    """Load model and processor by Auto classes. ConfigError if it is no export of a family that reads regions."""
     try:
         model = AutoModelForImageTextToText.from_pretrained(name, trust_remote_code=True, dtype="auto")
+        family = BACKBONES.get(model.config.model_type)
+        if family is None or not family.compresses:
+            raise ValueError(f"a model of type {model.config.model_type} reads no regions")
         return model.eval(), AutoProcessor.from_pretrained(name, trust_remote_code=True)
     except (OSError, ValueError) as error:
         raise ConfigError(f"export {name}: {one_line(error)}") from error

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw
-from torch import nn
 
 from crop_model.regions import sanitize_box
 from data_prep.common.errors import ConfigError, RecordError
 from data_prep.files.images import open_rgb
-from train.data.collator import Collator
+from train.backbones import BACKBONES
 from train.pictures.asking import answer_and_draw, own_question
 
 MAX_ANSWER_TOKENS = 16  # limit for the answer in the picture
@@ -49,11 +48,12 @@ def write_request(folder: Path, image: Image.Image, query: dict[str, Any]) -> No
     (folder / "request.json").write_text(json.dumps(query), encoding="utf-8")
 
 
-def draw_request(model: nn.Module, processor: Any, request: Path) -> Image.Image:
+def draw_request(model: Any, processor: Any, request: Path) -> Image.Image:
     """Draw the request's image with its region, what the tokens keep of it, and the model's answer, for the card."""
     query = json.loads((request / "request.json").read_text(encoding="utf-8"))
     row = own_question(str(request / "image.png"), **query)
-    return answer_and_draw(model, Collator(processor), None, row, MAX_ANSWER_TOKENS).picture
+    collator = BACKBONES[model.config.model_type].collator(processor)
+    return answer_and_draw(model, collator, None, row, MAX_ANSWER_TOKENS).picture
 
 
 def _test_card() -> Image.Image:

@@ -132,6 +132,13 @@ def test_from_exports(vlm: tuple, localizer: Localizer, tmp_path: Path, monkeypa
         assert (result.answer, result.cells) == (known.answer, known.cells)
 
 
+def test_any_family_with_a_compressor_gets_regions(vlm: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(vlm[0].config), "model_type", "a_further_one")
+    region = (60.0, 45.0, 120.0, 90.0)
+    (result,) = CropPipeline(*vlm, Told(region))(pictures()[:1], QUESTIONS[:1], max_new_tokens=4)
+    assert (result.region, result.answer) == (region, one_by_one(vlm, pictures()[0], QUESTIONS[0], region))
+
+
 def test_a_plain_llava_answers_but_takes_no_localizer() -> None:
     model, processor = LlavaForConditionalGeneration.from_pretrained(DEMO), LlavaProcessor.from_pretrained(DEMO)
     (result,) = CropPipeline(model.eval(), processor)(pictures()[:1], QUESTIONS[:1], max_new_tokens=4)

@@ -144,3 +144,10 @@ def compares_a_type(node: ast.AST) -> bool:
     names = {getattr(part, "id", None) or getattr(part, "attr", None) for part in inside}
     texts = {part.value for part in inside if isinstance(part, ast.Constant) and isinstance(part.value, str)}
     return bool(names & {"model_type", "model_types", "MODEL_TYPE"} or texts & set(BACKBONES))
+
+
+def test_every_family_knows_its_vision_tower(tiny_crop_llava: Path, tiny_qwen2_vl: Path) -> None:
+    llava, qwen = Checkpoint.open(tiny_crop_llava), Checkpoint.open(tiny_qwen2_vl)
+    one, other = llava.merged(), qwen.merged()
+    assert llava.backbone.vision_tower(one) is one.model.vision_tower
+    assert qwen.backbone.vision_tower(other) is other.model.visual

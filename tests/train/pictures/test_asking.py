@@ -9,10 +9,14 @@ import torch
 from PIL import Image
 
 from crop_model.localization.base import LocatedRegion
+from data_prep.common.errors import ConfigError
 from train import answer as answer_module
 from train.answer import main
 from train.backbones.checkpoint import Checkpoint
-from train.pictures.asking import own_question, pick_samples
+from train.backbones.llava import Llava
+from train.data.collator import Collator
+from train.pictures.asking import Answered, answer_and_draw, load_export, own_question, pick_samples
+from train.publishing import proof_request
 
 
 def samples(rows: list[tuple[str | None, list[str]]]) -> datasets.Dataset:
@@ -101,6 +105,36 @@ def test_a_localizer_says_where_to_look(
     assert whole[2].startswith("   region the whole image; 0.00 s to the region, ")
     one, two, three = ((tmp_path / name).read_bytes() for name in ("one.png", "two.png", "whole.png"))
     assert one == two != three
+
+
+def test_a_question_is_collated_as_its_family_does(
+    tiny_crop_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the command, and in the picture of an export's card."""
+
+    class Collating(Collator):
+        pass
+
+    def record(model: object, collator: Collator, *others: object) -> Answered:
+        collators.append(type(collator))
+        return answer_and_draw(model, collator, *others)
+
+    collators: list[type] = []
+    monkeypatch.setattr(Llava, "collator", Collating)
+    opened = Checkpoint.open(tiny_crop_llava).merged(), Checkpoint.open(tiny_crop_llava).processor()
+    monkeypatch.setattr(answer_module, "load_export", lambda name: opened)
+    for module in (answer_module, proof_request):
+        monkeypatch.setattr(module, "answer_and_draw", record)
+    proof_request.write_request(tmp_path / "request", *proof_request.read_request(None, "what is the digit ?", None))
+    proof_request.draw_request(*opened, tmp_path / "request")
+    image = tmp_path / "request" / "image.png"
+    main([str(tiny_crop_llava), str(tmp_path / "out.png"), f"image={image}", "question=what is the digit ?"])
+    assert collators == [Collating, Collating]
+
+
+def test_a_model_that_reads_no_regions_is_not_asked(tiny_qwen2_vl: Path) -> None:
+    with pytest.raises(ConfigError, match="a model of type qwen2_vl reads no regions"):
+        load_export(str(tiny_qwen2_vl))
 
 
 def test_a_file_that_is_no_image_is_named(

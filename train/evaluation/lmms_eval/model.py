@@ -101,6 +101,7 @@ class CropLlava(lmms):
         checkpoint = Checkpoint.open(pretrained, needs_compressor=True, **compressor)
         self.processor = checkpoint.processor()
         self.model = checkpoint.merged(getattr(torch, dtype), self.device)
+        self.vision_tower = checkpoint.backbone.vision_tower(self.model)
         self.localizer = None if localizer is None else load_localizer(localizer, self.model.dtype, self.device)
 
     def generate_until(self, requests: Sequence[Instance]) -> list[str]:
@@ -134,7 +135,7 @@ class CropLlava(lmms):
         )
         answers: list[Any] = []
         progress = tqdm(total=len(requests), desc="crop_llava")  # accelerate's: of the first process
-        with each_image_once(self.model.model.vision_tower), torch.inference_mode():
+        with each_image_once(self.vision_tower), torch.inference_mode():
             for batch in ordered.get_batched(n=self.batch_size):
                 answers += answer(batch)
                 progress.update(len(batch))
