@@ -28,6 +28,9 @@ from crop_model.regions import WHOLE_IMAGE, Cells, cells_to_pixels
 from .base import LocatedRegion, ModelLocalizer
 from .grid_box import GridBoxProcessor
 
+# By model type, for images that vary in size; the processors of the Auto class need torchvision for them.
+PROCESSORS: Mapping[str, type[ProcessorMixin]] = {"qwen2_vl": Qwen2VLImageTextProcessor}
+
 
 class Localizer(ModelLocalizer):
     """Locate regions with a fine-tuned model that writes a box of grid indices.
@@ -44,14 +47,15 @@ class Localizer(ModelLocalizer):
 
     @classmethod
     def load_processor(cls, name: str, **pixels: int) -> ProcessorMixin:
-        """Load a processor by the Auto class; for Qwen2-VL the one that needs no torchvision.
+        """Load a processor by its class in `PROCESSORS`, or by the Auto class.
 
-        ValueError if `pixels`, min_pixels and max_pixels of Qwen2-VL's images, are out of order or another model's.
+        ValueError if `pixels`, min_pixels and max_pixels of an image, are out of order or of a model that has no entry.
         """
-        if AutoConfig.from_pretrained(name, trust_remote_code=True).model_type == "qwen2_vl":
-            return Qwen2VLImageTextProcessor.from_pretrained(name, **pixels)
+        own = PROCESSORS.get(AutoConfig.from_pretrained(name, trust_remote_code=True).model_type)
+        if own is not None:
+            return own.from_pretrained(name, **pixels)
         if pixels:
-            raise ValueError(f"{', '.join(pixels)}: of Qwen2-VL alone, whose images vary in size")
+            raise ValueError(f"{', '.join(pixels)}: of {', '.join(PROCESSORS)} alone, whose images vary in size")
         return AutoProcessor.from_pretrained(name, trust_remote_code=True)
 
     @torch.inference_mode()

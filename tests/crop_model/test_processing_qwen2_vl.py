@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, Qwen2VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
+from crop_model.localization import generated
 from crop_model.localization.generated import Localizer
 from crop_model.processing_qwen2_vl import IMAGE_TOKEN, Qwen2VLImageTextProcessor
 
@@ -61,8 +62,16 @@ def test_pixels_can_be_configured_and_are_saved(tiny_qwen2_vl: Path, tmp_path: P
 
 
 def test_pixels_are_of_no_other_model(tiny_llava: Path) -> None:
-    with pytest.raises(ValueError, match="max_pixels: of Qwen2-VL alone"):
+    with pytest.raises(ValueError, match="max_pixels: of qwen2_vl alone"):
         Localizer.from_pretrained(str(tiny_llava), max_pixels=576)
+
+
+def test_a_further_model_type_needs_an_entry_alone(tiny_llava: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Own:
+        from_pretrained = staticmethod(lambda name, **pixels: (name, pixels))
+
+    monkeypatch.setitem(generated.PROCESSORS, "llava", Own)
+    assert Localizer.load_processor(str(tiny_llava), max_pixels=576) == (str(tiny_llava), {"max_pixels": 576})
 
 
 def test_a_saved_processor_brings_its_source(tiny_qwen2_vl: Path, tmp_path: Path) -> None:
