@@ -6,8 +6,8 @@
 
 A compressor type is one class under `@register_compressor`. One outside crop_model trains and evaluates as soon as its
 file is imported, before a configuration is read. It is not exported: transformers copies the files that the modeling
-file imports relatively (`from .x import y`), and no others; `travels` tells. To export such a type, put its file into
-crop_model, let it import by `from .compressor_base import ...`, and list the class in compressor.py.
+file imports relatively (`from .x import y`), and no others; `travels` reports it. To export such a type, put its file
+into crop_model, let it import by `from .compressor_base import ...`, and list the class in compressor.py.
 """
 
 from dataclasses import dataclass
