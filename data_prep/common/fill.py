@@ -69,7 +69,7 @@ def fill(dtype: type, values: Mapping[str, Any], meant: set[str]) -> tuple[Any, 
         key: f"expected a number, got {str(value).lower()}"
         for key, value in values.items()
         if any(isinstance(item, bool) for item in (value if isinstance(value, list) else [value]))
-        and not {bool, str, dict, Any} & _leaves(hints[key])
+        and not {bool, str, dict, Any} & leaves(hints[key])
     }
     wrong = list(booleans.items())
     try:
@@ -155,7 +155,7 @@ def _explain(
         elif kind == "missing":
             reasons = [(key, _MISSING)]
         elif kind == "unexpected_keyword_argument":
-            nested = [field.name for leaf in _leaves(hints[path[0]]) for field in fields_of(leaf)]
+            nested = [field.name for leaf in leaves(hints[path[0]]) for field in fields_of(leaf)]
             close = difflib.get_close_matches(path[-1], nested, n=1)
             meant |= {".".join([*path[:-1], name]) for name in close}
             reasons = [
@@ -195,7 +195,7 @@ def _refused_beside(
 ) -> Iterator[tuple[str, str]]:
     """Yield (path of the key, message) of what nested dataclasses refuse beside their wrong keys."""
     for path, (mapping, wrong) in holders.items():
-        for leaf in _leaves(hints[path.partition(".")[0]]):
+        for leaf in leaves(hints[path.partition(".")[0]]):
             yield from ((f"{path}.{name}", text) for name, text in _refused_of_the_rest(leaf, mapping, wrong))
 
 
@@ -222,9 +222,9 @@ def default_of(field: dataclasses.Field[Any]) -> Any:
     return field.default_factory() if callable(field.default_factory) else field.default
 
 
-def _leaves(hint: Any) -> set[Any]:
+def leaves(hint: Any) -> set[Any]:
     """Return the types that a hint is made of."""
-    return {typing.get_origin(hint) or hint}.union(*map(_leaves, typing.get_args(hint)))
+    return {typing.get_origin(hint) or hint}.union(*map(leaves, typing.get_args(hint)))
 
 
 def _wants_list(hint: Any, value: Any) -> bool:

@@ -1,7 +1,11 @@
 """The keys that name the base model, its compressor and its adapter."""
 
+import difflib
+import functools
+import types
+import typing
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,7 @@ from crop_model.compressor import COMPRESSOR_TYPES
 from crop_model.configuration_crop_llava import COMPRESSOR_KEYS
 from crop_model.regions import FRAMES
 from data_prep.common.errors import ConfigError
-from data_prep.common.fill import Checked, key
+from data_prep.common.fill import Checked, fields_of, fill, key, leaves, refuse
 
 
 @dataclass
@@ -81,7 +85,7 @@ class ModelArguments(Checked):
         try:
             self.lora_config()
         except ConfigError as error:
-            yield str(error)
+            yield from str(error).splitlines()
 
     def compressor(self) -> dict[str, Any]:
         """Return the compressor's keys that are set, as the model's `from_pretrained` takes them."""
@@ -119,9 +123,51 @@ class ModelArguments(Checked):
         """
         if self.lora is None:
             return None
+        keywords = [field.name for field in fields_of(LoraConfig)]
+        known = {name: value for name, value in self.lora.items() if name in keywords}
+        values, wrong = fill(_lora_keywords(), known, set())
+        for name in [name for name in self.lora if name not in known]:
+            close = difflib.get_close_matches(str(name), keywords, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else f", none of {keywords}"
+            wrong.append((str(name), f"unknown key{hint}"))
+        refuse(f"lora.{path}: {text}" for path, text in wrong)
         if "modules_to_save" in self.lora:
             raise ConfigError("lora: modules_to_save is not free: compressor and projector train beside the adapter")
         try:
-            return LoraConfig(**{"target_modules": target_modules, **self.lora})
+            return LoraConfig(**{"target_modules": target_modules, **{name: getattr(values, name) for name in known}})
         except (TypeError, ValueError) as error:
             raise ConfigError(f"lora: {error}") from None
+
+
+class _LoraRanges(Checked):
+    """Check the ranges that PEFT checks late, when it puts the adapter into the loaded model."""
+
+    r: Any
+    lora_alpha: float | None
+    lora_dropout: float | None
+    rank_pattern: dict[str, Any] | None
+
+    def mistakes(self) -> Iterator[str]:
+        ranks = [("r", self.r), *(("rank_pattern", rank) for rank in (self.rank_pattern or {}).values())]
+        for name, rank in ranks:
+            if type(rank) is not int or rank < 1:
+                yield f"{name}: expected a whole number above 0, got {rank!r}"
+        if self.lora_alpha is not None and not 0 < self.lora_alpha < float("inf"):
+            yield f"lora_alpha: expected a number above 0, got {self.lora_alpha}"
+        if self.lora_dropout is not None and not 0 <= self.lora_dropout < 1:
+            yield f"lora_dropout: expected a number from 0 to below 1, got {self.lora_dropout}"
+
+
+@functools.cache
+def _lora_keywords() -> type:
+    """Make a dataclass of LoraConfig's keywords, each of its type if that is made of plain ones, else of any."""
+    plain = {int, float, bool, str, list, tuple, dict, type(None), typing.Union, types.UnionType}
+    hints = typing.get_type_hints(LoraConfig)
+    accepted = {field.name: hints[field.name] for field in fields_of(LoraConfig)}
+    # r: one message for type and range; PEFT takes fractions of alpha
+    accepted |= {"r": Any, "lora_alpha": int | float}
+    fields = []
+    for name, hint in accepted.items():
+        is_plain = leaves(hint) <= plain or typing.get_origin(hint) is typing.Literal
+        fields.append((name, hint if is_plain else Any, LoraConfig.r if name == "r" else None))
+    return make_dataclass("LoraKeywords", fields, bases=(_LoraRanges,))

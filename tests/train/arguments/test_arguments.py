@@ -60,7 +60,21 @@ def test_resolved_configuration_reads_back(tmp_path: Path, toy_data: Path) -> No
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("lora={rank: 4}", "lora: .*rank"),
+        ("lora={rank: 4}", r"line: lora\.rank: unknown key, none of \['task_type', .*'r', "),
+        ("lora={alpha: 4}", r"line: lora\.alpha: unknown key \(did you mean 'lora_alpha'\?\)$"),
+        ("lora.r=x", r"line: lora\.r: expected a whole number above 0, got 'x'$"),
+        ("lora={r: 0}", r"line: lora\.r: expected a whole number above 0, got 0$"),
+        ("lora={r: null}", r"line: lora\.r: expected a whole number above 0, got None$"),
+        ("lora={lora_alpha: much}", r"line: lora\.lora_alpha: expected a .*number.*, got 'much'$"),
+        ("lora={lora_alpha: true}", r"line: lora\.lora_alpha: expected a number, got true$"),
+        ("lora={lora_dropout: 1.5}", r"line: lora\.lora_dropout: expected a number from 0 to below 1, got 1.5$"),
+        ("lora={bias: some}", r"line: lora\.bias: expected 'none', 'all' or 'lora_only', got 'some'$"),
+        ("lora={use_dora: 7}", r"line: lora\.use_dora: expected true or false, got 7$"),
+        (
+            "lora={target_modules: {a: b}}",
+            r"line: lora\.target_modules: expected a (list or a text|text or a list), got ",
+        ),
+        ("lora={rank_pattern: {q_proj: 0}}", r"line: lora\.rank_pattern: expected a whole number above 0, got 0$"),
         ("lora=4", "lora: expected a mapping"),
         ("lora={modules_to_save: [lm_head]}", "lora: modules_to_save is not free"),
         ("remove_unused_columns=true", "remove_unused_columns: must stay false"),
@@ -93,6 +107,31 @@ def test_values_that_the_keys_refuse(word: str, message: str, tmp_path: Path, mo
     with pytest.raises(ConfigError, match=message) as caught:
         parse("model=x", f"output_dir={tmp_path}", "use_cpu=true", word)
     assert "\n" not in str(caught.value)
+
+
+def test_every_mistake_of_lora_is_reported_with_the_others(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("model: x\nlora: {r: 16, alpha: 4, bias: some}\n")
+    with pytest.raises(ConfigError) as caught:
+        parse(str(config), f"output_dir={tmp_path}", "lora.r=0", "learning_rate=-1", "region_grid=[8]")
+    starts = (
+        "{}: region_grid: ",
+        "{}: lora.bias: ",
+        "command line: lora.r: ",
+        "{}: lora.alpha: ",
+        "{}: learning_rate: ",
+    )
+    lines = str(caught.value).splitlines()
+    assert all(
+        line.startswith((s.format(config), s.format("command line"))) for s, line in zip(starts, lines, strict=True)
+    )
+
+
+def test_numbers_of_lora_may_be_texts(tmp_path: Path) -> None:
+    """YAML reads 1e-1 as a text."""
+    words = ["lora.r=4", "lora.lora_dropout=1e-1", "lora.layer_replication=[[0, 1]]", "lora.lora_alpha=8"]
+    config = parse("model=x", f"output_dir={tmp_path}", "use_cpu=true", *words)[0].lora_config("linear")
+    assert (config.r, config.lora_dropout, config.target_modules, config.lora_alpha) == (4, 0.1, "linear", 8)
 
 
 @pytest.mark.parametrize("folder", ["taken", "taken/run"])
