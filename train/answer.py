@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from data_prep.common.command_line import command
 from data_prep.common.errors import ConfigError
@@ -42,12 +43,16 @@ class AnswerArguments(Checked):
     max_new_tokens: int = key(32, "The length of the longest answer, in tokens.")
 
     def mistakes(self) -> Iterator[str]:
+        if Image.registered_extensions().get(Path(self.picture).suffix.lower()) not in Image.SAVE:
+            yield f"picture: {self.picture}: no picture can be written by that name; end it in .png, .jpg or .webp"
         if (self.image is None) != (self.question is None):
             yield "image and question go together"
         if self.image is not None and not Path(self.image).is_file():
             yield f"image: no such file: {self.image}"
         if self.region is not None and len(self.region) != 4:
             yield f"region: expected x1, y1, x2, y2, got {self.region}"
+        elif self.region is not None and (self.region[0] == self.region[2] or self.region[1] == self.region[3]):
+            yield f"region: a box without area: {self.region}"
         if self.region is not None and self.localizer is not None:
             yield "region and localizer: give one of them, not both"
         if self.count < 1 or self.max_new_tokens < 1:

@@ -11,11 +11,11 @@ import datasets
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedConfig
 
 from crop_model.generation.timing import Timings, generate_timed
 from crop_model.localization.base import LocatedRegion, RegionLocalizer
-from crop_model.regions import Box
+from crop_model.regions import Box, RegionError, sanitize_box
 from data_prep.common.errors import ConfigError, RecordError, one_line
 from data_prep.files.images import read_header
 from data_prep.schema.records import Turn
@@ -116,13 +116,16 @@ def own_question(path: str, question: str, region: Sequence[float] | None) -> di
     """Make a row like those of `load_samples` for one image, question and region in pixels.
 
     Raises:
-        ConfigError: the image does not open.
+        ConfigError: the image does not open, or the region lies outside it.
     """
     messages = chat_messages(None, [Turn(question, "", None)], images=1)
     try:
         header = read_header(Path(path))
+        box = None if region is None else list(sanitize_box(region, header.width, header.height))
     except RecordError as error:
         raise ConfigError(f"image: {error}") from None
+    except RegionError as error:
+        raise ConfigError(f"region: {error}") from None
     return {
         "record": path,
         "sample_id": "",
@@ -130,7 +133,7 @@ def own_question(path: str, question: str, region: Sequence[float] | None) -> di
         "answer": None,
         "messages": json.dumps(messages),
         "images": [path],
-        "region": region,
+        "region": box,
         "width": header.width,
         "height": header.height,
     }
@@ -139,10 +142,17 @@ def own_question(path: str, question: str, region: Sequence[float] | None) -> di
 def load_export(name: str) -> tuple[Any, Any]:
     """Load model and processor by Auto classes. ConfigError if it is no export of a family that reads regions."""
     try:
+        is_adapter = (Path(name) / "adapter_config.json").is_file()
+        config = {} if is_adapter else PreTrainedConfig.get_config_dict(name)[0]
+        model_type = str(config.get("model_type"))
+        family = BACKBONES.get(model_type)
+        if family is not None and not family.compresses:
+            raise ValueError(f"a model of type {model_type} reads no regions")
+        if not is_adapter and (family is None or model_type != family.model_types[0]):
+            raise ValueError("is not an export of this project")
+        if "auto_map" not in config:
+            raise ValueError(f"is a checkpoint, not an export; run python -m train.export {name} OUT first")
         model = AutoModelForImageTextToText.from_pretrained(name, trust_remote_code=True, dtype="auto")
-        family = BACKBONES.get(model.config.model_type)
-        if family is None or not family.compresses:
-            raise ValueError(f"a model of type {model.config.model_type} reads no regions")
         return model.eval(), AutoProcessor.from_pretrained(name, trust_remote_code=True)
     except (OSError, ValueError) as error:
         raise ConfigError(f"export {name}: {one_line(error)}") from error

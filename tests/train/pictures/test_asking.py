@@ -40,6 +40,8 @@ def test_an_own_question_knows_its_image(tmp_path: Path) -> None:
     Image.new("RGB", (30, 20)).save(path)
     row = own_question(str(path), "what ?", [1, 2, 3, 4])
     assert (row["width"], row["height"], row["images"], row["region"]) == (30, 20, [str(path)], [1, 2, 3, 4])
+    assert own_question(str(path), "what ?", [9, 9, 40, 2])["region"] == [9, 2, 30, 9]
+    assert own_question(str(path), "what ?", None)["region"] is None
 
 
 WRONG_CALLS = {
@@ -47,6 +49,14 @@ WRONG_CALLS = {
     "image alone": (["image=IMAGE"], "image and question go together"),
     "missing image": (["image=gone.png", "question=what ?"], "image: no such file: gone.png"),
     "half a region": (["image=IMAGE", "question=what ?", "region=[1, 2]"], "region: expected x1, y1, x2, y2"),
+    "a region without area": (
+        ["image=IMAGE", "question=what ?", "region=[10, 10, 10, 40]"],
+        r"region: a box without area: \[10(.0)?, 10(.0)?, 10(.0)?, 40(.0)?\]$",
+    ),
+    "a region outside its image": (
+        ["image=IMAGE", "question=what ?", "region=[31, 2, 40, 9]"],
+        r"region: box .* lies outside its image of 30 x 20 pixels$",
+    ),
     "two regions": (
         ["image=IMAGE", "question=what ?", "region=[1, 2, 3, 4]", "localizer=somewhere"],
         "region and localizer: give one of them, not both",
@@ -68,6 +78,27 @@ def test_wrong_calls(case: str, tmp_path: Path, capfd: pytest.CaptureFixture) ->
     assert caught.value.code == 2
     (line,) = [x for x in capfd.readouterr().err.splitlines() if x.startswith("python -m train.answer: error: ")]
     assert re.search(message, line), line
+
+
+@pytest.mark.parametrize("picture", ["out.docx", "out", "out.png.psd"])
+def test_a_picture_that_cannot_be_written_is_refused_at_once(
+    picture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(answer_module, "load_export", lambda name: pytest.fail("a model was loaded"))
+    Image.new("RGB", (30, 20)).save(tmp_path / "image.png")
+    with pytest.raises(SystemExit) as caught:
+        main(["export", str(tmp_path / picture), f"image={tmp_path / 'image.png'}", "question=what ?"])
+    assert caught.value.code == 2
+    assert f"picture: {tmp_path / picture}: no picture can be written by that name" in capfd.readouterr().err
+
+
+def test_what_is_no_export_is_one_line(tiny_llava: Path, tiny_crop_llava: Path, lora_checkpoint: Path) -> None:
+    with pytest.raises(ConfigError, match=f"^export {tiny_llava}: is not an export of this project$"):
+        load_export(str(tiny_llava))
+    for folder in (tiny_crop_llava, lora_checkpoint):
+        advice = f"is a checkpoint, not an export; run python -m train.export {folder} OUT first"
+        with pytest.raises(ConfigError, match=f"^export {folder}: {advice}$"):
+            load_export(str(folder))
 
 
 def find_a_corner(self: object, images: list, questions: list[str], batch_size: int = 8) -> list[LocatedRegion]:
