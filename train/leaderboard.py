@@ -15,10 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from data_prep.common.atomic import write_atomically
-from data_prep.common.command_line import command
+from data_prep.common.command_line import command, read_yaml
 from data_prep.common.errors import ConfigError
 from data_prep.common.fill import Checked, key
 from data_prep.common.markdown import markdown_table
@@ -83,19 +81,29 @@ def _cell(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def read_published(path: str) -> dict[str, Any]:
-    """Read published rows; ConfigError if the file is missing or has another form, or a row has no source."""
+    """Read published rows; ConfigError if the file is missing or has another form, or a row has no source.
+
+    The default's file is looked for in the working directory, then in the clone.
+    """
+    beside = Path(__file__).parents[1] / path
     try:
-        published = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        budgets = [int(budget) for budget in published["budgets"]]
-        for row in published["rows"]:
-            if row.keys() != ROW_KEYS or len(row["kept"]) != len(budgets) or not row["source"]:
-                raise ConfigError(
-                    f"published: {path}: expected {sorted(ROW_KEYS)} with a source and {len(budgets)} values, got {row}"
-                )
-    except ConfigError:
-        raise
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(f"published: {path}: not a file of published rows: {error!r}") from None
+        published = read_yaml(beside if path == PUBLISHED and not Path(path).is_file() and beside.is_file() else path)
+    except ConfigError as error:
+        raise ConfigError(f"published: {error}") from None
+    if missing := [name for name in ("model", "budgets", "rows") if not published.get(name)]:
+        raise ConfigError(f"published: {path}: not a file of published rows: no {missing[0]}")
+    budgets, rows = published["budgets"], published["rows"]
+    if not (
+        isinstance(budgets, list) and all(isinstance(budget, int) for budget in budgets) and isinstance(rows, list)
+    ):
+        raise ConfigError(
+            f"published: {path}: not a file of published rows: budgets must be a list of whole numbers, rows a list"
+        )
+    for row in rows:
+        whole = isinstance(row, dict) and row.keys() == ROW_KEYS and isinstance(row["kept"], list) and row["source"]
+        if not whole or len(row["kept"]) != len(budgets):
+            expected = f"{', '.join(sorted(ROW_KEYS))} with a source and {len(budgets)} values"
+            raise ConfigError(f"published: {path}: expected rows of {expected}, got {row}")
     return published
 
 

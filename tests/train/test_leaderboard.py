@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from data_prep.common.errors import ConfigError
 from train.leaderboard import PUBLISHED, main, read_published
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +49,14 @@ def test_ours_stand_by_budget_with_intervals_and_spread(tmp_path: Path) -> None:
     assert found["CROP-PLC (trained, LLaVA-1.5-7B)"][4] == "95.4"
 
 
+def test_the_default_rows_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read_published(PUBLISHED) == read_published(str(ROOT / PUBLISHED))
+    monkeypatch.setattr("train.leaderboard.__file__", str(tmp_path / "site" / "train" / "leaderboard.py"))
+    with pytest.raises(ConfigError, match=f"^published: {PUBLISHED}: no such file$"):
+        read_published(PUBLISHED)
+
+
 def test_every_published_row_has_a_source() -> None:
     published = read_published(str(ROOT / PUBLISHED))
     assert all(row["source"] for row in published["rows"])
@@ -60,9 +69,25 @@ def test_every_published_row_has_a_source() -> None:
     [
         ([row("uniform", 64, None)], None, "no row of all tokens, or one of too few right answers"),
         (None, None, "evaluation.json: no such file"),
-        ([row("none", 576, 1.0)], "{budgets: [64], rows: [{method: a, kind: b, kept: [1], source: ''}]}", "a source"),
-        ([row("none", 576, 1.0)], "{budgets: [64], rows: [{method: a, kind: b, kept: [1, 2], source: x}]}", "1 values"),
-        ([row("none", 576, 1.0)], "[]", "not a file of published rows"),
+        (
+            [row("none", 576, 1.0)],
+            "{model: a, budgets: [64], rows: [{method: a, kind: b, kept: [1], source: ''}]}",
+            "a source",
+        ),
+        (
+            [row("none", 576, 1.0)],
+            "{model: a, budgets: [64], rows: [{method: a, kind: b, kept: [1, 2], source: x}]}",
+            "1 values",
+        ),
+        ([row("none", 576, 1.0)], "[]", "published.yaml: expected 'key: value' lines"),
+        ([row("none", 576, 1.0)], "[", "published.yaml: not YAML"),
+        ([row("none", 576, 1.0)], "{model: a, budgets: [64]}", "not a file of published rows: no rows"),
+        ([row("none", 576, 1.0)], "{model: a, budgets: [b], rows: [c]}", "budgets must be a list of whole numbers"),
+        (
+            [row("none", 576, 1.0)],
+            "{model: a, budgets: [64], rows: [c]}",
+            "expected rows of kept, kind, method, source",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line(

@@ -61,6 +61,27 @@ def test_wrong_calls(words: list[str], message: str, capsys: pytest.CaptureFixtu
     assert caught.value.code == 2 and message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("years", "not an evaluation.json of train.evaluate: not JSON: Expecting value: line 1 column 1 (char 0)"),
+        ("{}", "not an evaluation.json of train.evaluate: no rows"),
+        ('{"rows": [{}]}', "not an evaluation.json of train.evaluate: no accuracy_ci95"),
+        ("[1]", "not an evaluation.json of train.evaluate: it holds something else than a table's rows"),
+        ('{"rows": 3}', "not an evaluation.json of train.evaluate: it holds something else than a table's rows"),
+    ],
+)
+def test_what_is_no_evaluation_is_said_in_words(
+    content: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    source = tmp_path / "evaluation.json"
+    source.write_text(content)
+    with pytest.raises(SystemExit) as caught:
+        main([str(source), str(tmp_path / "out.png")])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == f"python -m train.plot_evaluation: error: {source}: {message}\n"
+
+
 def test_an_evaluation_without_rows_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     source = tmp_path / "evaluation.json"
     source.write_text(json.dumps({"dataset": "toy", "rows": []}))

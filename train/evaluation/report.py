@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from data_prep.common.atomic import write_atomically
+from data_prep.common.command_line import read_text
 from data_prep.common.errors import ConfigError
 from data_prep.common.markdown import markdown_table
 from train.backbones.checkpoint import Checkpoint
@@ -126,13 +127,19 @@ def read_evaluation(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file is missing or is something else; the message begins with `path`.
     """
+    problem = f"{path}: not an evaluation.json of train.evaluate"
+    if not Path(path).is_file():
+        raise ConfigError(f"{path}: no such file")
     try:
-        evaluation = json.loads(Path(path).read_text(encoding="utf-8"))
+        evaluation = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{problem}: not JSON: {error}") from None
+    try:
         result_table(evaluation["rows"])
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ConfigError(f"{path}: not an evaluation.json of train.evaluate: {error!r}") from None
+    except KeyError as error:
+        raise ConfigError(f"{problem}: no {error.args[0]}") from None
+    except (ValueError, IndexError, TypeError, AttributeError):
+        raise ConfigError(f"{problem}: it holds something else than a table's rows") from None
     if not evaluation["rows"]:
         raise ConfigError(f"{path}: an evaluation without rows")
     return evaluation
