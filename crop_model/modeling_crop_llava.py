@@ -9,6 +9,9 @@ Everything except the compressor is transformers' own LLaVA, under its own param
 as it is, and only the compressor's keys are new.
 """
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -192,11 +195,34 @@ class CropLlavaForConditionalGeneration(CropLlavaPreTrainedModel, LlavaForCondit
         ValueError if any other weight is missing, unexpected or of another shape.
         """
         kwargs.setdefault("ignore_mismatched_sizes", True)  # below it is an error that names one
-        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
-        stored, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path)
-        has_this_compressor = stored.get("compressor_type") == model.config.compressor_type
-        _check_loaded_whole(str(pretrained_model_name_or_path), info, compressor_may_differ=not has_this_compressor)
+        name = pretrained_model_name_or_path
+        with _held_load_report() as report:
+            model, info = super().from_pretrained(name, *args, output_loading_info=True, **kwargs)
+            stored, _ = PreTrainedConfig.get_config_dict(name)
+            has_this_compressor = stored.get("compressor_type") == model.config.compressor_type
+            _check_loaded_whole(str(name), info, compressor_may_differ=not has_this_compressor)
+            if not (info["unexpected_keys"] or info["mismatched_keys"]):
+                report.clear()  # only a new compressor is missing, which transformers reports like a loss
         return (model, info) if output_loading_info else model
+
+
+@contextmanager
+def _held_load_report() -> Iterator[list[logging.LogRecord]]:
+    """Hold back transformers' report on missing weights, and log at the end what is still in the list."""
+    logger, held = logging.getLogger("transformers.modeling_utils"), list[logging.LogRecord]()
+
+    def pass_on(record: logging.LogRecord) -> bool:
+        if is_report := "LOAD REPORT" in record.getMessage():
+            held.append(record)
+        return not is_report
+
+    logger.addFilter(pass_on)
+    try:
+        yield held
+    finally:
+        logger.removeFilter(pass_on)
+        for record in held:
+            logger.handle(record)
 
 
 def _check_loaded_whole(name: str, info: dict[str, Any], compressor_may_differ: bool) -> None:

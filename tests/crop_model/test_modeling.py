@@ -1,6 +1,8 @@
 """The LLaVA subclass: loads llava-hf checkpoints whole, compresses in forward and generate, keeps ranks in step."""
 
 import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,36 @@ def test_damaged_checkpoint_is_an_error(tiny_llava: Path, tmp_path: Path, edit: 
     (tmp_path / "config.json").write_text((tiny_llava / "config.json").read_text())
     with pytest.raises(ValueError, match=f"1 weights are {problem}, the first is .*multi_modal_projector"):
         CropLlavaForConditionalGeneration.from_pretrained(tmp_path, token_budget=BUDGET)
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """What `transformers.modeling_utils` logs: the root logger, which caplog reads, does not get it."""
+    messages, logger = list[str](), logging.getLogger("transformers.modeling_utils")
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger.addHandler(handler)
+    yield messages
+    logger.removeHandler(handler)
+
+
+def test_a_new_compressor_is_not_reported_as_a_loss(tiny_llava: Path, model, tmp_path: Path, logged: list[str]):
+    """What else there is to report is still logged: dropped weights, other warnings, and what makes loading fail."""
+    CropLlavaForConditionalGeneration.from_pretrained(tiny_llava, token_budget=BUDGET)
+    assert logged == []
+    logging.getLogger("transformers.modeling_utils").warning("something else")
+    assert logged == ["something else"]
+    model.save_pretrained(tmp_path)
+    CropLlavaForConditionalGeneration.from_pretrained(tmp_path)
+    assert len(logged) == 1
+    CropLlavaForConditionalGeneration.from_pretrained(tmp_path, compressor_type="none")
+    assert "UNEXPECTED" in logged.pop() and len(logged) == 1
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors[next(key for key in tensors if "linear_1.weight" in key)]
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="missing"):
+        CropLlavaForConditionalGeneration.from_pretrained(tmp_path)
+    assert "MISSING" in logged.pop() and len(logged) == 1
 
 
 def test_save_and_load_again(model, tmp_path: Path):
