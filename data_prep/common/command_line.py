@@ -80,7 +80,11 @@ class Command:
         with user_errors(self.prog):
             kinds = self.kinds(words) if callable(self.kinds) else self.kinds
             options = self.prog, self.description, self.positionals, self.ignore_others_in_file
-            status = self.run(*parse_config(kinds, words, *options))
+            parts, located = _parse(kinds, words, *options)
+            try:
+                status = self.run(*parts)
+            except ConfigError as error:  # found behind the dataclasses' own checks
+                raise ConfigError(*map(located, str(error).splitlines())) from None
         if status is not None:
             raise SystemExit(status)
 
@@ -122,6 +126,18 @@ def parse_config(
         ConfigError: every unknown key, wrong type or choice, missing key and value that a dataclass refuses, a line
             each; or a missing file.
     """
+    return _parse(dataclass_types, argv, prog, description, positionals, ignore_others_in_file)[0]
+
+
+def _parse(
+    dataclass_types: Sequence[type],
+    argv: Sequence[str],
+    prog: str,
+    description: str,
+    positionals: Sequence[str],
+    ignore_others_in_file: bool,
+) -> tuple[tuple[Any, ...], Callable[[str], str]]:
+    """Do the work of `parse_config`; return a function, too, that puts the origin before a line that names a key."""
     if HELP & set(argv):
         print(_help(dataclass_types, prog, description, positionals))
         raise SystemExit(0)
@@ -137,17 +153,23 @@ def parse_config(
             meant |= {*close}
             mistakes.append(f"{origin[key]}: unknown key {key!r}" + (f" (did you mean {close[0]!r}?)" if close else ""))
     file = next((source for source in origin.values() if source != _COMMAND_LINE), _COMMAND_LINE)
+
+    def where(path: str) -> str:
+        parents = (path.rsplit(".", count)[0] for count in range(path.count(".") + 1))
+        return next((origin[parent] for parent in parents if parent in origin), file)
+
+    def located(line: str) -> str:
+        path = line.partition(": ")[0]
+        return f"{where(path)}: {line}" if path.partition(".")[0] in keys else line
+
     parts = []
     for dtype in dataclass_types:
         names = {field.name for field in fields_of(dtype)}
         part, wrong = fill(dtype, {key: values[key] for key in values if key in names}, meant & names)
         parts.append(part)
-        for path, text in wrong:
-            parents = (path.rsplit(".", count)[0] for count in range(path.count(".") + 1))
-            where = next((origin[parent] for parent in parents if parent in origin), file)
-            mistakes.append(f"{where}: {path}{': ' if path else ''}{text}")
+        mistakes += [f"{where(path)}: {path}{': ' if path else ''}{text}" for path, text in wrong]
     refuse(mistakes)
-    return tuple(parts)
+    return tuple(parts), located
 
 
 # ---- words to values

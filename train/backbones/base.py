@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from crop_model.cost.localizer import LocalizationMacs
 from crop_model.cost.model import ModelShape
-from data_prep.common.errors import ConfigError
+from data_prep.common.fill import refuse
 from train.data.collator import Collator
 
 # A bare `q_proj` would match the vision tower's layers too.
@@ -82,11 +82,13 @@ class Backbone:
             values: mappings of keys to values.
 
         Raises:
-            ConfigError: a key of `unread_keys` has another value than the neutral one.
+            ConfigError: keys of `unread_keys` have another value than the neutral one.
         """
-        for key, neutral in self.unread_keys.items():
-            if any(given.get(key, neutral) != neutral for given in values):
-                raise ConfigError(f"{key}: not read by a {self.title}; leave it out")
+        refuse(
+            f"{key}: not read by a {self.title}; leave it out"
+            for key, neutral in self.unread_keys.items()
+            if any(given.get(key, neutral) != neutral for given in values)
+        )
 
     def read_config(self, stored: Mapping[str, Any], **overrides: Any) -> Any:
         """Make the model's configuration of what config.json holds.

@@ -6,7 +6,7 @@ because it chooses among the backbones.
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,17 +43,20 @@ class Checkpoint:
     is_trained: bool
 
     @classmethod
-    def open(cls, name: str | Path, *, needs_compressor: bool = False, **overrides: Any) -> "Checkpoint":
+    def open(
+        cls, name: str | Path, *others: Mapping[str, Any], needs_compressor: bool = False, **overrides: Any
+    ) -> "Checkpoint":
         """Read config.json and adapter_config.json.
 
         Args:
             name: folder or Hub name.
+            others: keys by value of a configuration that the family has to read, too.
             needs_compressor: refuse a family without one.
             overrides: keys of the compressor that replace the stored ones, such as token_budget=28.
 
         Raises:
-            ConfigError: nothing loadable under that name, a model type of no backbone, or overrides that do not fit the
-                model.
+            ConfigError: nothing loadable under that name, a model type of no backbone, keys that it does not read, or
+                overrides that do not fit the model.
         """
         stored = read_config(name)
         model_type = stored.get("model_type")
@@ -67,7 +70,7 @@ class Checkpoint:
             raise ConfigError(
                 f"model {name}: a model of type {model_type!r} has no compressor; one of {compressing} has"
             )
-        backbone.check_keys(overrides)
+        backbone.check_keys(overrides, *others)
         own_type = backbone.model_types[0]
         config = named(name, lambda _: backbone.read_config({**stored, "model_type": own_type}, **overrides))
         return cls(str(name), backbone, config, read_adapter(name), model_type == own_type)

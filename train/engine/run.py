@@ -4,7 +4,7 @@ Errors in a call or its data are found before the model is loaded.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import datasets
@@ -12,7 +12,8 @@ import deepspeed
 from transformers import TrainerCallback
 
 from data_prep.common.command_line import read_text
-from data_prep.common.errors import ConfigError, DataError, RunError
+from data_prep.common.errors import DataError, RunError
+from data_prep.common.fill import refuse
 from train.arguments.data import DataArguments
 from train.arguments.model import ModelArguments
 from train.arguments.training import PlcTrainingArguments
@@ -91,17 +92,7 @@ def build_trainer(
     model_arguments: ModelArguments, data_arguments: DataArguments, args: PlcTrainingArguments
 ) -> PlcTrainer:
     """Do everything before the first step; the samples are read and checked before the model is loaded."""
-    if not data_arguments.train_data:
-        raise ConfigError("train_data: no data to train on")
-    if not data_arguments.eval_data and (args.eval_strategy != "no" or args.picture_steps):
-        raise ConfigError("eval_data: eval_strategy and picture_steps need it")
-    if args.pack_length is not None and args.pack_length < data_arguments.max_length:
-        raise ConfigError(f"pack_length: {args.pack_length} is below max_length, {data_arguments.max_length}")
-    flash = model_arguments.attn_implementation == "flash_attention_2"
-    if args.pack_length is not None and flash and args.per_device_train_batch_size > 1:
-        raise ConfigError(
-            "per_device_train_batch_size: FlashAttention takes packed rows one by one: 1 of a longer pack_length"
-        )
+    refuse(_mistakes(model_arguments, data_arguments, args))
     checkpoint = open_to_train(model_arguments, args)
     processor = checkpoint.processor(**model_arguments.processor())
     if model_arguments.chat_template is not None:
@@ -145,6 +136,19 @@ def build_trainer(
         callbacks=callbacks,
         quarantine=quarantine,
     )
+
+
+def _mistakes(model: ModelArguments, data: DataArguments, args: PlcTrainingArguments) -> Iterator[str]:
+    """Yield a line for each mistake that shows only if all keys are seen together; it begins with the key."""
+    if not data.train_data:
+        yield "train_data: no data to train on"
+    if not data.eval_data and (args.eval_strategy != "no" or args.picture_steps):
+        yield "eval_data: eval_strategy and picture_steps need it"
+    if args.pack_length is not None:
+        if args.pack_length < data.max_length:
+            yield f"pack_length: {args.pack_length} is below max_length, {data.max_length}"
+        if model.attn_implementation == "flash_attention_2" and args.per_device_train_batch_size > 1:
+            yield "per_device_train_batch_size: FlashAttention takes packed rows one by one: 1 of a longer pack_length"
 
 
 def _quarantine(args: PlcTrainingArguments, good: int, bad: Sequence[BadSample]) -> Quarantine:

@@ -23,9 +23,8 @@ def open_to_train(model_arguments: ModelArguments, args: PlcTrainingArguments) -
     localizes = isinstance(model_arguments, LocalizerModelArguments)
     if localizes and model_arguments.lora is None and _groups(model_arguments, args) == ["compressor"]:
         raise ConfigError("lora: nothing trains; give lora, full or projector_learning_rate")
-    checkpoint = Checkpoint.open(model_arguments.model, needs_compressor=not localizes, **model_arguments.compressor())
-    checkpoint.backbone.check_keys(vars(model_arguments), vars(args))
-    return checkpoint
+    keys = vars(model_arguments), vars(args)
+    return Checkpoint.open(model_arguments.model, *keys, needs_compressor=not localizes, **model_arguments.compressor())
 
 
 def load_to_train(checkpoint: Checkpoint, model_arguments: ModelArguments, args: PlcTrainingArguments) -> nn.Module:

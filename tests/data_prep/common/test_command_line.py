@@ -281,6 +281,19 @@ def test_checks_of_valid_keys_are_reported_beside_wrong_ones() -> None:
     assert said("name=[]", "first=2") == {"name: expected one value, got a list", "first: is above last"}
 
 
+def test_what_a_run_refuses_by_key_has_its_origin(config: str, capsys: pytest.CaptureFixture) -> None:
+    @command("door", Things)
+    def main(things: Things) -> None:
+        raise ConfigError("count: too low", "rate: too high", "kind: not set", "model folder: empty")
+
+    with pytest.raises(SystemExit) as caught:
+        main([config, "rate=2"])
+    assert caught.value.code == 2
+    expected = [f"{config}: count: too low", "command line: rate: too high", f"{config}: kind: not set"]
+    lines = [f"python -m door: error: {line}" for line in [*expected, "model folder: empty"]]
+    assert capsys.readouterr().err.splitlines() == lines
+
+
 def test_nested_mistakes_have_their_path(tmp_path: Path) -> None:
     path = tmp_path / "nested.yaml"
     path.write_text("items:\n- {path: a, weight: 0}\n- {path: b, wieght: 2}\n- {weight: heavy}\n- 7\n")

@@ -33,7 +33,7 @@ class MadeUp(Backbone):
     model_class = MadeUpModel
     processor_class = LlavaProcessor
     modules = {"projector": "multi_modal_projector", "vision_tower": "vision_tower"}  # noqa: RUF012
-    unread_keys = {"token_budget": None}  # noqa: RUF012
+    unread_keys = {"token_budget": None, "pack_length": None}  # noqa: RUF012
     auto_classes = {MadeUpModel: "AutoModelForImageTextToText"}  # noqa: RUF012
 
 
@@ -65,6 +65,8 @@ def test_a_backbone_in_the_registry_is_opened_loaded_and_trained(made_up: Path, 
 def test_what_a_made_up_backbone_cannot_do_is_one_line(made_up: Path) -> None:
     with pytest.raises(ConfigError, match=r"^token_budget: not read by a MadeUp; leave it out$"):
         Checkpoint.open(made_up, token_budget=16)
+    with pytest.raises(ConfigError, match=r"^token_budget: not .*\npack_length: not read by a MadeUp; leave it out$"):
+        Checkpoint.open(made_up, {"pack_length": 9}, token_budget=16)
     message = f"^model {made_up}: a model of type 'made_up' has no compressor; one of crop_llava, llava has$"
     with pytest.raises(ConfigError, match=message):
         Checkpoint.open(made_up, needs_compressor=True)

@@ -87,9 +87,9 @@ def test_what_trains_moves_and_the_rest_stays(
 # ---- calls
 
 WRONG_CALLS = {
-    "a compressor": (["compressor_type=region_ratio"], "compressor_type: not read by a Qwen2-VL"),
-    "packed rows": (["pack_length=4096"], "pack_length: not read by a Qwen2-VL"),
-    "jitter": (["region_jitter=0.5"], "region_jitter: not read by a Qwen2-VL"),
+    "a compressor": (["compressor_type=region_ratio"], "command line: compressor_type: not read by a Qwen2-VL"),
+    "packed rows": (["pack_length=4096"], "command line: pack_length: not read by a Qwen2-VL"),
+    "jitter": (["region_jitter=0.5"], "command line: region_jitter: not read by a Qwen2-VL"),
     "skipping": (["on_bad_sample=skip"], "on_bad_sample: not read by a Qwen2-VL"),
     "adapter and whole": (["full=true"], "full: lora must be null"),
     "nothing": (["lora=null"], "lora: nothing trains"),

@@ -63,8 +63,11 @@ WRONG_CALLS = {
     "too long": (["max_length=24"], "data.json: record 0 .*tokens, above max_length 24"),
     "budget above the patches": (["token_budget=65"], "token_budget: 65 is outside 2..64"),
     "growth out of range": (["region_scale=0"], "model .*region_scale must be above 0"),
-    "no data": (["train_data=[]"], "train_data: no data"),
-    "nothing to evaluate on": (["eval_data=[]", "eval_strategy=steps", "eval_steps=1"], "eval_data: eval_strategy"),
+    "no data": (["train_data=[]"], "command line: train_data: no data"),
+    "nothing to evaluate on": (
+        ["eval_data=[]", "eval_strategy=steps", "eval_steps=1"],
+        "command line: eval_data: eval_strategy",
+    ),
     "nothing to resume": (["resume_from_checkpoint=last"], "resume_from_checkpoint: no checkpoint in .*run"),
     "region outside": ((50, 1, 60, 9), r"data.json: record 0 \(id 0\): question 0: .*outside"),
 }
