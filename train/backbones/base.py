@@ -75,6 +75,10 @@ class Backbone:
         """Return the vision tower of a model without an adapter."""
         return model.model.get_submodule(self.modules["vision_tower"])
 
+    def writes(self, model_type: str) -> bool:
+        """Report whether this project's checkpoints have that model type, not only published base models."""
+        return model_type == self.model_types[0]
+
     def check_keys(self, *values: Mapping[str, Any]) -> None:
         """Refuse keys that the family does not read.
 

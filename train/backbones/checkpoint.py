@@ -73,7 +73,7 @@ class Checkpoint:
         backbone.check_keys(overrides, *others)
         own_type = backbone.model_types[0]
         config = named(name, lambda _: backbone.read_config({**stored, "model_type": own_type}, **overrides))
-        return cls(str(name), backbone, config, read_adapter(name), model_type == own_type)
+        return cls(str(name), backbone, config, read_adapter(name), backbone.writes(model_type))
 
     def processor(self, **options: Any) -> Any:
         """Load the processor for the configured token budget.

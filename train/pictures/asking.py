@@ -148,7 +148,7 @@ def load_export(name: str) -> tuple[Any, Any]:
         family = BACKBONES.get(model_type)
         if family is not None and not family.compresses:
             raise ValueError(f"a model of type {model_type} reads no regions")
-        if not is_adapter and (family is None or model_type != family.model_types[0]):
+        if not is_adapter and (family is None or not family.writes(model_type)):
             raise ValueError("is not an export of this project")
         if "auto_map" not in config:
             raise ValueError(f"is a checkpoint, not an export; run python -m train.export {name} OUT first")

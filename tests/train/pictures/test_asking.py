@@ -1,6 +1,8 @@
 """Which questions are asked, and what a wrong call says. tests/integration/test_answer.py asks an export."""
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import datasets
@@ -92,10 +94,16 @@ def test_a_picture_that_cannot_be_written_is_refused_at_once(
     assert f"picture: {tmp_path / picture}: no picture can be written by that name" in capfd.readouterr().err
 
 
-def test_what_is_no_export_is_one_line(tiny_llava: Path, tiny_crop_llava: Path, lora_checkpoint: Path) -> None:
+def test_what_is_no_export_is_one_line(
+    tiny_llava: Path, tiny_crop_llava: Path, lora_checkpoint: Path, tmp_path: Path
+) -> None:
+    whole = shutil.copytree(tiny_crop_llava, tmp_path / "whole")
+    config = json.loads((whole / "config.json").read_text())
+    config.pop("auto_map", None)  # what is saved after an export in the same process has it
+    (whole / "config.json").write_text(json.dumps(config))
     with pytest.raises(ConfigError, match=f"^export {tiny_llava}: is not an export of this project$"):
         load_export(str(tiny_llava))
-    for folder in (tiny_crop_llava, lora_checkpoint):
+    for folder in (whole, lora_checkpoint):
         advice = f"is a checkpoint, not an export; run python -m train.export {folder} OUT first"
         with pytest.raises(ConfigError, match=f"^export {folder}: {advice}$"):
             load_export(str(folder))
