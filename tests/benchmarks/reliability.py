@@ -85,12 +85,15 @@ class Launch:
             time.sleep(0.002)
 
     def wait_while_saving(self, newer_than: float, moments: random.Random) -> None:
-        """Until a moment within the writing of a checkpoint: one that was whole by then is let go, for the next."""
+        """Stop the processes while a checkpoint is written: one that was whole by then is let go, for the next."""
         saving = False
         while self.running() and not saving:
             self.wait_for(f"{STAGING}/checkpoint-*", newer_than)
             time.sleep(moments.uniform(0, 0.25))
+            os.killpg(self.process.pid, signal.SIGSTOP)  # or the checkpoint may be whole before the kill
             saving = (self.run / STAGING).exists()
+            if not saving:
+                os.killpg(self.process.pid, signal.SIGCONT)
 
     def finish(self) -> None:
         status = self.process.wait(LAUNCH_LIMIT_S)
@@ -106,6 +109,7 @@ class Launch:
     def kill_one(self, process: int) -> None:
         """One training process; the launcher then ends the others."""
         os.kill(int((self.run / f"process-{process}.pid").read_text()), signal.SIGKILL)
+        os.killpg(self.process.pid, signal.SIGCONT)
         try:
             self.process.wait(60)
             remove_buffers(self.port)
@@ -146,6 +150,7 @@ def disturb(launch: Launch, while_saving: bool, moments: random.Random) -> dict[
     target: str | int = moments.choice(["all"] * 8 + [0, 1])
     if not launch.running():
         return None
+    saving = (launch.run / STAGING).exists()
     if isinstance(target, int):
         launch.kill_one(target)
     else:
@@ -154,7 +159,7 @@ def disturb(launch: Launch, while_saving: bool, moments: random.Random) -> dict[
     return {
         "target": target,
         "left_behind": sorted(path.name for path in (launch.run / STAGING).glob("*/*")),
-        "saving": (launch.run / STAGING).exists(),
+        "saving": saving,
         "checkpoints": len(list(launch.run.glob("checkpoint-*"))),
         "batches_trained": trained,
     }
